@@ -1,0 +1,20 @@
+"""Deep kNN on scikit-learn's handwritten digits: 1,797 images of 8 x 8, ten classes.
+
+Data: come with scikit-learn; a stratified fifth is the test part.
+Command: python -m deepknn_jax.main
+Time: measured: TODO-LEAD
+"""
+
+from ml_collections import ConfigDict
+
+from deepknn_jax import config as config_lib
+
+
+def get_config() -> ConfigDict:
+    config = config_lib.default()
+    config.data.source = "digits"
+    config.data.channels = 1
+    config.augment.mean = (0.3,)
+    config.augment.std = (0.38,)
+    config.epochs = 40
+    return config

@@ -1,0 +1,193 @@
+"""Every option of a run with its default, and the checks of values that need no data."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from deepknn_jax.errors import UserError
+
+_CHOICES = {
+    "data.split": ("published", "stratified", "grouped"),
+    "data.resize_rule": ("square", "short_side"),
+    "data.on_error": ("stop", "skip"),
+    "data.placement": ("auto", "device", "stream"),
+    "model.dtype": ("float32", "bfloat16"),
+    "loss.name": ("deep_knn", "triplet", "cross_entropy", "weighted_cross_entropy"),
+    "optimizer.name": ("sgd", "adam"),
+    "batch.kind": ("shuffled", "balanced", "proportional"),
+    "parallel": ("shard_map", "pmap"),
+}
+# Smallest value allowed.
+_LEAST = {
+    "data.size": 0,
+    "data.channels": 0,
+    "data.fold": 0,
+    "model.embedding_size": 0,
+    "loss.k": 1,
+    "loss.m": 1,
+    "loss.p": 1.0,
+    "loss.margin": 0.0,
+    "optimizer.learning_rate": 0.0,
+    "optimizer.weight_decay": 0.0,
+    "optimizer.halve_every_epochs": 0,
+    "batch.size": 1,
+    "epochs": 1,
+    "devices": 0,
+    "steps_per_call": 0,
+    "augment.crop": 0,
+    "evaluate.every_epochs": 0,
+    "evaluate.batch_size": 1,
+    "checkpoint_seconds": 0.0,
+}
+# Keys that may change between a run and its continuation: they do not touch the result.
+_FREE = ("checkpoint_seconds", "data.cache_dir", "data.dir", "data.placement", "data.tfds_dir")
+
+
+def default() -> ConfigDict:
+    """The options of a run; a file in configs/ starts from here and sets its own."""
+    return ConfigDict(
+        {
+            "seed": 0,  # of initialisation, batches and augmentation
+            "epochs": 60,
+            "data": {
+                "source": "digits",  # deepknn_jax/data/sources.py has the names
+                "dir": "",  # folder of the data set; for npz the file
+                "split": "stratified",  # or published, grouped (by patient, lesion, ...)
+                "fold": 0,  # skin7: 1..5 takes that published fold
+                "test_share": 0.2,  # of the images, where the split is drawn here
+                "validation": 0.0,  # share of the training part; above 0 the best on it is kept
+                "split_seed": 0,
+                "size": 0,  # side that images are resized to, pixels; 0: as they are (arrays)
+                "resize_rule": "square",  # squash, or short_side: keep the aspect, cut the middle
+                "channels": 3,  # 1 or 3, for images decoded from files
+                "on_error": "stop",  # or skip: leave undecodable images out, counted
+                "cache_dir": "",  # of decoded images; "": a folder of this user's cache
+                "placement": "auto",  # images in device memory if they fit; or device, stream
+                "csv": "",  # csv_images: the table, relative to dir
+                "image_column": "image",
+                "label_column": "label",
+                "group_column": "",  # "": no groups
+                "split_column": "",  # "": no published split
+                "suffix": "",  # added to image names without one, such as .jpg
+                "group_pattern": "",  # class_folders: expression that finds the group in a name
+                "tfds_name": "",
+                "tfds_dir": "",  # "": TFDS's own default
+            },
+            "augment": {
+                "crop": 0,  # side of the random crop; 0: the whole image
+                "flip": False,  # horizontally, every second image
+                # Per channel, on the scale 0..1; ImageNet's suit the photographs.
+                "mean": (0.485, 0.456, 0.406),
+                "std": (0.229, 0.224, 0.225),
+            },
+            "model": {
+                "name": "cnn",  # deepknn_jax/models/__init__.py has the names
+                "embedding_size": 0,  # 0: the backbone's own
+                "dtype": "float32",  # of the layers' arithmetic; parameters are float32
+                "normalize": False,  # embeddings of length 1 (the papers: no)
+            },
+            "loss": {
+                "name": "deep_knn",
+                "k": 5,  # nearest positives
+                "m": 5,  # nearest negatives
+                "margin": 1.0,  # alpha, in units of the distance
+                "p": 2.0,  # order of the norm
+            },
+            "optimizer": {
+                "name": "sgd",
+                "learning_rate": 0.01,  # Deep kNN, section 3
+                "momentum": 0.9,  # sgd only
+                "weight_decay": 0.0,  # added to the gradient (sgd), decoupled (adam)
+                "halve_every_epochs": 20,  # Deep kNN: 20, SD-198 30; 0: constant
+            },
+            "batch": {
+                "kind": "shuffled",  # or balanced (classes x per_class), proportional
+                "size": 96,
+                "classes": 0,  # balanced: classes a batch
+                "per_class": 0,  # balanced: images a class; size = classes * per_class
+            },
+            "evaluate": {
+                "k_p": (1, 5),  # neighbours that vote; the last one is written out as evidence
+                "every_epochs": 1,  # leave-one-out training accuracy and validation; 0: at the end
+                "batch_size": 256,
+                "references": ("pixels", "untrained"),  # kNN to compare with
+                "pictures": True,
+            },
+            "parallel": "shard_map",  # or pmap
+            "devices": 0,  # 0: all
+            "steps_per_call": 0,  # training steps in one call of the device; 0: chosen
+            "checkpoint_seconds": 60.0,  # least time between two checkpoints
+            "deterministic": False,  # GPU: reproducible to the bit, slower
+        }
+    )
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"loss.k": 5, ...}: the leaves of a nested mapping by their dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping | ConfigDict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def near_keys(name: str) -> str:
+    """Words for an error about the unknown key `name`: the nearest keys that exist."""
+    keys = list(flatten(default()))
+    leaves = {key.rsplit(".", 1)[-1]: key for key in keys}
+    near = difflib.get_close_matches(name, keys, cutoff=0.6)
+    near += [
+        leaves[leaf]
+        for leaf in difflib.get_close_matches(name.rsplit(".", 1)[-1], leaves, cutoff=0.6)
+        if leaves[leaf] not in near
+    ]
+    return f"; did you mean {' or '.join(near[:3])}?" if near else f"; keys: {', '.join(keys)}"
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError, naming the key, for an unknown key or a value out of range."""
+    flat, known = flatten(config), flatten(default())
+    for key in flat:
+        if key not in known:
+            raise UserError(f"config key {key} does not exist{near_keys(key)}")
+    for key in known:
+        if key not in flat:
+            raise UserError(f"config key {key} is missing: start from deepknn_jax.config.default()")
+    for key, choices in _CHOICES.items():
+        if flat[key] not in choices:
+            raise UserError(f"config.{key} is {flat[key]!r}: choose from {', '.join(choices)}")
+    for key, least in _LEAST.items():
+        if not least <= flat[key] < float("inf"):
+            raise UserError(f"config.{key} is {flat[key]}: it must be at least {least}")
+    if flat["optimizer.learning_rate"] == 0:
+        raise UserError("config.optimizer.learning_rate is 0: nothing would be learnt")
+    if not 0 <= flat["optimizer.momentum"] < 1:
+        raise UserError(f"config.optimizer.momentum is {flat['optimizer.momentum']}: choose 0 to 1")
+    if not flat["evaluate.k_p"] or min(flat["evaluate.k_p"]) < 1:
+        raise UserError(f"config.evaluate.k_p is {flat['evaluate.k_p']}: numbers of at least 1")
+    for name in flat["evaluate.references"]:
+        if name not in ("pixels", "untrained"):
+            raise UserError(f"config.evaluate.references has {name!r}: pixels, untrained or none")
+    if min(flat["augment.std"]) <= 0:
+        raise UserError(f"config.augment.std is {flat['augment.std']}: it must be above 0")
+
+
+def to_json(config: ConfigDict) -> str:
+    """The config as the text of config.json."""
+    return json.dumps(config.to_dict(), indent=2) + "\n"
+
+
+def differences(config: ConfigDict, stored: Mapping[str, Any]) -> list[str]:
+    """'key: stored value -> present value' for each key that would change a run's result."""
+    now = flatten(json.loads(to_json(config)))
+    then = flatten(stored)
+    return [
+        f"{key}: {then.get(key)!r} -> {now.get(key)!r}"
+        for key in sorted(now.keys() | then.keys())
+        if now.get(key) != then.get(key) and key not in _FREE
+    ]

@@ -1,0 +1,1 @@
+"""Sources of labelled images and features, their split, the decode cache, and augmentation."""

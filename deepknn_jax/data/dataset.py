@@ -1,0 +1,46 @@
+"""A data set is arrays; a split of it is indices."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+
+class Listing(NamedTuple):
+    """What a source found, before anything is decoded. N examples, in the source's order.
+
+    Either `inputs` (uint8 [N, H, W, C] images or float32 [N, F] features) or `files` (N image
+    paths) is given. `names` are N distinct strings. `splits` [N] holds TRAIN, VALIDATION or TEST
+    where the source publishes a split. `groups` int32 [N] marks what must stay on one side
+    (patients, lesions). `labels` int32 [N] index `class_names`.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    inputs: np.ndarray | None = None
+    files: tuple[Path, ...] | None = None
+    splits: np.ndarray | None = None
+    groups: np.ndarray | None = None
+
+
+class Dataset(NamedTuple):
+    """N examples ready to be trained on.
+
+    `inputs` is uint8 [N, H, W, C] (an array or a read-only memory map) or float32 [N, F];
+    `labels` int32 [N]; `splits` [N] of TRAIN, VALIDATION, TEST; `skipped` names the files that
+    could not be decoded and were left out (empty unless the config allows that).
+    """
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+    class_names: tuple[str, ...]
+    splits: np.ndarray
+    skipped: tuple[str, ...] = ()
+
+    def rows(self, split: str) -> np.ndarray:
+        """Indices int32 [n] of the examples of `split`, ascending."""
+        return np.flatnonzero(self.splits == split).astype(np.int32)

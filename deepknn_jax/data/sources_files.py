@@ -1,0 +1,245 @@
+"""Sources that are folders of image files: Skin-7, class folders, csv + images."""
+
+import csv as csv_module
+import filecmp
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deepknn_jax.data.dataset import TEST, TRAIN, Listing
+from deepknn_jax.data.listing import (
+    SPLIT_WORDS,
+    checked,
+    existing_folder,
+    first_repeated,
+    index_groups,
+    index_labels,
+)
+from deepknn_jax.errors import UserError
+
+IMAGE_SUFFIXES = (
+    ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+SKIN7_CLASSES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")  # the fold csvs' labels 0..6
+SKIN7_FOLDERS = ("HAM10000_images", "HAM10000_images_part_1", "HAM10000_images_part_2")
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> list[list[str]]:
+    """The named columns of a csv file with a header, each a list of N stripped strings.
+
+    Raises:
+        UserError: no such file, not a csv in UTF-8, a column is missing (those that exist are
+            named), or a cell of a wanted column is empty.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv_module.DictReader(file)
+            header = reader.fieldnames or ()
+            for column in columns:
+                if column not in header:
+                    raise UserError(f"{path}: no column {column!r}; it has: {', '.join(header)}")
+            table: list[list[str]] = [[] for _ in columns]
+            for row in reader:
+                for column, cells in zip(columns, table, strict=True):
+                    cell = (row[column] or "").strip()
+                    if not cell:
+                        raise UserError(f"{path}, line {reader.line_num}: {column} is empty")
+                    cells.append(cell)
+    except (OSError, UnicodeDecodeError, csv_module.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"{path}: cannot be read as csv: {reason}") from error
+    return table
+
+
+def skin7(folder: str | Path, *, fold: int) -> Listing:
+    """Skin-7 (HAM10000, ISIC 2018 task 3) as published; groups are lesions.
+
+    `folder` holds HAM10000_images/ (or its parts HAM10000_images_part_1/ and _2/) with
+    ISIC_*.jpg, HAM10000_metadata.csv, and, for `fold` 1..5, the Deep kNN authors' pair
+    folds/split_data_{fold}_fold_{train,test}.csv as the published split. Fold 0: no split.
+
+    Raises:
+        UserError: any of these is missing or they contradict each other.
+    """
+    folder = existing_folder(folder)
+    if fold not in range(6):
+        raise UserError(f"fold {fold} does not exist: choose 1..5, or 0 for none")
+    metadata = folder / "HAM10000_metadata.csv"
+    ids, diagnoses, lesions = read_csv(metadata, ("image_id", "dx", "lesion_id"))
+    if unknown := set(diagnoses) - set(SKIN7_CLASSES):
+        raise UserError(f"{metadata}: dx {min(unknown)!r} is none of {', '.join(SKIN7_CLASSES)}")
+    labels = np.asarray([SKIN7_CLASSES.index(dx) for dx in diagnoses], np.int32)
+    names = tuple(f"{image_id}.jpg" for image_id in ids)
+    existing = [folder / part for part in SKIN7_FOLDERS if (folder / part).is_dir()]
+    if not existing:
+        raise UserError(f"{folder}: holds none of {', '.join(SKIN7_FOLDERS)}")
+    found = {path.name: path for part in existing for path in part.iterdir()}
+    files = tuple(found.get(name, existing[0] / name) for name in names)
+    _check_present(metadata, [file for name, file in zip(names, files, strict=True)
+                              if name not in found])  # fmt: skip
+    listing = Listing(names, labels, SKIN7_CLASSES, files=files, groups=index_groups(lesions))
+    listing = checked(listing, metadata)
+    return listing._replace(splits=_fold_splits(folder, fold, listing)) if fold else listing
+
+
+def _fold_splits(folder: Path, fold: int, listing: Listing) -> np.ndarray:
+    """The splits [N] of one pair of fold csvs, after comparing it with the metadata."""
+    row = {name: i for i, name in enumerate(listing.names)}
+    splits = np.full(len(listing.names), "", dtype="<U10")
+    for split in (TRAIN, TEST):
+        path = folder / "folds" / f"split_data_{fold}_fold_{split}.csv"
+        images, labels = read_csv(path, (f"image_{split}", f"label_{split}"))
+        if (name := first_repeated(images)) is not None:
+            raise UserError(f"{path}: {name} is listed more than once")
+        for name, label in zip(images, labels, strict=True):
+            if name not in row:
+                raise UserError(f"{path}: {name} is not in HAM10000_metadata.csv")
+            i = row[name]
+            if label != str(listing.labels[i]):
+                dx = SKIN7_CLASSES[listing.labels[i]]
+                raise UserError(
+                    f"{path}: {name} has label {label}, but the metadata's {dx} is "
+                    f"{listing.labels[i]}"
+                )
+            if splits[i]:
+                raise UserError(f"{path}: {name} is in train and test both")
+            splits[i] = split
+    if (left_out := np.flatnonzero(splits == "")).size:
+        raise UserError(
+            f"{folder}: {left_out.size} images of the metadata are in neither csv of fold {fold}, "
+            f"the first is {listing.names[left_out[0]]}"
+        )
+    return splits
+
+
+def _check_present(table: Path, missing: Sequence[Path]) -> None:
+    if missing:
+        raise UserError(
+            f"{table}: {len(missing)} rows have no image file, the first is {missing[0]}"
+        )
+
+
+def class_folders(folder: str | Path, *, group_pattern: str = "") -> Listing:
+    """One folder a class; or train/, test/ and perhaps val/, each with one folder a class.
+
+    In the second layout the split is published. Images are found at any depth below the class
+    folder; hidden files and files without an image suffix are left out. `group_pattern` is a
+    regular expression: what it matches in the file name is the image's group.
+
+    Raises:
+        UserError: no folders or no images; a pattern that fails to compile or to match; a file of
+            the same class, name and content in two parts.
+    """
+    root = existing_folder(folder)
+    parts = {path: SPLIT_WORDS[path.name.lower()] for path in _subfolders(root)
+             if path.name.lower() in SPLIT_WORDS}  # fmt: skip
+    published = len(parts) > 1
+    if published and (strange := [path for path in _subfolders(root) if path not in parts]):
+        raise UserError(f"{strange[0]}: lies beside {', '.join(p.name for p in parts)}; remove it")
+    found = [
+        (split, class_folder.name, file)
+        for part, split in (parts if published else {root: ""}).items()
+        for class_folder in _subfolders(part)
+        for file in _image_files(class_folder)
+    ]
+    if not found:
+        raise UserError(f"{root}: no folder of a class with images ({' '.join(IMAGE_SUFFIXES)})")
+    files = tuple(file for _, _, file in found)
+    names = tuple(file.relative_to(root).as_posix() for file in files)
+    # Every folder is a class, an empty one too: the check of class sizes then names it.
+    tops = [p for part in (parts if published else (root,)) for p in _subfolders(part)]
+    class_names = index_labels([path.name for path in tops])[1]
+    labels = np.asarray([class_names.index(name) for _, name, _ in found], np.int32)
+    splits = np.asarray([split for split, _, _ in found]) if published else None
+    groups = index_groups(_match_groups(files, group_pattern)) if group_pattern else None
+    if published:
+        _check_no_copy_across(found)
+    listing = Listing(names, labels, class_names, files=files, splits=splits, groups=groups)
+    return checked(listing, root)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """Its folders, sorted; hidden ones and what macOS adds to zip files are left out."""
+    return sorted(path for path in folder.iterdir()
+                  if path.is_dir() and not path.name.startswith((".", "__")))  # fmt: skip
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*")
+                  if path.suffix.lower() in IMAGE_SUFFIXES
+                  and not path.name.startswith("."))  # fmt: skip
+
+
+def _match_groups(files: Sequence[Path], pattern: str) -> list[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"group_pattern {pattern!r}: {error}") from error
+    matches = [compiled.search(file.name) for file in files]
+    for file, match in zip(files, matches, strict=True):
+        if match is None:
+            raise UserError(f"{file}: group_pattern {pattern!r} matches nothing in its name")
+    return [match.group() for match in matches if match]
+
+
+def _check_no_copy_across(found: Sequence[tuple[str, str, Path]]) -> None:
+    """One image in two parts. Only namesakes are compared: reading every file would take long."""
+    seen: dict[tuple[str, str], list[tuple[str, Path]]] = {}
+    for split, class_name, file in found:
+        namesakes = seen.setdefault((class_name, file.name), [])
+        for other_split, other in namesakes:
+            if other_split != split and filecmp.cmp(file, other, shallow=False):
+                raise UserError(f"{file}: is in {other_split} and {split} both (also {other})")
+        namesakes.append((split, file))
+
+
+def csv_images(
+    folder: str | Path,
+    *,
+    csv: str,
+    image_column: str,
+    label_column: str,
+    group_column: str = "",
+    split_column: str = "",
+    suffix: str = "",
+) -> Listing:
+    """A csv file with a row an image, beside the images.
+
+    `csv` and the names in `image_column` are relative to `folder` (or absolute); `suffix` is added
+    to a name that has no image suffix. `split_column` holds train, val, validation or test.
+
+    Raises:
+        UserError: a missing folder, file, column, cell or image, a name listed twice, an unknown
+            word for a split.
+    """
+    folder = existing_folder(folder)
+    if not csv:
+        raise UserError("no csv file given: set config.data.csv")
+    path = folder / csv
+    wanted = [image_column, label_column, *filter(None, (group_column, split_column))]
+    columns = dict(zip(wanted, read_csv(path, wanted), strict=True))
+    names = tuple(
+        name if name.lower().endswith(IMAGE_SUFFIXES) else name + suffix
+        for name in columns[image_column]
+    )
+    splits = _csv_splits(path, names, columns[split_column]) if split_column else None
+    files = tuple(folder / name for name in names)
+    labels, class_names = index_labels(columns[label_column])
+    groups = index_groups(columns[group_column]) if group_column else None
+    listing = Listing(names, labels, class_names, files=files, splits=splits, groups=groups)
+    listing = checked(listing, path)
+    _check_present(path, [file for file in files if not file.is_file()])
+    return listing
+
+
+def _csv_splits(path: Path, names: Sequence[str], words: Sequence[str]) -> np.ndarray:
+    split_of: dict[str, str] = {}
+    for name, word in zip(names, words, strict=True):
+        if word.lower() not in SPLIT_WORDS:
+            raise UserError(f"{path}: {name} has split {word!r}; use train, validation or test")
+        split = SPLIT_WORDS[word.lower()]
+        if split_of.setdefault(name, split) != split:
+            raise UserError(f"{path}: {name} is in {split_of[name]} and {split} both")
+    return np.asarray([SPLIT_WORDS[word.lower()] for word in words])

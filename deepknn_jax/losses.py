@@ -1,0 +1,258 @@
+"""One hinge over (anchor, positive, negative), the selectors that feed it, and cross entropy.
+
+Every loss is a function of (anchors, gallery) that returns `Sums`: what one device contributes for
+its own anchors. The loss is sum / count over all devices; with one device the anchors are the
+gallery. Selection is under stop_gradient; the distances of the selected pairs carry the gradient.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+from deepknn_jax.distances import (
+    at_least_float32,
+    check_p,
+    pairwise_distances,
+    selected_distances,
+)
+from deepknn_jax.neighbors import (
+    Examples,
+    Neighbors,
+    cross_class_mask,
+    furthest_in,
+    nearest_in,
+    same_class_mask,
+)
+
+
+class Sums(NamedTuple):
+    """A loss before its mean is taken, float32 or wider scalars.
+
+    `loss` and `count` are the weighted sum of the terms and the sum of their weights; `active`
+    counts the terms that still push (hinge above 0; for cross entropy: a wrong prediction) and
+    `terms` all of them.
+    """
+
+    loss: Array
+    count: Array
+    active: Array
+    terms: Array
+
+
+LossFn = Callable[[Examples, Examples], Sums]
+# (distances [A, G], positives allowed [A, G], negatives allowed [A, G]) -> positives, negatives
+Selector = Callable[[Array, Array, Array], tuple[Neighbors, Neighbors]]
+
+
+def select_nearest(
+    distances_AxG: Array, same_AxG: Array, cross_AxG: Array, *, k: int, m: int
+) -> tuple[Neighbors, Neighbors]:
+    """The K nearest positives and M nearest negatives (Deep kNN, section 2.1)."""
+    return nearest_in(distances_AxG, same_AxG, k), nearest_in(distances_AxG, cross_AxG, m)
+
+
+def select_batch_hard(
+    distances_AxG: Array, same_AxG: Array, cross_AxG: Array
+) -> tuple[Neighbors, Neighbors]:
+    """The furthest positive and the nearest negative (Hermans et al. 2017, batch hard)."""
+    return furthest_in(distances_AxG, same_AxG), nearest_in(distances_AxG, cross_AxG, 1)
+
+
+def hinge_sums(
+    positive_AxK: Array,
+    negative_AxM: Array,
+    positive_valid_AxK: Array,
+    negative_valid_AxM: Array,
+    margin: Array | float,
+) -> Sums:
+    """Sums of max(0, d_pos[a, k] - d_neg[a, m] + margin) over the valid (a, k, m).
+
+    Args:
+        positive_AxK: distances of each anchor to its positives.
+        negative_AxM: distances of each anchor to its negatives.
+        positive_valid_AxK: bool, False leaves the pair out.
+        negative_valid_AxM: bool, likewise.
+        margin: a scalar or one per anchor [A].
+
+    Returns:
+        Sums with weight 1 for each valid triplet.
+    """
+    margin_Ax1x1 = jnp.reshape(jnp.asarray(margin, positive_AxK.dtype), (-1, 1, 1))
+    valid_AxKxM = positive_valid_AxK[:, :, None] & negative_valid_AxM[:, None, :]
+    gap_AxKxM = positive_AxK[:, :, None] - negative_AxM[:, None, :] + margin_Ax1x1
+    hinge_AxKxM = jnp.where(valid_AxKxM, jnp.maximum(gap_AxKxM, 0.0), 0.0)
+    count = jnp.sum(valid_AxKxM, dtype=positive_AxK.dtype)
+    active = jnp.sum(hinge_AxKxM > 0, dtype=positive_AxK.dtype)
+    return Sums(jnp.sum(hinge_AxKxM), count, active, count)
+
+
+def triplet_sums(
+    anchors: Examples, gallery: Examples, *, select: Selector, margin: Array | float, p: float
+) -> Sums:
+    """The hinge sums of the anchors, whose positives and negatives `select` finds in the gallery.
+
+    A NaN or infinite embedding, unless `where` removes its row, makes the loss NaN.
+    """
+    x_AxD, y_GxD = _present(anchors), _present(gallery)
+    positives, negatives = select(
+        lax.stop_gradient(pairwise_distances(lax.stop_gradient(x_AxD), y_GxD, p=p)),
+        same_class_mask(anchors, gallery),
+        cross_class_mask(anchors, gallery),
+    )
+    positive_AxK = selected_distances(x_AxD, y_GxD, positives.indices, p=p)
+    negative_AxM = selected_distances(x_AxD, y_GxD, negatives.indices, p=p)
+    sums = hinge_sums(positive_AxK, negative_AxM, positives.valid, negatives.valid, margin)
+    # Selection could leave a NaN row unselected, and its own triplets out of the count.
+    return sums._replace(loss=jnp.where(jnp.all(jnp.isfinite(x_AxD)), sums.loss, jnp.nan))
+
+
+def _present(examples: Examples) -> Array:
+    """The embeddings, at least float32, with the removed rows at 0: NaN there harms nobody."""
+    embeddings = at_least_float32(examples.embeddings)
+    return jnp.where(examples.where[:, None], embeddings, 0.0)
+
+
+def deep_knn_sums(
+    anchors: Examples, gallery: Examples, *, k: int, m: int, margin: float, p: float = 2.0
+) -> Sums:
+    """Deep kNN, equations 1-3, as sums over the anchors; see `deep_knn_loss`."""
+    select = functools.partial(select_nearest, k=k, m=m)
+    return triplet_sums(anchors, gallery, select=select, margin=margin, p=p)
+
+
+def batch_hard_triplet_sums(
+    anchors: Examples, gallery: Examples, *, margin: float, p: float = 2.0
+) -> Sums:
+    """Batch-hard triplets as sums over the anchors; see `batch_hard_triplet_loss`."""
+    return triplet_sums(anchors, gallery, select=select_batch_hard, margin=margin, p=p)
+
+
+def cross_entropy_sums(
+    anchors: Examples, gallery: Examples, *, class_weights: Array | None = None
+) -> Sums:
+    """Cross entropy of the head's logits, each term weighted by its class's weight.
+
+    Args:
+        anchors: needs `logits` [B, C].
+        gallery: not used; every loss has the same two arguments.
+        class_weights: [C], or None for weight 1.
+
+    Returns:
+        Sums; loss / count is PyTorch's weighted mean: sum of w l / sum of w.
+    """
+    del gallery
+    assert anchors.logits is not None, "cross entropy needs a classifier head"
+    logits_BxC = jnp.where(anchors.where[:, None], at_least_float32(anchors.logits), 0.0)
+    loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxC, anchors.labels)
+    present_B = anchors.where.astype(loss_B.dtype)
+    weight_B = present_B
+    if class_weights is not None:
+        weight_B = present_B * jnp.asarray(class_weights, loss_B.dtype)[anchors.labels]
+    wrong_B = anchors.where & (jnp.argmax(logits_BxC, axis=1) != anchors.labels)
+    return Sums(
+        loss=jnp.sum(weight_B * loss_B),
+        count=jnp.sum(weight_B),
+        active=jnp.sum(wrong_B, dtype=loss_B.dtype),
+        terms=jnp.sum(present_B),
+    )
+
+
+def balanced_class_weights(class_counts_C: Array) -> Array:
+    """w_c = N / (C n_c) [C] (Weighted-CE of Deep kNN, table 2); 0 for a class without images."""
+    counts_C = at_least_float32(class_counts_C)
+    weights_C = jnp.sum(counts_C) / (counts_C.shape[0] * jnp.maximum(counts_C, 1.0))
+    return jnp.where(counts_C > 0, weights_C, 0.0)
+
+
+def mean(sums: Sums) -> Array:
+    """The loss sum / count; 0, with gradient 0, where nothing was counted. NaN stays NaN."""
+    return sums.loss / jnp.where(sums.count == 0, 1.0, sums.count)
+
+
+def deep_knn_loss(
+    embeddings_BxD: Array,
+    labels_B: Array,
+    *,
+    k: int = 5,
+    m: int = 5,
+    margin: float,
+    p: float = 2.0,
+    ids: Array | None = None,
+    where: Array | None = None,
+) -> Array:
+    """Deep kNN loss of a batch, neighbours searched in the batch (Deep kNN, equations 1-3).
+
+    The mean over anchors i, their K nearest positives k and M nearest negatives m of
+    max(0, d(i, k) + margin - d(i, m)). Where the batch has fewer than K positives or M negatives
+    for an anchor, the mean is over the triplets that exist; with none at all the loss is 0.
+
+    Args:
+        embeddings_BxD: [B, D], any float dtype.
+        labels_B: int [B].
+        k, m: numbers of positives and negatives, static, >= 1.
+        margin: alpha, in the units of the distance.
+        p: order of the norm, static, >= 1.
+        ids: int [B], by default the positions; examples of equal id are not each other's positives.
+        where: bool [B], False removes an example as anchor and as neighbour, NaN and all.
+
+    Returns:
+        Scalar, float32 or wider. NaN where a present embedding is NaN or infinite.
+
+    Raises:
+        ValueError: k or m below 1; p < 1; shapes that do not fit.
+    """
+    if k < 1 or m < 1:
+        raise ValueError(f"k and m must be at least 1, got k = {k}, m = {m}")
+    batch = _batch(embeddings_BxD, labels_B, ids, where, p)
+    return mean(deep_knn_sums(batch, batch, k=k, m=m, margin=margin, p=p))
+
+
+def batch_hard_triplet_loss(
+    embeddings_BxD: Array,
+    labels_B: Array,
+    *,
+    margin: float,
+    p: float = 2.0,
+    ids: Array | None = None,
+    where: Array | None = None,
+) -> Array:
+    """Batch-hard triplet loss (Hermans et al. 2017; the Triplet rows of Deep kNN, table 2).
+
+    The mean over anchors of max(0, d(furthest positive) - d(nearest negative) + margin); an anchor
+    without a positive or without a negative in the batch is left out of the mean.
+
+    Args:
+        embeddings_BxD: [B, D], any float dtype.
+        labels_B: int [B].
+        margin: in the units of the distance.
+        p: order of the norm, static, >= 1.
+        ids: as in `deep_knn_loss`.
+        where: as in `deep_knn_loss`.
+
+    Returns:
+        Scalar, float32 or wider. NaN where a present embedding is NaN or infinite.
+
+    Raises:
+        ValueError: p < 1; shapes that do not fit.
+    """
+    batch = _batch(embeddings_BxD, labels_B, ids, where, p)
+    return mean(batch_hard_triplet_sums(batch, batch, margin=margin, p=p))
+
+
+def _batch(embeddings, labels, ids, where, p: float) -> Examples:
+    """The public arguments as Examples, checked."""
+    check_p(p)
+    embeddings, labels = jnp.asarray(embeddings), jnp.asarray(labels)
+    if embeddings.ndim != 2:
+        raise ValueError(f"expected embeddings [B, D], got shape {embeddings.shape}")
+    size = embeddings.shape[0]
+    ids = jnp.arange(size) if ids is None else jnp.asarray(ids)
+    where = jnp.ones(size, bool) if where is None else jnp.asarray(where)
+    for name, array in (("labels", labels), ("ids", ids), ("where", where)):
+        if array.shape != (size,):
+            raise ValueError(f"expected {name} [{size}], got shape {array.shape}")
+    return Examples(embeddings, labels, ids, where)

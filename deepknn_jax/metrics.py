@@ -1,0 +1,81 @@
+"""Figures of a classification: accuracy, mean class recall, recall of the smallest class."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def confusion_matrix(
+    labels_n: np.ndarray, predictions_n: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Counts int64 [C, C]: rows are true classes, columns predicted ones."""
+    cells = np.asarray(labels_n, np.int64) * num_classes + predictions_n
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def classification_metrics(
+    labels_n: np.ndarray,
+    predictions_n: np.ndarray,
+    *,
+    class_names: Sequence[str],
+    train_counts: Sequence[int] | np.ndarray,
+) -> dict[str, Any]:
+    """Figures of n predictions, shares between 0 and 1, ready for JSON.
+
+    Args:
+      labels_n: true classes, integers below C.
+      predictions_n: predicted classes, integers below C.
+      class_names: C names.
+      train_counts: C numbers of training images.
+
+    Returns:
+      acc: share of right predictions. mcr: mean recall of the classes that occur in `labels_n`.
+      per_class_recall: {class name: recall, None where the class does not occur}. rs: recall of
+      the class with the fewest training images among those that occur (a class without test
+      images has no recall to give); several as small: their mean. rs_class: its name, or their
+      names joined with ", ". n: number of predictions.
+
+    Raises:
+      ValueError: no predictions, or not as many as labels.
+    """
+    if len(labels_n) != len(predictions_n) or len(labels_n) == 0:
+        raise ValueError(f"{len(labels_n)} labels and {len(predictions_n)} predictions")
+    matrix = confusion_matrix(labels_n, predictions_n, len(class_names))
+    occurring = np.flatnonzero(matrix.sum(1))
+    recall = matrix.diagonal()[occurring] / matrix.sum(1)[occurring]
+    counts = np.asarray(train_counts)[occurring]
+    smallest = counts == counts.min()
+    recalls = dict(zip(occurring.tolist(), recall.tolist(), strict=True))
+    return {
+        "acc": float(matrix.trace() / matrix.sum()),
+        "mcr": float(recall.mean()),
+        "rs": float(recall[smallest].mean()),
+        "rs_class": ", ".join(class_names[c] for c in occurring[smallest]),
+        "per_class_recall": {name: recalls.get(c) for c, name in enumerate(class_names)},
+        "n": len(labels_n),
+    }
+
+
+def format_table(rows: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]]) -> str:
+    """Plain-text table of (method, {K_p or "head": classification_metrics}), in per cent.
+
+    All entries are of one test set, so that one closing line names the class that RS is of.
+    """
+    lines = [("method", "K_p", "Acc", "MCR", "RS")]
+    for method, by_vote in rows:
+        for i, (vote, metrics) in enumerate(by_vote.items()):
+            acc, mcr, rs = (f"{100 * metrics[key]:.1f}" for key in ("acc", "mcr", "rs"))
+            lines.append(("" if i else method, vote, acc, mcr, rs))
+    method_width, vote_width = (max(len(line[i]) for line in lines) for i in (0, 1))
+    table = [
+        f"{method:<{method_width}}  {vote:>{vote_width}}  {acc:>5}  {mcr:>5}  {rs:>5}"
+        for method, vote, acc, mcr, rs in lines
+    ]
+    table.insert(1, "-" * len(table[0]))
+    named = {metrics["rs_class"] for _, by_vote in rows for metrics in by_vote.values()}
+    smallest = textwrap.shorten("; ".join(sorted(named)), 60, placeholder=" ...")
+    return "\n".join(
+        [*table, f"RS: recall of the class with the fewest training images, {smallest}"]
+    )

@@ -1,0 +1,106 @@
+"""ResNet (He et al., 2016, arXiv:1512.03385) as torchvision builds it, without its fc layer.
+
+ResNet-50 is torchvision's "v1.5": a bottleneck's stride is in its 3x3 convolution. Parameters carry
+torchvision's names with "_" for "." inside a block's name (layer1.0.conv1.weight is
+params/layer1_0/conv1/kernel). One difference in training: linen's running variance is the biased
+one (divided by n), torch's the unbiased (n - 1); what a step computes is the same.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.typing import DTypeLike
+
+from deepknn_jax.models.conv import Conv
+
+
+class ResNet(nn.Module):
+    """Images [B, H, W, 3] -> embeddings [B, D] in `dtype`, D = 512 (basic) or 2048 (bottleneck).
+
+    The embedding is the global average of the last block; with `embedding_size` a linear
+    projection ("projection") of it. `depths` counts the blocks of each of the four layers.
+    `bn_axis` names the mapped axis over which BatchNorm takes its statistics in training.
+    """
+
+    depths: tuple[int, ...]
+    bottleneck: bool
+    embedding_size: int | None = None
+    dtype: DTypeLike = jnp.float32
+    bn_axis: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """[B, H, W, 3] -> [B, D] in `dtype`; `train`: normalise by the batch's statistics."""
+        conv = partial(Conv, dtype=self.dtype)
+        norm = partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.9,  # torch counts the other way: its 0.1
+            epsilon=1e-5,
+            dtype=self.dtype,
+            axis_name=self.bn_axis,
+        )
+        x = nn.relu(norm(name="bn1")(conv(64, 7, stride=2, name="conv1")(x)))
+        # linen pads a max-pool with -inf, as torch does.
+        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        block = BottleneckBlock if self.bottleneck else BasicBlock
+        for i, depth in enumerate(self.depths):
+            for j in range(depth):
+                stride = 2 if i > 0 and j == 0 else 1
+                x = block(64 * 2**i, stride, conv, norm, name=f"layer{i + 1}_{j}")(x)
+        # The mean of many bfloat16 values is summed in float32 (jnp.mean does so by itself).
+        x = jnp.mean(x, axis=(1, 2))
+        if self.embedding_size is not None:
+            x = nn.Dense(self.embedding_size, dtype=self.dtype, name="projection")(x)
+        return x
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and the shortcut."""
+
+    features: int
+    stride: int
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, I] -> [B, H / stride, W / stride, features]."""
+        y = self.conv(self.features, 3, stride=self.stride, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y))
+        y = self.conv(self.features, 3, name="conv2")(y)
+        y = self.norm(name="bn2")(y)
+        return nn.relu(y + _shortcut(self, x, y.shape[-1]))
+
+
+class BottleneckBlock(nn.Module):
+    """A 1x1, a 3x3 (which carries the stride) and a 1x1 convolution, and the shortcut."""
+
+    features: int
+    stride: int
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, I] -> [B, H / stride, W / stride, 4 * features]."""
+        y = nn.relu(self.norm(name="bn1")(self.conv(self.features, 1, name="conv1")(x)))
+        y = self.conv(self.features, 3, stride=self.stride, name="conv2")(y)
+        y = nn.relu(self.norm(name="bn2")(y))
+        y = self.norm(name="bn3")(self.conv(4 * self.features, 1, name="conv3")(y))
+        return nn.relu(y + _shortcut(self, x, y.shape[-1]))
+
+
+def _shortcut(block: BasicBlock | BottleneckBlock, x: Array, features: int) -> Array:
+    """The block's input, projected where its shape differs from the output's."""
+    if block.stride == 1 and x.shape[-1] == features:
+        return x
+    x = block.conv(features, 1, stride=block.stride, name="downsample_0")(x)
+    return block.norm(name="downsample_1")(x)
+
+
+ResNet18 = partial(ResNet, depths=(2, 2, 2, 2), bottleneck=False)
+ResNet50 = partial(ResNet, depths=(3, 4, 6, 3), bottleneck=True)

@@ -1,0 +1,255 @@
+"""Nearest neighbours: in a batch by masks, in a gallery of any size by exact tiled search."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from deepknn_jax.distances import (
+    at_least_float32,
+    check_p,
+    lp_norm,
+    robust_mean,
+    selected_distances,
+    squared_euclidean,
+)
+
+# Tile sizes, measured on two CPU cores (docs/decisions.md, "Search in a gallery").
+_QUERY_TILE = 512
+_RANKED_ELEMENTS = 2**24  # of one block's candidates, [queries, k + spare, D]
+_GALLERY_TILE = 8192
+_GROUP = 32
+# Candidates kept beyond k, so that rounding in the product cannot push a true neighbour out.
+_SPARE = 8
+
+
+class Examples(NamedTuple):
+    """Embedded examples as the losses and the search see them.
+
+    `embeddings` [B, D]; `labels` int [B]; `ids` int [B], equal for copies of one example; `where`
+    bool [B], False removes an example as anchor and as neighbour; `logits` [B, C] where the
+    network has a classifier head.
+    """
+
+    embeddings: Array
+    labels: Array
+    ids: Array
+    where: Array
+    logits: Array | None = None
+
+
+class Neighbors(NamedTuple):
+    """`indices` [A, K] into a gallery and `valid` [A, K]: False where no neighbour was left."""
+
+    indices: Array
+    valid: Array
+
+
+def same_class_mask(anchors: Examples, gallery: Examples) -> Array:
+    """Pairs [A, G] that may serve as positives: one class, two examples, both present."""
+    same_AxG = anchors.labels[:, None] == gallery.labels[None, :]
+    other_id_AxG = anchors.ids[:, None] != gallery.ids[None, :]
+    return same_AxG & other_id_AxG & anchors.where[:, None] & gallery.where[None, :]
+
+
+def cross_class_mask(anchors: Examples, gallery: Examples) -> Array:
+    """Pairs [A, G] that may serve as negatives: two classes, both present."""
+    other_AxG = anchors.labels[:, None] != gallery.labels[None, :]
+    return other_AxG & anchors.where[:, None] & gallery.where[None, :]
+
+
+def nearest_in(distances_AxG: Array, mask_AxG: Array, k: int) -> Neighbors:
+    """The k nearest allowed columns of each row, ascending, ties to the lower index."""
+    k = min(k, distances_AxG.shape[1])
+    score_AxK, indices_AxK = lax.top_k(jnp.where(mask_AxG, -distances_AxG, -jnp.inf), k)
+    return Neighbors(indices_AxK, score_AxK != -jnp.inf)
+
+
+def furthest_in(distances_AxG: Array, mask_AxG: Array) -> Neighbors:
+    """The furthest allowed column [A, 1] of each row, ties to the lower index."""
+    return nearest_in(-distances_AxG, mask_AxG, 1)
+
+
+def nearest_neighbors(
+    queries_QxD: Array,
+    gallery_GxD: Array,
+    *,
+    k: int,
+    p: float = 2.0,
+    query_ids: Array | None = None,
+    gallery_ids: Array | None = None,
+    query_labels: Array | None = None,
+    gallery_labels: Array | None = None,
+    same_class: bool | None = None,
+) -> tuple[Array, Array]:
+    """Exact k nearest neighbours, in memory bounded by tiles whatever Q and G are.
+
+    Candidates come from a matrix product (p = 2) tile by tile; their distances are recomputed
+    from differences and ranked by (distance, index), so equal rows tie exactly and go to the lower
+    index. A neighbour may differ from the one that infinite precision would find only where the
+    squares of the two distances differ by less than the product's error, about
+    4 u (|x|^2 + |y|^2) with u the unit roundoff and x, y measured from the gallery's mean. A NaN
+    row of the gallery comes first, at distance NaN: it is never hidden.
+
+    Args:
+        queries_QxD: [Q, D].
+        gallery_GxD: [G, D].
+        k: neighbours wanted, static, 1 <= k <= G.
+        p: order of the norm, static, >= 1.
+        query_ids, gallery_ids: int [Q], [G]; pairs of equal ids are skipped. Give both or neither.
+        query_labels, gallery_labels: int [Q], [G]; needed where `same_class` is set.
+        same_class: static; True keeps only neighbours of the query's class, False only others.
+
+    Returns:
+        Distances [Q, k], at least float32, ascending, and indices int32 [Q, k]. A place with no
+        neighbour left holds index -1 at distance inf.
+
+    Raises:
+        ValueError: k outside 1..G; p < 1; ids or labels given for one side only; shapes that do
+            not fit.
+    """
+    _check_search(queries_QxD, gallery_GxD, k, p)
+    if (query_ids is None) != (gallery_ids is None):
+        raise ValueError("give query_ids and gallery_ids both, or neither")
+    if same_class is not None and (query_labels is None or gallery_labels is None):
+        raise ValueError("same_class needs query_labels and gallery_labels")
+    labels = None if same_class is None else (query_labels, gallery_labels)
+    queries, gallery = at_least_float32(queries_QxD), at_least_float32(gallery_GxD)
+    dtype = jnp.promote_types(queries.dtype, gallery.dtype)
+    queries, gallery = queries.astype(dtype), gallery.astype(dtype)
+
+    tile_rows = _gallery_tiles(
+        gallery, gallery_ids, labels and labels[1], min(_GALLERY_TILE, gallery.shape[0])
+    )
+    search = functools.partial(
+        _search_block, gallery_GxD=gallery, tiles=tile_rows, k=k, p=p, same_class=same_class
+    )
+    block_size = max(8, min(_QUERY_TILE, _RANKED_ELEMENTS // ((k + _SPARE) * queries.shape[1])))
+    blocks = _blocks((queries, query_ids, labels and labels[0]), block_size)
+    distances, indices = lax.map(search, blocks)
+    count = queries.shape[0]
+    return distances.reshape(-1, k)[:count], indices.reshape(-1, k)[:count]
+
+
+def _check_search(queries: Array, gallery: Array, k: int, p: float) -> None:
+    check_p(p)
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"expected [Q, D] and [G, D] with one D, got {queries.shape} and {gallery.shape}"
+        )
+    if not 1 <= k <= gallery.shape[0]:
+        raise ValueError(f"k = {k} is outside 1..{gallery.shape[0]}, the size of the gallery")
+
+
+def _blocks(arrays, size: int):
+    """Each [N, ...] of the tree as [ceil(N / size), size, ...], filled up with zeros."""
+
+    def split(x: Array) -> Array:
+        block = min(size, x.shape[0])
+        missing = -x.shape[0] % block
+        padded = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
+        return padded.reshape(-1, block, *x.shape[1:])
+
+    return jax.tree.map(split, arrays)
+
+
+class _Tiles(NamedTuple):
+    """The gallery cut into T tiles of S rows, centred; `first` [T] is each tile's first index."""
+
+    rows: Array
+    centre: Array
+    ids: Array | None
+    labels: Array | None
+    present: Array
+    first: Array
+
+
+def _gallery_tiles(gallery_GxD, ids_G, labels_G, size: int) -> _Tiles:
+    # Full tiles of equal shape: equal rows then run through the same product kernel and tie.
+    size += -size % _GROUP
+    centre_1xD = robust_mean(gallery_GxD)[None, :]
+    count = gallery_GxD.shape[0]
+    missing = -count % size
+    padded = jnp.pad(gallery_GxD - centre_1xD, ((0, missing), (0, 0)))
+    cut = lambda x: None if x is None else jnp.pad(x, (0, missing)).reshape(-1, size)  # noqa: E731
+    return _Tiles(
+        rows=padded.reshape(-1, size, gallery_GxD.shape[1]),
+        centre=centre_1xD,
+        ids=cut(ids_G),
+        labels=cut(labels_G),
+        present=(jnp.arange(count + missing) < count).reshape(-1, size),
+        first=jnp.arange(0, count + missing, size, dtype=jnp.int32),
+    )
+
+
+def _search_block(block, *, gallery_GxD, tiles: _Tiles, k: int, p: float, same_class):
+    """Distances and indices [B, k] of one block of queries: candidates, then the exact ranking."""
+    queries_BxD, ids_B, labels_B = block
+    size = tiles.rows.shape[1]
+    wanted = min(k + _SPARE, size)
+    centred_BxD = queries_BxD - tiles.centre
+
+    def visit(best, tile):
+        rows_SxD, ids_S, labels_S, present_S, first = tile
+        allowed_BxS = present_S[None, :]
+        if ids_S is not None:
+            allowed_BxS &= ids_B[:, None] != ids_S[None, :]
+        if same_class is not None:
+            allowed_BxS &= (labels_B[:, None] == labels_S[None, :]) == same_class
+        score_BxS = jnp.where(allowed_BxS, _scores(centred_BxD, rows_SxD, p), jnp.inf)
+        near, places = _smallest(score_BxS, wanted)
+        # The best so far stand first: in a tie the lower index wins.
+        merged = jnp.concatenate([best[0], near], axis=1)
+        indices = jnp.concatenate([best[1], places + first], axis=1)
+        keep = lax.top_k(-merged, best[0].shape[1])[1]
+        take = functools.partial(jnp.take_along_axis, indices=keep, axis=1)
+        return (take(merged), take(indices)), None
+
+    kept = (queries_BxD.shape[0], k + _SPARE)
+    start = (
+        jnp.full(kept, jnp.inf, centred_BxD.dtype),
+        jnp.full(kept, -1, jnp.int32),
+    )
+    visited = (tiles.rows, tiles.ids, tiles.labels, tiles.present, tiles.first)
+    (scores, indices), _ = lax.scan(visit, start, visited)
+    return _rank(queries_BxD, gallery_GxD, indices, scores != jnp.inf, k=k, p=p)
+
+
+def _scores(queries_BxD, rows_SxD, p: float):
+    """Numbers [B, S] that rank the rows by their distance to each query."""
+    if p == 2.0:
+        return squared_euclidean(queries_BxD, rows_SxD)
+    return lax.map(lambda x_D: lp_norm(x_D[None, :] - rows_SxD, p=p), queries_BxD)
+
+
+def _smallest(score_BxS: Array, count: int) -> tuple[Array, Array]:
+    """The `count` smallest of each row, ascending, ties to the lower index.
+
+    The minima of groups come first: the smallest scores lie in the groups of the smallest minima
+    (ties included, as lower groups hold lower indices), and top_k over groups is far cheaper.
+    """
+    rows, size = score_BxS.shape
+    groups = size // _GROUP
+    if groups <= count:
+        negative, places = lax.top_k(-score_BxS, count)
+        return -negative, places
+    grouped = score_BxS.reshape(rows, groups, _GROUP)
+    chosen = jnp.sort(lax.top_k(-jnp.min(grouped, axis=2), count)[1], axis=1)
+    members = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(rows, -1)
+    negative, within = lax.top_k(-members, count)
+    group = jnp.take_along_axis(chosen, within // _GROUP, axis=1)
+    return -negative, group * _GROUP + within % _GROUP
+
+
+def _rank(queries_BxD, gallery_GxD, indices_BxC, valid_BxC, *, k: int, p: float):
+    """The k best candidates by (distance from differences, index)."""
+    distances = selected_distances(queries_BxD, gallery_GxD, indices_BxC, p=p)
+    distances = jnp.where(valid_BxC, distances, jnp.inf)
+    indices = jnp.where(valid_BxC, indices_BxC, -1)
+    # NaN sorts first, as it did among the candidates: shown, not hidden.
+    key = jnp.where(jnp.isnan(distances), -jnp.inf, distances)
+    order = jnp.where(valid_BxC, indices, jnp.iinfo(jnp.int32).max)
+    _, _, distances, indices = lax.sort((key, order, distances, indices), num_keys=2)
+    return distances[:, :k], indices[:, :k]

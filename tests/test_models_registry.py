@@ -1,0 +1,93 @@
+"""What holds for every backbone in the registry."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deepknn_jax import models
+from deepknn_jax.errors import UserError
+
+SHAPES = {
+    "mlp": ((12, 30), 128),
+    "cnn": ((12, 8, 8, 1), 64),
+    "resnet18": ((12, 33, 33, 3), 512),
+    "resnet50": ((12, 33, 33, 3), 2048),
+}
+
+
+@pytest.fixture(scope="module", params=models.BACKBONES)
+def trained(request):
+    """A backbone whose BatchNorm statistics are of data: its name, model, variables, inputs."""
+    name = request.param
+    model = models.build(name)
+    x = jax.random.normal(jax.random.key(0), SHAPES[name][0])
+    variables = jax.jit(model.init)(jax.random.key(1), x)
+    step = jax.jit(lambda variables: model.apply(variables, x, train=True, mutable=["batch_stats"]))
+    _, changed = step(variables)
+    return name, model, {"params": variables["params"], **changed}, variables, x
+
+
+def test_embedding_shape_and_dtypes(trained):
+    name, model, variables, _, x = trained
+    embeddings = jax.jit(model.apply)(variables, x)
+    assert embeddings.shape == (12, SHAPES[name][1])
+    assert embeddings.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+
+
+def test_training_moves_every_running_statistic(trained):
+    _, _, after, before, _ = trained
+    for new, old in zip(
+        jax.tree.leaves(after["batch_stats"]), jax.tree.leaves(before["batch_stats"]), strict=True
+    ):
+        assert np.all(np.isfinite(new))
+        assert not np.allclose(new, old)
+
+
+def test_evaluation_of_an_image_does_not_depend_on_its_batch(trained):
+    _, model, variables, _, x = trained
+    apply = jax.jit(model.apply)
+    whole = apply(variables, x)
+    scale = np.abs(whole).max()
+    np.testing.assert_allclose(apply(variables, x[:5]), whole[:5], atol=1e-5 * scale, rtol=0)
+    others = apply(variables, x.at[1:].multiply(100.0))
+    np.testing.assert_allclose(others[0], whole[0], atol=1e-5 * scale, rtol=0)
+
+
+def test_bfloat16_stays_near_float32(trained):
+    name, model, variables, _, x = trained
+    half = jax.jit(models.build(name, dtype=jnp.bfloat16).apply)(variables, x)
+    full = jax.jit(model.apply)(variables, x)
+    assert half.dtype == jnp.bfloat16
+    error = np.abs(half.astype(jnp.float32) - full).max() / np.abs(full).max()
+    assert 0 < error < 0.05
+
+
+def test_batch_statistics_are_those_of_all_devices():
+    """vmap's axis stands for the devices: one batch in 3 parts equals the batch in one."""
+    x = jax.random.normal(jax.random.key(0), (12, 9)) * jnp.arange(1, 13)[:, None]
+    whole, parts = models.build("mlp"), models.build("mlp", bn_axis="devices")
+    variables = parts.init(jax.random.key(1), x)
+
+    def embed(model, x):
+        return model.apply(variables, x, train=True, mutable=["batch_stats"])
+
+    expected, statistics = embed(whole, x)
+    embeddings, each = jax.vmap(lambda x: embed(parts, x), axis_name="devices")(x.reshape(3, 4, 9))
+    np.testing.assert_allclose(embeddings.reshape(12, -1), expected, rtol=1e-4, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[2], b, rtol=1e-4), each, statistics)
+
+
+def test_embedding_size_is_the_width():
+    for name in ("mlp", "cnn"):
+        model = models.build(name, embedding_size=10)
+        x = jnp.ones(SHAPES[name][0])
+        assert model.apply(model.init(jax.random.key(0), x), x).shape == (12, 10)
+
+
+def test_an_unknown_name_is_answered_with_the_near_ones():
+    with pytest.raises(UserError, match=r"'resnet05'.*did you mean resnet50.*mlp"):
+        models.build("resnet05")
+    with pytest.raises(UserError, match=r"'zzz': there are cnn, mlp, resnet18, resnet50"):
+        models.build("zzz")
