@@ -13,8 +13,5 @@ from deepknn_jax import config as config_lib
 def get_config() -> ConfigDict:
     config = config_lib.default()
     config.data.source = "digits"
-    config.data.channels = 1
-    config.augment.mean = (0.3,)
-    config.augment.std = (0.38,)
     config.epochs = 40
     return config

@@ -18,6 +18,7 @@ _CHOICES = {
     "loss.name": ("deep_knn", "triplet", "cross_entropy", "weighted_cross_entropy"),
     "optimizer.name": ("sgd", "adam"),
     "batch.kind": ("shuffled", "balanced", "proportional"),
+    "evaluate.best_by": ("mcr", "acc"),
     "parallel": ("shard_map", "pmap"),
 }
 # Smallest value allowed.
@@ -43,7 +44,7 @@ _LEAST = {
     "checkpoint_seconds": 0.0,
 }
 # Keys that may change between a run and its continuation: they do not touch the result.
-_FREE = ("checkpoint_seconds", "data.cache_dir", "data.dir", "data.placement", "data.tfds_dir")
+_FREE = ("checkpoint_seconds", "data.cache_dir", "data.dir", "data.placement")
 
 
 def default() -> ConfigDict:
@@ -62,7 +63,7 @@ def default() -> ConfigDict:
                 "split_seed": 0,
                 "size": 0,  # side that images are resized to, pixels; 0: as they are (arrays)
                 "resize_rule": "square",  # squash, or short_side: keep the aspect, cut the middle
-                "channels": 3,  # 1 or 3, for images decoded from files
+                "channels": 0,  # 1 or 3; 0: 3 for images in files, arrays as they are
                 "on_error": "stop",  # or skip: leave undecodable images out, counted
                 "cache_dir": "",  # of decoded images; "": a folder of this user's cache
                 "placement": "auto",  # images in device memory if they fit; or device, stream
@@ -73,15 +74,15 @@ def default() -> ConfigDict:
                 "split_column": "",  # "": no published split
                 "suffix": "",  # added to image names without one, such as .jpg
                 "group_pattern": "",  # class_folders: expression that finds the group in a name
-                "tfds_name": "",
-                "tfds_dir": "",  # "": TFDS's own default
+                "tfds_name": "",  # tfds: dir is TFDS's data_dir, "" its own default
             },
             "augment": {
                 "crop": 0,  # side of the random crop; 0: the whole image
                 "flip": False,  # horizontally, every second image
-                # Per channel, on the scale 0..1; ImageNet's suit the photographs.
-                "mean": (0.485, 0.456, 0.406),
-                "std": (0.229, 0.224, 0.225),
+                # Per channel, images on the scale 0..1; (): those of the training part, which for
+                # feature vectors is one per feature.
+                "mean": (),
+                "std": (),
             },
             "model": {
                 "name": "cnn",  # deepknn_jax/models/__init__.py has the names
@@ -112,6 +113,7 @@ def default() -> ConfigDict:
             "evaluate": {
                 "k_p": (1, 5),  # neighbours that vote; the last one is written out as evidence
                 "every_epochs": 1,  # leave-one-out training accuracy and validation; 0: at the end
+                "best_by": "mcr",  # or acc: which validation figure the best has, at the last k_p
                 "batch_size": 256,
                 "references": ("pixels", "untrained"),  # kNN to compare with
                 "pictures": True,
@@ -173,8 +175,10 @@ def check(config: ConfigDict) -> None:
     for name in flat["evaluate.references"]:
         if name not in ("pixels", "untrained"):
             raise UserError(f"config.evaluate.references has {name!r}: pixels, untrained or none")
-    if min(flat["augment.std"]) <= 0:
+    if any(std <= 0 for std in flat["augment.std"]):
         raise UserError(f"config.augment.std is {flat['augment.std']}: it must be above 0")
+    if len(flat["augment.mean"]) != len(flat["augment.std"]):
+        raise UserError("config.augment.mean and config.augment.std need one number per channel")
 
 
 def to_json(config: ConfigDict) -> str:

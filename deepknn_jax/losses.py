@@ -1,8 +1,9 @@
 """One hinge over (anchor, positive, negative), the selectors that feed it, and cross entropy.
 
 Every loss is a function of (anchors, gallery) that returns `Sums`: what one device contributes for
-its own anchors. The loss is sum / count over all devices; with one device the anchors are the
-gallery. Selection is under stop_gradient; the distances of the selected pairs carry the gradient.
+its own anchors. The loss is their sum / weight over all devices; with one device the anchors are
+the gallery. Selection is under stop_gradient; the distances of the selected pairs carry the
+gradient.
 """
 
 import functools
@@ -32,13 +33,13 @@ from deepknn_jax.neighbors import (
 class Sums(NamedTuple):
     """A loss before its mean is taken, float32 or wider scalars.
 
-    `loss` and `count` are the weighted sum of the terms and the sum of their weights; `active`
-    counts the terms that still push (hinge above 0; for cross entropy: a wrong prediction) and
-    `terms` all of them.
+    `loss` is the weighted sum of the terms and `weight` the sum of their weights, which for the
+    triplets is their count; `active` counts the terms that still push (hinge above 0; for cross
+    entropy: a wrong prediction) and `terms` all of them.
     """
 
     loss: Array
-    count: Array
+    weight: Array
     active: Array
     terms: Array
 
@@ -142,7 +143,7 @@ def cross_entropy_sums(
         class_weights: [C], or None for weight 1.
 
     Returns:
-        Sums; loss / count is PyTorch's weighted mean: sum of w l / sum of w.
+        Sums; loss / weight is PyTorch's weighted mean: sum of w l / sum of w.
     """
     del gallery
     assert anchors.logits is not None, "cross entropy needs a classifier head"
@@ -155,7 +156,7 @@ def cross_entropy_sums(
     wrong_B = anchors.where & (jnp.argmax(logits_BxC, axis=1) != anchors.labels)
     return Sums(
         loss=jnp.sum(weight_B * loss_B),
-        count=jnp.sum(weight_B),
+        weight=jnp.sum(weight_B),
         active=jnp.sum(wrong_B, dtype=loss_B.dtype),
         terms=jnp.sum(present_B),
     )
@@ -169,8 +170,8 @@ def balanced_class_weights(class_counts_C: Array) -> Array:
 
 
 def mean(sums: Sums) -> Array:
-    """The loss sum / count; 0, with gradient 0, where nothing was counted. NaN stays NaN."""
-    return sums.loss / jnp.where(sums.count == 0, 1.0, sums.count)
+    """The loss; 0, with gradient 0, where nothing was counted. NaN stays NaN."""
+    return sums.loss / jnp.where(sums.weight == 0, 1.0, sums.weight)
 
 
 def deep_knn_loss(
@@ -243,7 +244,9 @@ def batch_hard_triplet_loss(
     return mean(batch_hard_triplet_sums(batch, batch, margin=margin, p=p))
 
 
-def _batch(embeddings, labels, ids, where, p: float) -> Examples:
+def _batch(
+    embeddings: Array, labels: Array, ids: Array | None, where: Array | None, p: float
+) -> Examples:
     """The public arguments as Examples, checked."""
     check_p(p)
     embeddings, labels = jnp.asarray(embeddings), jnp.asarray(labels)

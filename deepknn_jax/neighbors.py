@@ -1,7 +1,7 @@
 """Nearest neighbours: in a batch by masks, in a gallery of any size by exact tiled search."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -143,7 +143,7 @@ def _check_search(queries: Array, gallery: Array, k: int, p: float) -> None:
         raise ValueError(f"k = {k} is outside 1..{gallery.shape[0]}, the size of the gallery")
 
 
-def _blocks(arrays, size: int):
+def _blocks(arrays: Any, size: int) -> Any:
     """Each [N, ...] of the tree as [ceil(N / size), size, ...], filled up with zeros."""
 
     def split(x: Array) -> Array:
@@ -166,14 +166,19 @@ class _Tiles(NamedTuple):
     first: Array
 
 
-def _gallery_tiles(gallery_GxD, ids_G, labels_G, size: int) -> _Tiles:
+def _gallery_tiles(
+    gallery_GxD: Array, ids_G: Array | None, labels_G: Array | None, size: int
+) -> _Tiles:
     # Full tiles of equal shape: equal rows then run through the same product kernel and tie.
     size += -size % _GROUP
     centre_1xD = robust_mean(gallery_GxD)[None, :]
     count = gallery_GxD.shape[0]
     missing = -count % size
     padded = jnp.pad(gallery_GxD - centre_1xD, ((0, missing), (0, 0)))
-    cut = lambda x: None if x is None else jnp.pad(x, (0, missing)).reshape(-1, size)  # noqa: E731
+
+    def cut(x_G: Array | None) -> Array | None:
+        return None if x_G is None else jnp.pad(x_G, (0, missing)).reshape(-1, size)
+
     return _Tiles(
         rows=padded.reshape(-1, size, gallery_GxD.shape[1]),
         centre=centre_1xD,
@@ -184,19 +189,27 @@ def _gallery_tiles(gallery_GxD, ids_G, labels_G, size: int) -> _Tiles:
     )
 
 
-def _search_block(block, *, gallery_GxD, tiles: _Tiles, k: int, p: float, same_class):
+def _search_block(
+    block: tuple[Array, Array | None, Array | None],
+    *,
+    gallery_GxD: Array,
+    tiles: _Tiles,
+    k: int,
+    p: float,
+    same_class: bool | None,
+) -> tuple[Array, Array]:
     """Distances and indices [B, k] of one block of queries: candidates, then the exact ranking."""
     queries_BxD, ids_B, labels_B = block
     size = tiles.rows.shape[1]
     wanted = min(k + _SPARE, size)
     centred_BxD = queries_BxD - tiles.centre
 
-    def visit(best, tile):
+    def visit(best: tuple[Array, Array], tile: tuple) -> tuple[tuple[Array, Array], None]:
         rows_SxD, ids_S, labels_S, present_S, first = tile
         allowed_BxS = present_S[None, :]
-        if ids_S is not None:
+        if ids_B is not None:
             allowed_BxS &= ids_B[:, None] != ids_S[None, :]
-        if same_class is not None:
+        if labels_B is not None:
             allowed_BxS &= (labels_B[:, None] == labels_S[None, :]) == same_class
         score_BxS = jnp.where(allowed_BxS, _scores(centred_BxD, rows_SxD, p), jnp.inf)
         near, places = _smallest(score_BxS, wanted)
@@ -217,11 +230,15 @@ def _search_block(block, *, gallery_GxD, tiles: _Tiles, k: int, p: float, same_c
     return _rank(queries_BxD, gallery_GxD, indices, scores != jnp.inf, k=k, p=p)
 
 
-def _scores(queries_BxD, rows_SxD, p: float):
-    """Numbers [B, S] that rank the rows by their distance to each query."""
+def _scores(queries_BxD: Array, rows_SxD: Array, p: float) -> Array:
+    """Numbers [B, S] below inf that rank the rows by their distance to each query, NaN first."""
     if p == 2.0:
-        return squared_euclidean(queries_BxD, rows_SxD)
-    return lax.map(lambda x_D: lp_norm(x_D[None, :] - rows_SxD, p=p), queries_BxD)
+        scores_BxS = squared_euclidean(queries_BxD, rows_SxD)
+    else:
+        scores_BxS = lax.map(lambda x_D: lp_norm(x_D[None, :] - rows_SxD, p=p), queries_BxD)
+    # inf means "no neighbour" to the caller; a distance that overflows is one all the same.
+    scores_BxS = jnp.minimum(scores_BxS, jnp.finfo(scores_BxS.dtype).max)
+    return jnp.where(jnp.isnan(scores_BxS), -jnp.inf, scores_BxS)
 
 
 def _smallest(score_BxS: Array, count: int) -> tuple[Array, Array]:
@@ -243,7 +260,15 @@ def _smallest(score_BxS: Array, count: int) -> tuple[Array, Array]:
     return -negative, group * _GROUP + within % _GROUP
 
 
-def _rank(queries_BxD, gallery_GxD, indices_BxC, valid_BxC, *, k: int, p: float):
+def _rank(
+    queries_BxD: Array,
+    gallery_GxD: Array,
+    indices_BxC: Array,
+    valid_BxC: Array,
+    *,
+    k: int,
+    p: float,
+) -> tuple[Array, Array]:
     """The k best candidates by (distance from differences, index)."""
     distances = selected_distances(queries_BxD, gallery_GxD, indices_BxC, p=p)
     distances = jnp.where(valid_BxC, distances, jnp.inf)

@@ -1,16 +1,16 @@
 """The pictures of a run, as PNG files: curves, confusion matrix, t-SNE, neighbours.
 
 Drawn through matplotlib's objects on the Agg canvas: no display, no global state. Colours suit
-colour-blind readers, and nothing is told by colour alone. A file is written under a temporary
-name and renamed, so that it is whole or absent.
+colour-blind readers, and nothing is told by colour alone.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from deepknn_jax.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,14 +68,15 @@ def confusion(path: Path, matrix_CxC: np.ndarray, class_names: Sequence[str]) ->
     """
     C = len(class_names)
     few = C <= 20
-    cell, font = (0.55, 8) if few else (0.13, 6)  # inches, points
-    figure = _figure(cell * C + 2.6, cell * C + 1.6)
+    cell, font = (max(0.55, 2.6 / C), 8) if few else (0.13, 6)  # inches, points
+    names = [_shown(name, 28) for name in class_names]
+    beside = max(map(len, names)) * font * 0.0085 * (1 if few else 2)  # a letter is 0.6 em wide
+    figure = _figure(cell * C + beside + 1.4, cell * C + beside + 0.6)
     axes = figure.add_subplot()
     totals = np.broadcast_to(matrix_CxC.sum(1, keepdims=True), (C, C))
     shares = np.ma.masked_where(totals == 0, matrix_CxC / np.maximum(totals, 1))
     axes.set_facecolor("#d9d9d9")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [_shown(name, 28) for name in class_names]
     axes.set_xticks(range(C), names, fontsize=font)
     axes.set_yticks(range(C), names, fontsize=font)
     axes.set(xlabel="predicted class", ylabel="true class")
@@ -93,7 +94,7 @@ def confusion(path: Path, matrix_CxC: np.ndarray, class_names: Sequence[str]) ->
         count, dark = int(matrix_CxC[row, column]), shares[row, column] > 0.5
         color = "white" if dark else "black" if count else "#a0a0a0"
         axes.text(column, row, str(count), ha="center", va="center", fontsize=font, color=color)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8 if few else 3 / (cell * C), pad=0.02)
+    bar = figure.colorbar(image, ax=axes, shrink=min(0.8, 3 / (cell * C)), pad=0.02)
     bar.set_label("share of the true class")
     _save(path, figure)
 
@@ -128,7 +129,7 @@ def tsne(
     for split, mark in marks.items():
         of = splits == split
         if of.any():
-            axes.scatter(*points[of].T, c=colors[labels[of]], **mark)
+            axes.scatter(points[of, 0], points[of, 1], c=colors[labels[of]], **mark)
             axes.scatter([], [], color="#555555", label=f"{split} ({of.sum():,})", **mark)
     for c in np.unique(labels) if C <= 40 else ():
         x, y = np.median(points[labels == c], axis=0)
@@ -170,13 +171,16 @@ def neighbors(
     figure.suptitle(
         "A test image, then its nearest training images: class and distance", fontsize=9
     )
-    for row, part in enumerate(np.atleast_1d(figure.subfigures(q, 1))):
+    for row, part in enumerate(figure.subfigures(q, 1, squeeze=False)[:, 0]):
         true, predicted = query_labels[row], predictions[row]
         right = true == predicted
         part.suptitle(
             f"true: {_shown(class_names[true])}    predicted: {_shown(class_names[predicted])}"
             f"    ({'right' if right else 'wrong'})",
-            **{"x": 0.01, "ha": "left", "fontsize": 9, "fontweight": "bold"},
+            x=0.01,
+            ha="left",
+            fontsize=9,
+            fontweight="bold",
             color="black" if right else _WRONG,
         )
         grid = part.subplots(1, k + 1)
@@ -199,13 +203,8 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _save(path: Path, figure: "Figure") -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.1)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.1)
 
 
 def _shown(name: str, longest: int = 30) -> str:
@@ -220,10 +219,10 @@ def _curves(axes: "Axes", records: Sequence[Mapping[str, Any]], lines: Mapping[s
         if not points:
             continue
         steps, values = np.array(points, np.float64).T
-        marker = "o" if len(points) <= 40 else ""
+        marker = "o" if len(points) <= 20 else ""
         style = ("-", "--", ":")[i]
         axes.plot(steps, values, style, marker=marker, markersize=3, color=_COLORS[i], label=name)
-    if len(axes.lines) > 1:
+    if axes.lines and len(lines) > 1:
         axes.legend(fontsize=8, frameon=False, loc="lower right")
 
 
@@ -243,7 +242,7 @@ def _curve_axes(axes: "Axes", form: str) -> None:
     low, high = axes.get_ylim()
     if form == "rate" and axes.lines and axes.dataLim.ymin > 0:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2.5, 5)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
     elif form == "share":
@@ -251,7 +250,7 @@ def _curve_axes(axes: "Axes", form: str) -> None:
         axes.set_ylim(max(low, -0.02), min(high, 1.02))
     elif form == "from 0":
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-        axes.set_ylim(min(0.0, max(low, 0.0)), high)
+        axes.set_ylim(low if axes.dataLim.ymin < 0 else 0, high + 0.05 * abs(high))
 
 
 def _spread_rows(splits_N: np.ndarray, labels_N: np.ndarray, most: int) -> np.ndarray:
@@ -265,6 +264,7 @@ def _tsne_map(embeddings_NxD: np.ndarray) -> np.ndarray:
     """The t-SNE map [N, 2]; with fewer than 4 points, which it cannot do, the first dimensions."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     n, D = embeddings_NxD.shape
     centered = embeddings_NxD - embeddings_NxD.mean(0)
@@ -274,7 +274,9 @@ def _tsne_map(embeddings_NxD: np.ndarray) -> np.ndarray:
         centered = PCA(min(50, n), random_state=0).fit_transform(centered)
     init = "pca" if D > 1 else "random"
     perplexity = min(30.0, (n - 1) / 3)
-    return TSNE(perplexity=perplexity, init=init, random_state=0).fit_transform(centered)
+    # Threads that wait for each other in each iteration: on a busy machine 30 s for 5 points.
+    with threadpool_limits(1):
+        return TSNE(perplexity=perplexity, init=init, random_state=0).fit_transform(centered)
 
 
 def _framed(axes: "Axes", image: np.ndarray, caption: str, color: str) -> None:

@@ -5,20 +5,12 @@ from types import ModuleType
 
 from conftest import require
 
-_kept: list[object] = []  # a torch Library's definitions live as long as the object
+from deepknn_jax.bench.peers import declare_torchvision_operators
 
 
 def import_vision(name: str) -> ModuleType:
-    """torchvision or timm (or a submodule) beside a CPU build of torch; skips where absent.
-
-    The CPU wheel lacks two operators that torchvision registers shapes for: they are declared first.
-    """
-    torch = require("torch")
-    if not _kept:
-        library = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            if not hasattr(torch.ops.torchvision, operator):
-                library.define(f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor")
-        _kept.append(library)
+    """Import torchvision or timm (or a submodule) beside a CPU torch; skip where absent."""
+    require("torch")
+    declare_torchvision_operators()
     require(name.split(".")[0])
     return importlib.import_module(name)

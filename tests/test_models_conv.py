@@ -1,15 +1,19 @@
 """The convolution against torch's, and its two forms against each other."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import require
 from jax import lax
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from deepknn_jax.models.conv import Conv, convolve
 
-CASES = [(1, 1, 0), (1, 2, 0), (1, 1, 1), (3, 1, 1), (3, 2, 1), (7, 2, 3)]
+CASES = [(1, 1, 0), (1, 2, 0), (1, 1, 1), (3, 1, 1), (3, 2, 1), (3, 3, 0), (7, 2, 3)]
 
 
 @pytest.mark.parametrize(("size", "stride", "pad"), CASES)
@@ -29,19 +33,24 @@ def test_equals_torch(size, stride, pad, pixels):
     np.testing.assert_allclose(ours, theirs.numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("pixels", [8, 9])
-def test_gradients_of_1x1_equal_those_of_xlas_convolution(stride, pixels):
+@pytest.mark.parametrize(("size", "stride", "pad"), CASES)
+@pytest.mark.parametrize("pixels", [3, 8, 9])
+def test_gradients_equal_those_of_xlas_convolution(size, stride, pad, pixels):
+    """3 pixels: a small map, a product of patches; 8 and 9: an even and an odd size."""
     keys = jax.random.split(jax.random.key(stride), 3)
     x = jax.random.normal(keys[0], (2, pixels, pixels + 3, 5))
-    kernel = jax.random.normal(keys[1], (1, 1, 5, 4))
+    kernel = jax.random.normal(keys[1], (size, size, 5, 4))
 
     def ours(x, kernel):
-        return convolve(x, kernel, stride=stride, padding=((0, 0), (0, 0)))
+        return convolve(x, kernel, stride, pad)
 
     def native(x, kernel):
         return lax.conv_general_dilated(
-            x, kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x,
+            kernel,
+            (stride, stride),
+            [(pad, pad)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
     expected, pull_native = jax.vjp(native, x, kernel)
@@ -54,16 +63,50 @@ def test_gradients_of_1x1_equal_those_of_xlas_convolution(stride, pixels):
     )
 
 
-def test_only_the_cpu_has_the_product():
-    """Lowered for a CPU there is no convolution left, for a GPU no product."""
+def lowered(platform, size):
+    x, kernel = jnp.ones((1, 8, 8, 3)), jnp.ones((size, size, 3, 2))
+    traced = jax.jit(lambda x, w: convolve(x, w, 1, size // 2)).trace(x, kernel)
+    return traced.lower(lowering_platforms=(platform,)).as_text()
 
-    def lowered(platform):
-        traced = jax.jit(lambda x, w: convolve(x, w, stride=1, padding=((0, 0), (0, 0)))).trace(
-            jnp.ones((1, 4, 4, 3)), jnp.ones((1, 1, 3, 2))
-        )
-        return traced.lower(lowering_platforms=(platform,)).as_text()
 
-    assert "dot_general" in lowered("cpu")
-    assert "convolution" not in lowered("cpu")
-    assert "stablehlo.convolution" in lowered("cuda")
-    assert "dot_general" not in lowered("cuda")
+def test_only_a_cpu_gets_products():
+    assert "convolution" not in lowered("cpu", size=1)
+    assert "convolution" in lowered("cpu", size=3)
+    for size in (1, 3):
+        assert "convolution" in lowered("cuda", size)
+        assert "dot_general" not in lowered("cuda", size)
+
+
+def test_kernel_gradient_is_in_the_order_that_is_fast_in_a_loop():
+    """On a CPU every convolution, also of the gradients, reads NHWC and HWIO (jax issue 12868)."""
+
+    def gradient(x, kernel):
+        return jax.grad(lambda x, w: jnp.sum(convolve(x, w, 2, 1) ** 2), argnums=(0, 1))(x, kernel)
+
+    compiled = jax.jit(gradient).lower(jnp.ones((2, 16, 16, 3)), jnp.ones((3, 3, 3, 4))).as_text()
+    orders = re.findall(r"dim_numbers = (\[[^>]*->\[[^]]*\])", compiled)
+    assert orders == ["[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"] * 3
+
+
+def test_initial_kernel_is_kaiming_fan_out():
+    variables = Conv(512, 3).init(jax.random.key(0), jnp.ones((1, 4, 4, 128)))
+    kernel = variables["params"]["kernel"]
+    np.testing.assert_allclose(jnp.std(kernel), np.sqrt(2 / (9 * 512)), rtol=0.01)
+    assert abs(jnp.mean(kernel)) < 1e-3
+
+
+@pytest.mark.parametrize("pixels", [4, 12])
+def test_gradient_is_summed_over_devices_under_shard_map(pixels):
+    mesh = jax.make_mesh((4,), ("devices",), axis_types=(AxisType.Auto,))
+    x = jax.random.normal(jax.random.key(0), (8, pixels, pixels, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 2))
+
+    def objective(kernel, x):
+        return jnp.sum(convolve(x, kernel, 2, 1) ** 2)
+
+    def of_all(kernel, x):
+        return jax.grad(lambda kernel: lax.psum(objective(kernel, x), "devices"))(kernel)
+
+    mapped = jax.shard_map(of_all, mesh=mesh, in_specs=(P(), P("devices")), out_specs=P())
+    expected = jax.grad(objective)(kernel, x)
+    np.testing.assert_allclose(jax.jit(mapped)(kernel, x), expected, rtol=1e-4, atol=1e-3)

@@ -30,7 +30,9 @@ def test_head_is_linear_in_the_embedding_before_normalisation(normalize):
     embeddings, logits = network.apply(variables, x)
     plain = network.clone(normalize=False).apply(variables, x)[0]
     head = variables["params"]["head"]
-    np.testing.assert_allclose(logits, plain @ head["kernel"] + head["bias"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        logits, plain @ head["kernel"] + head["bias"][None], rtol=1e-5, atol=1e-6
+    )
     expected = plain / jnp.linalg.norm(plain, axis=1, keepdims=True) if normalize else plain
     np.testing.assert_allclose(embeddings, expected, rtol=1e-6)
 

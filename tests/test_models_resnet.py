@@ -8,16 +8,17 @@ from conftest import require
 from interop import import_vision
 
 from deepknn_jax import models
+from deepknn_jax.models.resnet import ResNet
 
 # torchvision's parameter counts, minus fc's (512 or 2048) * 1000 + 1000.
 PARAMETERS = {"resnet18": 11_689_512 - 513_000, "resnet50": 25_557_032 - 2_049_000}
 
 
-def twin(name, seed):
-    """torchvision's model without fc, its BatchNorm statistics and affine away from 0 and 1."""
+def twin(build, seed):
+    """build() without fc, its BatchNorm statistics and affine drawn away from 0 and 1."""
     torch = require("torch")
     torch.manual_seed(seed)
-    model = getattr(import_vision("torchvision.models"), name)(weights=None)
+    model = build()
     model.fc = torch.nn.Identity()
     for layer in model.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
@@ -32,7 +33,7 @@ def twin(name, seed):
 
 
 def place(key):
-    """torch's key -> (collection, path in it)."""
+    """Where a tensor of torch's belongs: key -> (collection, path in it)."""
     *modules, leaf = key.split(".")
     if modules[0].startswith("layer"):
         block, layer = "_".join(modules[:2]), "_".join(modules[2:])
@@ -44,7 +45,7 @@ def place(key):
 
 
 def converted(tensors):
-    """torch's named tensors as variables of ours; a convolution OIHW becomes HWIO."""
+    """Named tensors of torch as variables of ours; a convolution OIHW becomes HWIO."""
     variables = {}
     for key, tensor in tensors.items():
         if key.endswith("num_batches_tracked"):
@@ -87,7 +88,7 @@ def test_parameter_count_is_torchvisions(name):
 
 @pytest.mark.parametrize(("name", "width"), [("resnet18", 512), ("resnet50", 2048)])
 def test_embeddings_equal_torchvisions(name, width):
-    theirs = twin(name, seed=1).eval()
+    theirs = twin(getattr(import_vision("torchvision.models"), name), seed=1).eval()
     variables = converted(theirs.state_dict())
     apply = jax.jit(models.build(name).apply)
     for size in (64, 75):
@@ -100,21 +101,22 @@ def test_embeddings_equal_torchvisions(name, width):
         np.testing.assert_allclose(embeddings, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
 
 
-@pytest.mark.parametrize(("name", "size", "batch"), [("resnet18", 49, 4), ("resnet50", 33, 3)])
-def test_training_gradients_and_statistics_equal_torchvisions(name, size, batch):
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_training_gradients_and_statistics_equal_torchvisions(bottleneck):
     """In float64: in float32 the order of sums alone moves a deep network's gradients by 1e-2."""
-    torch = require("torch")
-    theirs = twin(name, seed=2).double().train()
+    torch, resnet = require("torch"), import_vision("torchvision.models.resnet")
+    block = resnet.Bottleneck if bottleneck else resnet.BasicBlock
+    theirs = twin(lambda: resnet.ResNet(block, [1, 2, 1, 1]), seed=2).double().train()
     before = {key: tensor.clone() for key, tensor in theirs.state_dict().items()}
     start = converted(before)
     counts = values_per_channel(theirs)
-    x = images(3, size, batch).astype(np.float64)
-    weights = np.random.default_rng(4).normal(size=(batch, 512 if name == "resnet18" else 2048))
+    x = images(3, 49, batch=3).astype(np.float64)
+    weights = np.random.default_rng(4).normal(size=(3, 2048 if bottleneck else 512))
     (theirs(to_torch(x)) * torch.from_numpy(weights)).sum().backward()
     expected = converted({key: value.grad for key, value in theirs.named_parameters()})["params"]
 
     with jax.enable_x64(True):
-        model = models.build(name, dtype=jnp.float64)
+        model = ResNet((1, 2, 1, 1), bottleneck, dtype=jnp.float64)
 
         def objective(params):
             variables = {"params": params, "batch_stats": start["batch_stats"]}
@@ -133,22 +135,3 @@ def test_training_gradients_and_statistics_equal_torchvisions(name, size, batch)
         key = f"{layer}.running_var"
         biased[key] = 0.9 * before[key] + (biased[key] - 0.9 * before[key]) * (n - 1) / n
     jax.tree.map(close, statistics, converted(biased)["batch_stats"])
-
-
-@pytest.fixture(scope="module")
-def resnet18():
-    model = models.build("resnet18", embedding_size=16)
-    x = jnp.asarray(images(5, 64, batch=4))
-    return model, jax.jit(model.init)(jax.random.key(0), x), x
-
-
-def test_projection_sets_the_width(resnet18):
-    model, variables, x = resnet18
-    assert model.apply(variables, x).shape == (4, 16)
-    assert variables["params"]["projection"]["kernel"].shape == (512, 16)
-
-
-def test_initial_kernels_are_kaiming_fan_out(resnet18):
-    _, variables, _ = resnet18
-    kernel = variables["params"]["layer4_1"]["conv2"]["kernel"]
-    np.testing.assert_allclose(jnp.std(kernel), np.sqrt(2 / (9 * 512)), rtol=0.01)

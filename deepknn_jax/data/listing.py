@@ -1,5 +1,6 @@
 """What every source shares: labels to indices, and the checks that a listing must pass."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,14 +24,12 @@ SPLIT_WORDS = {
 def index_labels(values: Sequence[str] | np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels int32 [N] and the class names they index, in ascending order.
 
-    `values` [N] are strings, integers, or floats without a fraction; strings that all are integers
-    sort as numbers ("2" before "10").
+    `values` [N] are strings or integers; strings that all are integers sort as numbers ("2" before
+    "10").
     """
     distinct = sorted({str(value) for value in np.asarray(values).tolist()})
-    try:
-        distinct.sort(key=float)
-    except ValueError:
-        pass  # names, not numbers: they stay in the order of the alphabet
+    with contextlib.suppress(ValueError):  # names, not numbers, stay in the alphabet's order
+        distinct.sort(key=int)
     index = {value: i for i, value in enumerate(distinct)}
     labels = [index[str(value)] for value in np.asarray(values).tolist()]
     return np.asarray(labels, np.int32), tuple(distinct)

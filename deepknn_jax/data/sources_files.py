@@ -135,7 +135,7 @@ def class_folders(folder: str | Path, *, group_pattern: str = "") -> Listing:
     root = existing_folder(folder)
     parts = {path: SPLIT_WORDS[path.name.lower()] for path in _subfolders(root)
              if path.name.lower() in SPLIT_WORDS}  # fmt: skip
-    published = len(parts) > 1
+    published = bool(parts)
     if published and (strange := [path for path in _subfolders(root) if path not in parts]):
         raise UserError(f"{strange[0]}: lies beside {', '.join(p.name for p in parts)}; remove it")
     found = [

@@ -1,0 +1,33 @@
+"""Deep kNN on Skin-7 (HAM10000, ISIC 2018 task 3): 10,015 skin lesions, seven classes.
+
+Data: HAM10000 at Harvard Dataverse, doi 10.7910/DVN/DBW86T (CC BY-NC 4.0); DIR holds
+    HAM10000_images/ISIC_*.jpg (or HAM10000_images_part_1/ and _2/) and HAM10000_metadata.csv;
+    a published fold needs folds/split_data_{1..5}_fold_{train,test}.csv as well, by the authors
+    of Deep kNN.
+Command: python -m deepknn_jax.main --config=configs/skin7.py --config.data.dir=DIR --workdir=OUT
+Another split:
+    --config.data.fold=2                                  another of the five folds
+    --config.data.split=stratified --config.data.fold=0   drawn class by class
+    --config.data.split=grouped --config.data.fold=0      and no lesion on two sides
+    37 to 39 % of a fold's test images share a lesion with training images; grouped ones do not.
+Small, for a CPU: --config.model.name=cnn --config.data.size=64 --config.augment.crop=56
+Time: measured: TODO-LEAD
+"""
+
+from ml_collections import ConfigDict
+
+from deepknn_jax import config as config_lib
+
+
+def get_config() -> ConfigDict:
+    config = config_lib.default()
+    config.data.source = "skin7"
+    config.data.split = "published"
+    config.data.fold = 1
+    config.data.size = 256
+    config.augment.crop = 224
+    config.augment.flip = True
+    config.model.name = "resnet50"
+    config.batch.size = 96  # Deep kNN, section 3, as is the halving each 20 epochs
+    config.optimizer.halve_every_epochs = 20
+    return config

@@ -1,0 +1,72 @@
+"""Exact kNN search in a gallery: XLA, PyTorch, FAISS flat, scikit-learn brute force."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepknn_jax.bench import peers
+from deepknn_jax.bench.timing import Row, Side, compare
+from deepknn_jax.neighbors import nearest_neighbors
+
+# Queries, gallery, width, k.
+SIZES = ((2005, 8010, 2048, 5), (1000, 100_000, 128, 5), (1000, 100_000, 128, 200))
+
+
+def measure(
+    sizes: Sequence[tuple[int, int, int, int]] = SIZES, *, repeats: int = 10
+) -> Iterator[Row]:
+    """A row for each size; the gallery is where the library wants it before the clock starts."""
+    for queries, gallery, width, k in sizes:
+        rng = np.random.default_rng(0)
+        queries_QxD = rng.normal(size=(queries, width)).astype(np.float32)
+        gallery_GxD = rng.normal(size=(gallery, width)).astype(np.float32)
+        sides = {"xla": _xla(queries_QxD, gallery_GxD, k)}
+        for name, side in (("torch", _torch), ("faiss", _faiss), ("sklearn", _sklearn)):
+            if (module := peers.load(name)) is not None:
+                sides[name] = side(module, queries_QxD, gallery_GxD, k)
+        yield compare(f"{k}-NN, {queries} x {gallery} x {width}", sides, repeats=repeats)
+
+
+def _distances(result: tuple[Any, Any]) -> np.ndarray:
+    return np.asarray(result[0], np.float64)
+
+
+def _xla(queries_QxD: np.ndarray, gallery_GxD: np.ndarray, k: int) -> Side:
+    search = jax.jit(functools.partial(nearest_neighbors, k=k))
+    queries, gallery = jnp.asarray(queries_QxD), jnp.asarray(gallery_GxD)
+    return Side(lambda: jax.block_until_ready(search(queries, gallery)), _distances)
+
+
+def _torch(torch: ModuleType, queries_QxD: np.ndarray, gallery_GxD: np.ndarray, k: int) -> Side:
+    device = peers.torch_device(torch)
+    queries, gallery = (torch.from_numpy(x).to(device) for x in (queries_QxD, gallery_GxD))
+
+    def run() -> tuple[Any, Any]:
+        # |q|^2 is the same along a row: it is added after topk.
+        gallery_G = gallery.square().sum(1)
+        partial_QxG = torch.addmm(gallery_G, queries, gallery.T, alpha=-2)
+        values_QxK, indices_QxK = partial_QxG.topk(k, largest=False)
+        squared_QxK = values_QxK + queries.square().sum(1, keepdim=True)
+        distances_QxK = squared_QxK.clamp_(min=0).sqrt_().cpu()
+        return distances_QxK, indices_QxK.cpu()
+
+    return Side(run, _distances)
+
+
+def _faiss(faiss: ModuleType, queries_QxD: np.ndarray, gallery_GxD: np.ndarray, k: int) -> Side:
+    index = faiss.IndexFlatL2(gallery_GxD.shape[1])
+    index.add(gallery_GxD)
+    return Side(lambda: index.search(queries_QxD, k), lambda result: np.sqrt(_distances(result)))
+
+
+def _sklearn(sklearn: ModuleType, queries_QxD: np.ndarray, gallery_GxD: np.ndarray, k: int) -> Side:
+    del sklearn
+    from sklearn.neighbors import NearestNeighbors
+
+    index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(gallery_GxD)
+    return Side(lambda: index.kneighbors(queries_QxD), _distances)

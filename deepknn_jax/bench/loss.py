@@ -1,0 +1,72 @@
+"""The deep kNN loss with its gradient, in XLA and in PyTorch."""
+
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepknn_jax.bench import peers
+from deepknn_jax.bench.timing import Row, Side, compare
+from deepknn_jax.losses import deep_knn_loss
+
+SIZES = tuple((batch, width) for batch in (96, 1024, 4096) for width in (128, 2048))
+
+
+def measure(sizes: Sequence[tuple[int, int]] = SIZES, *, repeats: int = 10) -> Iterator[Row]:
+    """A row for each (batch, width): K = M = 5, seven classes, margin 1, float32."""
+    torch = peers.load("torch")
+    for batch, width in sizes:
+        rng = np.random.default_rng(0)
+        labels = rng.integers(7, size=batch)
+        embeddings = rng.normal(size=(batch, width)) + 0.5 * rng.normal(size=(7, width))[labels]
+        embeddings = embeddings.astype(np.float32)
+        sides = {"xla": _xla(embeddings, labels)}
+        if torch is not None:
+            sides["torch"] = _torch(torch, embeddings, labels)
+        yield compare(f"loss + gradient, B {batch}, D {width}", sides, repeats=repeats)
+
+
+def _xla(embeddings_BxD: np.ndarray, labels_B: np.ndarray) -> Side:
+    function = jax.jit(jax.value_and_grad(lambda x, labels: deep_knn_loss(x, labels, margin=1.0)))
+    x_BxD, labels = jnp.asarray(embeddings_BxD), jnp.asarray(labels_B)
+    return Side(lambda: jax.block_until_ready(function(x_BxD, labels)), _flat)
+
+
+def _torch(torch: ModuleType, embeddings_BxD: np.ndarray, labels_B: np.ndarray) -> Side:
+    device = peers.torch_device(torch)
+    x_BxD = torch.from_numpy(embeddings_BxD).to(device).requires_grad_()
+    labels = torch.from_numpy(labels_B).to(device)
+
+    def run() -> tuple[Any, Any]:
+        loss = torch_deep_knn_loss(torch, x_BxD, labels, k=5, m=5, margin=1.0)
+        (gradient,) = torch.autograd.grad(loss, x_BxD)
+        peers.finish(torch)
+        return loss.detach().cpu(), gradient.cpu()
+
+    return Side(run, _flat)
+
+
+def _flat(result: tuple[Any, Any]) -> np.ndarray:
+    """Loss and gradient in one array, the gradient scaled by its size to count as much."""
+    loss, gradient = (np.asarray(part, np.float64) for part in result)
+    return np.append(gradient.ravel() * gradient.shape[0], loss)
+
+
+def torch_deep_knn_loss(
+    torch: ModuleType, x_BxD: Any, labels_B: Any, *, k: int, m: int, margin: float
+) -> Any:
+    """The same loss on torch tensors: all distances, masks, topk, hinge, mean over valid ones."""
+    distances_BxB = torch.cdist(x_BxD, x_BxD)
+    same_BxB = labels_B[:, None] == labels_B[None, :]
+    itself_BxB = torch.eye(len(x_BxD), dtype=torch.bool, device=x_BxD.device)
+    inf = float("inf")
+    k, m = min(k, len(x_BxD)), min(m, len(x_BxD))
+    near_BxK = distances_BxB.masked_fill(~same_BxB | itself_BxB, inf).topk(k, largest=False).values
+    far_BxM = distances_BxB.masked_fill(same_BxB, inf).topk(m, largest=False).values
+    valid_BxKxM = near_BxK.isfinite()[:, :, None] & far_BxM.isfinite()[:, None, :]
+    gap_BxKxM = near_BxK[:, :, None] - far_BxM[:, None, :] + margin
+    hinge_BxKxM = torch.where(valid_BxKxM, gap_BxKxM.relu(), 0.0)
+    return hinge_BxKxM.sum() / valid_BxKxM.sum().clamp(min=1)

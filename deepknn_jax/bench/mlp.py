@@ -1,0 +1,46 @@
+"""The MLP's training step (1280-512-256-128, BatchNorm, deep kNN loss, SGD with momentum)."""
+
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from deepknn_jax import models
+from deepknn_jax.bench import peers
+from deepknn_jax.bench.timing import Row, compare
+from deepknn_jax.bench.training import torch_side, xla_side
+
+
+def measure(
+    *, features: int = 1280, batch: int = 96, steps: int = 80, repeats: int = 10
+) -> Iterator[Row]:
+    """One row, time per step; XLA makes `steps` steps in one call, as the trainer does."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(7, size=8 * batch)
+    inputs = rng.normal(size=(8 * batch, features)) + rng.normal(size=(7, features))[labels]
+    inputs = inputs.astype(np.float32)
+    rows_TxB = np.stack([rng.choice(len(labels), batch, replace=False) for _ in range(steps)])
+    side, initial = xla_side(models.build("mlp"), inputs, labels, rows_TxB)
+    sides = {"xla": side}
+    if (torch := peers.load("torch")) is not None:
+        sides["torch"] = torch_side(torch, _torch_mlp(torch, initial), inputs, labels, rows_TxB)
+    task = f"MLP train step, {features}-512-256-128, B {batch}, {steps} steps a call"
+    yield compare(task, sides, repeats=repeats, tolerance=1e-2)
+
+
+def _torch_mlp(torch: ModuleType, params: Mapping[str, Any]) -> Any:
+    """Torch's twin with the given parameters; BatchNorm starts at scale 1, bias 0 on both sides."""
+    layers = []
+    for number in range(3):
+        dense = params[f"Dense_{number}"]
+        rows, columns = dense["kernel"].shape
+        linear = torch.nn.Linear(rows, columns, bias="bias" in dense)
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(dense["kernel"].T.copy()))
+            if "bias" in dense:
+                linear.bias.copy_(torch.from_numpy(dense["bias"]))
+        layers.append(linear)
+        if number < 2:
+            layers += [torch.nn.BatchNorm1d(columns), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers)

@@ -1,0 +1,71 @@
+"""The other libraries of a comparison, each only where it is installed."""
+
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+from types import ModuleType
+from typing import Any
+
+import jax
+
+NAMES = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "faiss": "faiss-cpu",
+    "sklearn": "scikit-learn",
+}
+
+
+def load(name: str) -> ModuleType | None:
+    """The module `name`, or None where its package is absent."""
+    if importlib.util.find_spec(name) is None:
+        return None
+    if name == "torchvision":
+        declare_torchvision_operators()
+    return importlib.import_module(name)
+
+
+@functools.cache
+def declare_torchvision_operators() -> Any:
+    """Declares two operators that torchvision's import needs and its CPU wheel lacks.
+
+    Returns:
+        The torch Library that holds them; kept, as they live as long as it does.
+    """
+    torch = importlib.import_module("torch")
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, operator):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor")
+    return library
+
+
+def torch_device(torch: ModuleType) -> str:
+    """Where torch runs: on the GPU where XLA does."""
+    return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+
+
+def finish(torch: ModuleType) -> None:
+    """Waits until the GPU has done what torch queued; a CPU has when the call returns."""
+    if torch_device(torch) == "cuda":
+        torch.cuda.synchronize()
+
+
+def machine() -> dict[str, Any]:
+    """Versions, threads and devices of both sides; "absent" for a package that is not there."""
+    facts: dict[str, Any] = {
+        "jax": jax.__version__,
+        "jax device": jax.devices()[0].device_kind,
+        "jax threads": len(os.sched_getaffinity(0)),  # XLA takes a thread for each
+    }
+    for module, package in NAMES.items():
+        found = importlib.util.find_spec(module) is not None
+        facts[module] = importlib.metadata.version(package) if found else "absent"
+    if (torch := load("torch")) is not None:
+        facts["torch device"] = torch_device(torch)
+        facts["torch threads"] = torch.get_num_threads()
+    if (faiss := load("faiss")) is not None:
+        facts["faiss threads"] = faiss.omp_get_max_threads()
+    return facts

@@ -1,0 +1,66 @@
+"""Sides of a comparison, run in turn after their values were found equal."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Side(NamedTuple):
+    """One library's way to do a task.
+
+    `run()` does it and returns when the device is done; `values(result)` is what must agree with
+    the other sides', as an array; `units` is how often one run does the task (steps in a call).
+    """
+
+    run: Callable[[], Any]
+    values: Callable[[Any], np.ndarray]
+    units: int = 1
+
+
+class Row(NamedTuple):
+    """A task and the median milliseconds that each side takes for it; "xla" is one of them."""
+
+    task: str
+    milliseconds: dict[str, float]
+
+
+def compare(
+    task: str, sides: Mapping[str, Side], *, repeats: int = 10, tolerance: float = 1e-3
+) -> Row:
+    """Times the sides in turn, `repeats` rounds after two to warm up, and takes the medians.
+
+    Raises:
+        ValueError: a side's first result differs from XLA's by more than `tolerance` of its
+            largest value: then their times do not compare.
+    """
+    first = {name: side.values(side.run()) for name, side in sides.items()}
+    for name, values in first.items():
+        error = np.max(np.abs(values - first["xla"])) / np.max(np.abs(first["xla"]))
+        if not error <= tolerance:
+            raise ValueError(f"{task}: {name} differs from xla by {error:.2g} of the largest value")
+    for side in sides.values():
+        side.run()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side.run()
+            seconds[name].append((time.perf_counter() - start) / side.units)
+    return Row(task, {name: 1e3 * statistics.median(times) for name, times in seconds.items()})
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown: milliseconds of each side and, in brackets, how many times XLA's that is."""
+    names = list(dict.fromkeys(name for row in rows for name in row.milliseconds))
+    lines = ["| ms (times XLA's) | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for row in rows:
+        cells = []
+        for name in names:
+            taken = row.milliseconds.get(name)
+            ratio = "" if taken is None else f" ({taken / row.milliseconds['xla']:.2f})"
+            cells.append("" if taken is None else f"{taken:.3g}" + ("" if name == "xla" else ratio))
+        lines.append(f"| {row.task} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

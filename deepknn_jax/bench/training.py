@@ -1,0 +1,74 @@
+"""A network's training step by deep kNN, as the trainer runs it and as PyTorch users write it."""
+
+import functools
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from deepknn_jax.bench import peers
+from deepknn_jax.bench.loss import torch_deep_knn_loss
+from deepknn_jax.bench.timing import Side
+from deepknn_jax.losses import deep_knn_sums
+from deepknn_jax.models.network import Network
+from deepknn_jax.parallel import get_devices, map_train_steps, replicate
+from deepknn_jax.step import Recipe, init_state
+
+_LOSS: dict[str, Any] = {"k": 5, "m": 5, "margin": 1.0}
+_RATE, _MOMENTUM = 0.01, 0.9
+
+
+def xla_side(
+    backbone: nn.Module, inputs: np.ndarray, labels: np.ndarray, rows_TxB: np.ndarray
+) -> tuple[Side, Mapping[str, Any]]:
+    """T steps in one call over a resident data set, and the parameters before the first.
+
+    The values of a run are the losses of its steps.
+    """
+    recipe = Recipe(
+        network=Network(backbone),
+        optimizer=optax.sgd(_RATE, momentum=_MOMENTUM),
+        loss=functools.partial(deep_knn_sums, **_LOSS),
+        augment=lambda inputs_b, ids_b, key: inputs_b,
+        prepare=lambda inputs_b: inputs_b,
+        seed=0,
+    )
+    devices = get_devices(1, "shard_map")
+    steps = map_train_steps(devices, recipe, pool_is_spread=False)
+    state = replicate(devices, jax.jit(functools.partial(init_state, recipe))(inputs[:2]))
+    initial = jax.tree.map(np.array, state.params["backbone"])
+    pool, classes, rows = (jnp.asarray(x) for x in (inputs, labels, rows_TxB))
+
+    def run() -> jax.Array:
+        nonlocal state
+        state, logs = steps(state, pool, classes, rows, rows, len(rows))
+        return jax.block_until_ready(logs.loss)
+
+    return Side(run, np.asarray, units=len(rows)), initial
+
+
+def torch_side(
+    torch: ModuleType, model: Any, inputs: np.ndarray, labels: np.ndarray, rows_TxB: np.ndarray
+) -> Side:
+    """The same steps, one after the other, of a torch module that holds the same parameters."""
+    device = peers.torch_device(torch)
+    model = model.to(device).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=_RATE, momentum=_MOMENTUM)
+    pool, classes, rows = (torch.from_numpy(x).to(device) for x in (inputs, labels, rows_TxB))
+
+    def run() -> Any:
+        losses = []
+        for rows_B in rows:
+            optimizer.zero_grad(set_to_none=True)
+            loss = torch_deep_knn_loss(torch, model(pool[rows_B]), classes[rows_B], **_LOSS)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        return torch.stack(losses).cpu()
+
+    return Side(run, np.asarray, units=len(rows_TxB))

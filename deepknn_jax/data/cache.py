@@ -1,0 +1,292 @@
+"""Images decoded once into a memory-mapped file that all later runs share.
+
+An entry is a folder <cache_dir>/<fingerprint>/ with images.npy (uint8 [N, size, size, C]) and
+meta.json (which files were skipped, and why). It is written under another name and renamed, so an
+entry that exists is complete; two processes that start at once both decode and the first to
+finish wins. Entries are never deleted: remove the folder at will.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from deepknn_jax.data.images import DECODER_VERSION, RESIZE_RULES, read_image
+from deepknn_jax.errors import UserError
+
+PARTIAL = ".partial"
+ABANDONED_S = 3600.0  # a decode writes every few milliseconds: an hour without is a dead one
+ON_ERROR = ("stop", "skip")
+
+
+def default_cache_dir() -> Path:
+    """$XDG_CACHE_HOME/deepknn_jax, or ~/.cache/deepknn_jax."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepknn_jax"
+
+
+def decode(
+    files: Sequence[Path],
+    *,
+    size: int,
+    rule: str,
+    channels: int,
+    cache_dir: str | Path = "",
+    on_error: str = "stop",
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Decodes image files through the cache, in parallel, with a progress bar on stderr.
+
+    Args:
+        files: N paths.
+        size: side of the result in pixels.
+        rule: "square" or "short_side" (see images.fit_image).
+        channels: 1 or 3.
+        cache_dir: empty for the per-user default.
+        on_error: "stop" at a file that cannot be decoded, or "skip" it.
+
+    Returns:
+        images uint8 [N', size, size, channels], a read-only memory map; the indices int32 [N'] of
+        the files kept; the paths of those skipped.
+
+    Raises:
+        UserError: a file that is missing, truncated or no image, in words that name it; a cache
+            folder that cannot be written; a full disk; an option out of range.
+    """
+    check_options(size=size, rule=rule, channels=channels, on_error=on_error)
+    return cached_images(
+        fingerprint(files, {"size": size, "rule": rule, "channels": channels}),
+        [str(file) for file in files],
+        lambda i: read_image(files[i], size=size, rule=rule, channels=channels),
+        shape=(size, size, channels),
+        cache_dir=cache_dir,
+        on_error=on_error,
+    )
+
+
+def check_options(*, size: int, rule: str, channels: int, on_error: str = "stop") -> None:
+    """Raises UserError for an option of `decode` that is out of range."""
+    if size < 1:
+        raise UserError(f"image size {size}: must be at least 1 for image files")
+    if channels not in (1, 3):
+        raise UserError(f"channels {channels}: must be 1 or 3 for image files")
+    if rule not in RESIZE_RULES:
+        raise UserError(f"resize rule {rule!r}: choose one of {', '.join(RESIZE_RULES)}")
+    if on_error not in ON_ERROR:
+        raise UserError(f"on_error {on_error!r}: choose one of {', '.join(ON_ERROR)}")
+
+
+def fingerprint(files: Sequence[Path], options: Mapping[str, object]) -> str:
+    """Name of the cache entry: 32 hex digits of the sha256 of what the images are made from.
+
+    That is the options, the decoder's version, and each file's path (below their common folder, so
+    that a moved data set keeps its entry), size and time of modification in ns.
+    """
+    root = os.path.commonpath([file.parent for file in files])
+    digest = hashlib.sha256(json.dumps([DECODER_VERSION, options], sort_keys=True).encode())
+    for file in files:
+        try:
+            stat = file.stat()
+        except OSError as error:
+            raise UserError(f"{file}: {error.strerror}") from error
+        line = [os.path.relpath(file, root), stat.st_size, stat.st_mtime_ns]
+        digest.update(json.dumps(line).encode())
+    return digest.hexdigest()[:32]
+
+
+def cached_images(
+    key: str,
+    names: Sequence[str],
+    read: Callable[[int], np.ndarray],
+    *,
+    shape: tuple[int, int, int],
+    cache_dir: str | Path,
+    on_error: str,
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """`decode` for N images however they are read: `read(i)` gives uint8 `shape`, from any thread.
+
+    `key` names the entry, `names` [N] the images in messages; the rest, and what is returned and
+    raised, as in `decode`.
+    """
+    entry = (Path(cache_dir).expanduser() if str(cache_dir) else default_cache_dir()) / key
+    found = _open(entry)
+    if found is None:
+        try:
+            _build(entry, names, read, shape, on_error)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            raise UserError(
+                f"cache folder {entry.parent}: {error.strerror}; "
+                f"{'free some space or ' if full else ''}give another (config.data.cache_dir)"
+            ) from error
+        found = _open(entry)
+        if found is None:
+            raise UserError(f"{entry}: the cache entry just written cannot be read")
+    images, skipped = found
+    if skipped and on_error == "stop":
+        i, reason = next(iter(skipped.items()))
+        raise _unreadable(names[i], reason)
+    kept = np.asarray([i for i in range(len(names)) if i not in skipped], np.int32)
+    return images, kept, tuple(names[i] for i in skipped)
+
+
+def _unreadable(name: str, reason: str) -> UserError:
+    return UserError(
+        f"{name}: cannot be decoded ({reason}); mend or remove it, or set config.data.on_error=skip"
+    )
+
+
+def _open(entry: Path) -> tuple[np.ndarray, dict[int, str]] | None:
+    """The images and, by index, why the others were skipped; None where it is absent or damaged."""
+    try:
+        meta = json.loads((entry / "meta.json").read_text())
+        images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
+        if list(images.shape) != meta["shape"] or images.dtype != np.uint8:
+            return None
+        return images, {int(i): reason for i, reason in meta["skipped"].items()}
+    except (OSError, ValueError, TypeError, KeyError, EOFError):
+        return None
+
+
+def _build(
+    entry: Path,
+    names: Sequence[str],
+    read: Callable[[int], np.ndarray],
+    shape: tuple[int, int, int],
+    on_error: str,
+) -> None:
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(entry.parent)
+    unique = f"{entry.name}.{os.getpid()}-{secrets.token_hex(4)}"
+    if entry.exists():  # damaged, or _open would have taken it
+        damaged = entry.with_name(f"{unique}.damaged{PARTIAL}")
+        with contextlib.suppress(FileNotFoundError):  # another process was first
+            entry.rename(damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
+    partial = entry.with_name(unique + PARTIAL)
+    partial.mkdir()
+    try:
+        skipped = _write_images(partial / "images.npy", names, read, shape, on_error)
+        meta = {"shape": [len(names) - len(skipped), *shape], "skipped": skipped}
+        (partial / "meta.json").write_text(json.dumps(meta))
+        try:
+            partial.rename(entry)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # Another process finished first; its entry holds the same.
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed decodes left behind."""
+    for partial in folder.glob(f"*{PARTIAL}"):
+        with contextlib.suppress(OSError):  # another process sweeps too
+            newest = max(path.stat().st_mtime for path in (partial, *partial.iterdir()))
+            if time.time() - newest > ABANDONED_S:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_images(
+    path: Path,
+    names: Sequence[str],
+    read: Callable[[int], np.ndarray],
+    shape: tuple[int, int, int],
+    on_error: str,
+) -> dict[int, str]:
+    """Writes the .npy file; returns, by index, why images were skipped.
+
+    Rows are written by pwrite and not through a memory map: a full disk is then an OSError in
+    place of SIGBUS.
+    """
+    with path.open("w+b") as file:
+        start = _write_header(file.fileno(), (len(names), *shape))
+        row_bytes = int(np.prod(shape))
+        _reserve(file.fileno(), start + len(names) * row_bytes)
+
+        def decode_one(i: int) -> str:
+            try:
+                image = read(i)
+            except MemoryError:
+                raise
+            except Exception as error:
+                # PIL's decoders raise OSError without errno, SyntaxError, ValueError, struct.error
+                # and more on broken files. With an errno it is the machine that failed.
+                reason = " ".join(str(error).split()) or type(error).__name__
+                if on_error == "stop" or getattr(error, "errno", None):
+                    raise _unreadable(names[i], reason) from error
+                return reason
+            _write_all(file.fileno(), image.tobytes(), start + i * row_bytes)
+            return ""
+
+        with ThreadPoolExecutor(_threads()) as pool:
+            try:
+                reasons = list(
+                    tqdm(pool.map(decode_one, range(len(names))), "decoding", len(names),
+                         unit=" images", disable=None)
+                )  # fmt: skip
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        skipped = {i: reason for i, reason in enumerate(reasons) if reason}
+        if len(skipped) == len(names):
+            raise _unreadable(names[0], reasons[0])
+        if skipped:
+            kept = [i for i in range(len(names)) if i not in skipped]
+            _close_gaps(file.fileno(), kept, start, row_bytes)
+            _write_header(file.fileno(), (len(kept), *shape))
+        os.fsync(file.fileno())
+    return skipped
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _write_header(fd: int, shape: tuple[int, ...]) -> int:
+    """Writes the .npy header at the start of the file; returns its length.
+
+    The format pads it for growth along the first axis, so the length depends on shape[1:] alone.
+    """
+    header = io.BytesIO()
+    description = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, description)
+    _write_all(fd, header.getvalue(), 0)
+    return header.tell()
+
+
+def _write_all(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _reserve(fd: int, size: int) -> None:
+    """Takes the disk space now, where the system can: better than failing after ten minutes."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+
+
+def _close_gaps(fd: int, kept: Sequence[int], start: int, row_bytes: int) -> None:
+    """Moves the kept rows together and cuts the file off behind them."""
+    for new, old in enumerate(kept):
+        if new != old:
+            _write_all(
+                fd, os.pread(fd, row_bytes, start + old * row_bytes), start + new * row_bytes
+            )
+    os.ftruncate(fd, start + len(kept) * row_bytes)

@@ -1,0 +1,66 @@
+"""One image file, or one array, to uint8 [size, size, channels]."""
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+DECODER_VERSION = 1  # count it up whenever the pixels below change: caches are then made anew
+RESIZE_RULES = ("square", "short_side")
+
+
+def read_image(file: Path | BinaryIO, *, size: int, rule: str, channels: int) -> np.ndarray:
+    """Decodes one image file to uint8 [size, size, channels]; the first frame where it has many.
+
+    EXIF orientation is applied; 16-bit grey is scaled to 8 bits; transparent parts become black;
+    then `fit_image`.
+
+    Raises:
+        Exception: whatever the decoder raises on a file that is truncated or not an image, or
+            ValueError on one whose range is unknown (float, or above 16 bits).
+    """
+    with Image.open(file) as opened:
+        ImageOps.exif_transpose(opened, in_place=True)
+        return fit_image(opened, size=size, rule=rule, channels=channels)
+
+
+def fit_array(image_HxWxC: np.ndarray, *, size: int, rule: str, channels: int) -> np.ndarray:
+    """The same for an image that is uint8 [H, W, 1 or 3] already."""
+    grey = image_HxWxC.shape[-1] == 1
+    image = Image.fromarray(image_HxWxC[..., 0] if grey else image_HxWxC)
+    return fit_image(image, size=size, rule=rule, channels=channels)
+
+
+def fit_image(image: Image.Image, *, size: int, rule: str, channels: int) -> np.ndarray:
+    """Resizes (bilinear, antialiased) to uint8 [size, size, channels]; channels is 1 or 3.
+
+    `rule` "square" squashes; "short_side" brings the shorter side to `size`, keeping the aspect,
+    and cuts out the centre, to the pixel as torchvision's Resize and CenterCrop do on PIL images.
+    """
+    image = _eight_bits(image).convert("L" if channels == 1 else "RGB")
+    if rule == "square":
+        width, height = size, size
+    else:
+        width, height = (size * side // min(image.size) for side in image.size)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    pixels = np.asarray(image)[top : top + size, left : left + size]
+    return pixels.reshape(size, size, channels)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """An image of 8 bits a channel without transparency."""
+    if image.mode.startswith("I"):  # PIL's own conversion of 16 bits would clip at 255
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("more than 16 bits a pixel; save it with 8 or 16")
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels of unknown range; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        # What lies under a transparent pixel is arbitrary; black is what masked images use.
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return image

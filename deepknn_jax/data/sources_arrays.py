@@ -1,0 +1,178 @@
+"""Sources that are arrays: scikit-learn's sets and .npz files."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
+from deepknn_jax.data.listing import SPLIT_WORDS, checked, index_labels
+from deepknn_jax.errors import UserError
+
+# For each layout: the part, the key of its inputs, the key of its labels.
+NPZ_PARTS = {
+    "MedMNIST": (
+        (TRAIN, "train_images", "train_labels"),
+        (VALIDATION, "val_images", "val_labels"),
+        (TEST, "test_images", "test_labels"),
+    ),
+    "Keras": (
+        (TRAIN, "x_train", "y_train"),
+        (VALIDATION, "x_val", "y_val"),
+        (TEST, "x_test", "y_test"),
+    ),
+}
+
+
+def digits() -> Listing:
+    """Scikit-learn's handwritten digits: uint8 [1797, 8, 8, 1], 0..16 there scaled to 0..255.
+
+    Source: UCI, Optical Recognition of Handwritten Digits, the test part.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    names = tuple(f"digits/{i:04d}" for i in range(len(images)))
+    class_names = tuple(str(name) for name in bunch.target_names)
+    return Listing(names, bunch.target.astype(np.int32), class_names, inputs=images)
+
+
+def breast_cancer() -> Listing:
+    """Scikit-learn's Wisconsin breast cancer set: float32 [569, 30], unscaled.
+
+    Source: UCI, Breast Cancer Wisconsin (Diagnostic).
+    """
+    from sklearn.datasets import load_breast_cancer
+
+    bunch = load_breast_cancer()
+    names = tuple(f"breast_cancer/{i:03d}" for i in range(len(bunch.data)))
+    class_names = tuple(str(name) for name in bunch.target_names)
+    inputs = bunch.data.astype(np.float32)
+    return Listing(names, bunch.target.astype(np.int32), class_names, inputs=inputs)
+
+
+def npz(path: str | Path) -> Listing:
+    """An .npz file in MedMNIST's keys, in Keras's keys, or of features.
+
+    MedMNIST: {train,val,test}_{images,labels}; Keras: x_train, y_train, x_test, y_test. Their split
+    is published. Images are uint8 [N, H, W] or [N, H, W, 1 or 3]; a 2-D array is features.
+    Features: features (or embeddings) [N, F], labels [N], and, if they like, names [N], splits [N],
+    and classes [C], which labels then index. Labels are [N] or [N, 1].
+
+    Raises:
+        UserError: no such file, other keys, Python objects inside (they are never unpickled), or
+            arrays of other shapes or types.
+    """
+    if not str(path):
+        raise UserError("no .npz file given: set config.data.dir")
+    path = Path(path).expanduser()
+    arrays = _read_npz(path)
+    for parts in NPZ_PARTS.values():
+        if parts[0][1] in arrays:
+            return _from_parts(path, arrays, parts)
+    for key in ("features", "embeddings"):
+        if key in arrays:
+            return _from_features(path, arrays, key)
+    raise UserError(
+        f"{path}: has keys {', '.join(arrays)}; wanted are train_images (MedMNIST), x_train "
+        "(Keras) or features, each with its labels"
+    )
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file (config.data.dir)")
+    key = ""
+    try:
+        # Opened here: np.load itself leaves a broken file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {}
+            for key in archive.files:
+                arrays[key] = archive[key]
+            return arrays
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        if "allow_pickle" in str(error) and key:
+            raise UserError(f"{path}: {key} holds Python objects; save a plain array") from error
+        raise UserError(f"{path}: is not a sound .npz file") from error
+
+
+def _from_parts(
+    path: Path, arrays: dict[str, np.ndarray], parts: tuple[tuple[str, str, str], ...]
+) -> Listing:
+    inputs, labels, names, splits = [], [], [], []
+    for split, input_key, label_key in parts:
+        if input_key not in arrays and split == VALIDATION:
+            continue
+        for key in (input_key, label_key):
+            if key not in arrays:
+                raise UserError(f"{path}: has no {key}; it has: {', '.join(arrays)}")
+        inputs.append(_inputs(path, input_key, arrays[input_key]))
+        labels.append(_labels(path, label_key, arrays[label_key]))
+        n = len(inputs[-1])
+        if len(labels[-1]) != n:
+            raise UserError(f"{path}: {n} {input_key} but {len(labels[-1])} {label_key}")
+        if inputs[-1].shape[1:] != inputs[0].shape[1:]:
+            raise UserError(
+                f"{path}: {input_key} are {inputs[-1].shape[1:]}, but {parts[0][1]} "
+                f"{inputs[0].shape[1:]}"
+            )
+        names += [f"{split}/{i:05d}" for i in range(n)]
+        splits += [split] * n
+    indexed, class_names = index_labels(np.concatenate(labels))
+    listing = Listing(
+        tuple(names), indexed, class_names, inputs=np.concatenate(inputs), splits=np.asarray(splits)
+    )
+    return checked(listing, path)
+
+
+def _from_features(path: Path, arrays: dict[str, np.ndarray], key: str) -> Listing:
+    if "labels" not in arrays:
+        raise UserError(f"{path}: has {key} but no labels; it has: {', '.join(arrays)}")
+    features = _inputs(path, key, arrays[key])
+    if features.ndim != 2:
+        raise UserError(f"{path}: {key} must be [N, F], not {list(arrays[key].shape)}")
+    labels = _labels(path, "labels", arrays["labels"])
+    if "classes" in arrays:
+        class_names = tuple(str(name) for name in arrays["classes"])
+        if labels.dtype.kind not in "iu":
+            raise UserError(f"{path}: labels must be integers that index classes")
+        labels = labels.astype(np.int32)
+    else:
+        labels, class_names = index_labels(labels)
+    names = tuple(str(name) for name in arrays.get("names", np.arange(len(features))))
+    splits = None
+    if "splits" in arrays:
+        words = [str(word).lower() for word in arrays["splits"]]
+        if unknown := set(words) - set(SPLIT_WORDS):
+            raise UserError(f"{path}: split {min(unknown)!r}; use train, validation or test")
+        splits = np.asarray([SPLIT_WORDS[word] for word in words])
+    return checked(Listing(names, labels, class_names, inputs=features, splits=splits), path)
+
+
+def _inputs(path: Path, key: str, array: np.ndarray) -> np.ndarray:
+    """Images uint8 [N, H, W, C] or features float32 [N, F] of an array as found."""
+    if array.ndim == 2:
+        if array.dtype.kind not in "fiu":
+            raise UserError(f"{path}: {key} must be numbers, not {array.dtype}")
+        return array.astype(np.float32)
+    images = array[..., None] if array.ndim == 3 else array
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise UserError(
+            f"{path}: {key} must be [N, H, W] or [N, H, W, 1 or 3], not {list(array.shape)}"
+        )
+    if images.dtype != np.uint8:
+        raise UserError(f"{path}: {key} must be uint8 images (0..255), not {array.dtype}")
+    return images
+
+
+def _labels(path: Path, key: str, array: np.ndarray) -> np.ndarray:
+    """Labels [N] of integers or strings."""
+    labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if labels.ndim != 1:
+        raise UserError(f"{path}: {key} must be [N] or [N, 1], one label each, not {array.shape}")
+    if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
+        labels = labels.astype(np.int64)
+    if labels.dtype.kind not in "iuU":
+        raise UserError(f"{path}: {key} must be integers or strings, not {labels.dtype}")
+    return labels

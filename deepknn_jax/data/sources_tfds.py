@@ -1,0 +1,148 @@
+"""Any TFDS data set prepared as array_record, read without TensorFlow."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepknn_jax.data.cache import cached_images, check_options, fingerprint
+from deepknn_jax.data.dataset import Listing
+from deepknn_jax.data.images import read_image
+from deepknn_jax.data.listing import SPLIT_WORDS, checked, index_labels
+from deepknn_jax.errors import UserError
+
+
+def tfds(
+    name: str,
+    *,
+    data_dir: str | Path,
+    size: int,
+    rule: str,
+    channels: int,
+    cache_dir: str | Path = "",
+) -> Listing:
+    """A TFDS data set by name ("beans", "name/config:1.0.0"), through `tfds.data_source`.
+
+    It must lie under `data_dir` (empty: TFDS's default) in a format of random access
+    (array_record); nothing is downloaded. Its train, validation and test parts are the published
+    split; other parts are left out. Images are decoded through the cache as files are (`size`,
+    `rule`, `channels` and `cache_dir` as in cache.decode); vectors become float32 [N, F].
+
+    Raises:
+        UserError: a set that is unknown or not prepared, or without an image or a vector and one
+            label an example; a damaged image.
+    """
+    import tensorflow_datasets
+
+    if not name:
+        raise UserError("no TFDS name given: set config.data.tfds_name")
+    builder = _prepared_builder(name, data_dir)
+    info = builder.info
+    input_key, label_key = _keys(name, info)
+    is_image = isinstance(info.features[input_key], tensorflow_datasets.features.Image)
+    # Image files stay encoded: TFDS's own decoder knows neither EXIF, palettes nor 16 bits.
+    skip = {input_key: tensorflow_datasets.decode.SkipDecoding()} if is_image else None
+    parts = [part for part in info.splits if part in SPLIT_WORDS]
+    if not parts:
+        raise UserError(f"TFDS {name}: has no train, validation or test, but {list(info.splits)}")
+    sources = [builder.as_data_source(split=part, decoders=skip) for part in parts]
+    where = [(source, i) for source in sources for i in range(len(source))]
+    names = tuple(
+        f"{part}/{i:06d}"
+        for part, source in zip(parts, sources, strict=True)
+        for i in range(len(source))
+    )
+    labels, class_names = _labels(info.features[label_key], where, label_key)
+    if is_image:
+        inputs = _images(builder, where, names, input_key, size, rule, channels, cache_dir)
+    else:
+        inputs = np.asarray([source[i][input_key] for source, i in where], np.float32)
+    splits = np.asarray([SPLIT_WORDS[name.split("/")[0]] for name in names])
+    return checked(Listing(names, labels, class_names, inputs=inputs, splits=splits), name)
+
+
+def _prepared_builder(name: str, data_dir: str | Path) -> Any:
+    import tensorflow_datasets
+
+    where = str(Path(data_dir).expanduser()) if str(data_dir) else None
+    try:
+        builder = tensorflow_datasets.builder(name, data_dir=where)
+    except Exception as error:  # DatasetNotFoundError, or whatever a builder's module raises
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise UserError(f"TFDS {name}: {reason} (looked in {where or 'the default'})") from error
+    if not builder.info.splits:
+        raise UserError(
+            f"TFDS {name}: not prepared in {builder.data_dir}; run tensorflow_datasets' builder"
+            f"({name!r}, data_dir=..., file_format='array_record').download_and_prepare()"
+        )
+    formats = {str(getattr(f, "value", f)) for f in builder.info.available_file_formats()}
+    if not formats & {"array_record", "parquet"}:
+        raise UserError(
+            f"TFDS {name}: prepared as {', '.join(sorted(formats))}, which has no random access; "
+            "prepare it again with file_format='array_record'"
+        )
+    return builder
+
+
+def _keys(name: str, info: Any) -> tuple[str, str]:
+    """The feature keys of the input and of the label."""
+    import tensorflow_datasets
+
+    pair = info.supervised_keys
+    pair = pair if pair and len(pair) == 2 else ("image", "label")
+    features = info.features
+    kinds = ", ".join(f"{key} {type(feature).__name__}" for key, feature in features.items())
+    if not all(isinstance(key, str) and key in features for key in pair):
+        raise UserError(f"TFDS {name}: cannot tell the input and the label among: {kinds}")
+    input_key, label_key = pair
+    image = isinstance(features[input_key], tensorflow_datasets.features.Image)
+    if not image and len(features[input_key].shape or ()) != 1:
+        raise UserError(
+            f"TFDS {name}: {input_key} is neither an image nor a vector; it has: {kinds}"
+        )
+    if features[label_key].shape != ():
+        raise UserError(f"TFDS {name}: {label_key} is not one label an example; it has: {kinds}")
+    return input_key, label_key
+
+
+def _labels(
+    feature: Any, where: Sequence[tuple[Any, int]], key: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    values = [source[i][key] for source, i in where]
+    class_names = getattr(feature, "names", None)
+    if class_names:
+        return np.asarray(values, np.int32), tuple(class_names)
+    return index_labels([v.decode() if isinstance(v, bytes) else str(v) for v in values])
+
+
+def _images(
+    builder: Any,
+    where: Sequence[tuple[Any, int]],
+    names: Sequence[str],
+    key: str,
+    size: int,
+    rule: str,
+    channels: int,
+    cache_dir: str | Path,
+) -> np.ndarray:
+    channels = channels or builder.info.features[key].shape[-1] or 3
+    size = size or builder.info.features[key].shape[0] or 0
+    check_options(size=size, rule=rule, channels=channels)
+
+    def read(i: int) -> np.ndarray:
+        source, row = where[i]
+        return read_image(io.BytesIO(source[row][key]), size=size, rule=rule, channels=channels)
+
+    options = {"tfds": builder.info.full_name, "size": size, "rule": rule, "channels": channels}
+    files = sorted(path for path in Path(builder.data_dir).iterdir() if path.is_file())
+    images, _, _ = cached_images(
+        fingerprint(files, options),
+        [f"TFDS {builder.info.full_name} {name}" for name in names],
+        read,
+        shape=(size, size, channels),
+        cache_dir=cache_dir,
+        on_error="stop",
+    )
+    return images

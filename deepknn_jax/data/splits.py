@@ -1,0 +1,130 @@
+"""Which examples train, validate and test: the published split, or one drawn by class and group."""
+
+from collections import Counter
+
+import numpy as np
+
+from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
+from deepknn_jax.errors import UserError
+
+SPLITS = ("published", "stratified", "grouped")
+
+
+def assign_splits(
+    listing: Listing, *, split: str, test_share: float, validation: float, seed: int
+) -> np.ndarray:
+    """The split of each example: strings [N] of TRAIN, VALIDATION, TEST.
+
+    Args:
+        listing: N examples.
+        split: "published" (the source's), "stratified" (drawn class by class), or "grouped" (so
+            drawn that a group, a patient or a lesion, is never on two sides).
+        test_share: share of each class that goes to the test part, above 0 and below 1; not used
+            by "published".
+        validation: share of the training part to validate on, at least 0 and below 1. Drawn like
+            the test part; for "published", by group where there are groups. A published validation
+            part is used in its place, and never trained on.
+        seed: of the draw. The same listing and seed give the same split.
+
+    Raises:
+        UserError: an option out of range, a split that the source has not, a class with fewer than
+            2 training examples.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
+    if not 0 <= validation < 1:
+        raise UserError(f"validation {validation}: must be at least 0 and below 1")
+    if split != "published" and not 0 < test_share < 1:
+        raise UserError(f"test_share {test_share}: must be above 0 and below 1")
+    if split == "grouped" and listing.groups is None:
+        raise UserError("split 'grouped': the source names no groups; use group_pattern or "
+                        "group_column, or split 'stratified'")  # fmt: skip
+    if seed < 0:
+        raise UserError(f"split_seed {seed}: must be at least 0")
+    n = len(listing.names)
+    alone = np.arange(n)  # every example a group of its own
+    groups = alone if split == "stratified" or listing.groups is None else listing.groups
+    if split == "published":
+        splits = _published(listing)
+    else:
+        splits = np.full(n, TRAIN, dtype="<U10")
+        splits[_draw(listing.labels, groups, test_share, np.random.default_rng([seed, 0]))] = TEST
+    if validation and not (splits == VALIDATION).any():
+        train = np.flatnonzero(splits == TRAIN)
+        rng = np.random.default_rng([seed, 1])
+        splits[train[_draw(listing.labels[train], groups[train], validation, rng)]] = VALIDATION
+    check_class_sizes(listing.labels, splits, listing.class_names)
+    return splits
+
+
+def check_class_sizes(labels: np.ndarray, splits: np.ndarray, class_names: tuple[str, ...]) -> None:
+    """Raises UserError where a class has fewer than 2 training examples: none has a neighbour."""
+    sizes = np.bincount(labels[splits == TRAIN], minlength=len(class_names))
+    if small := [f"{class_names[c]} ({sizes[c]})" for c in np.flatnonzero(sizes < 2)]:
+        shown = ", ".join(small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
+        raise UserError(f"too few training examples, each class needs 2: {shown}; "
+                        "add examples or leave the class out")  # fmt: skip
+    if not (splits == TEST).any():
+        raise UserError("the test part is empty")
+
+
+def _published(listing: Listing) -> np.ndarray:
+    if listing.splits is None:
+        raise UserError("split 'published': the source publishes none; choose stratified or "
+                        "grouped (skin7 publishes one for each fold 1..5)")  # fmt: skip
+    splits = listing.splits.astype("<U10")
+    for part in (TRAIN, TEST):
+        if not (splits == part).any():
+            raise UserError(f"split 'published': the source has no {part} part; "
+                            "choose stratified or grouped")  # fmt: skip
+    return splits
+
+
+def _draw(
+    labels: np.ndarray, groups: np.ndarray, share: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Indices of a random choice of whole groups that holds about `share` of every class.
+
+    The groups are visited in random order, again and again, and one changes sides if that brings
+    the class shares nearer to `share` in the sum of squares, until none does (with groups of one
+    example each class is rounded to the nearest count). Visiting the large groups first would
+    settle sooner, but fill the test part with patients of many images. A group stays if a class
+    would keep fewer than 2 examples. Then a class of which nothing was taken gets its cheapest
+    group, if one can be spared.
+    """
+    _, groups, group_sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    members = np.split(np.argsort(groups, kind="stable"), np.cumsum(group_sizes)[:-1])
+    contents = [Counter(labels[rows].tolist()) for rows in members]
+    sizes = np.bincount(labels).tolist()
+    taken = [0] * len(sizes)
+    chosen = [False] * len(members)
+
+    def cost(g: int) -> float:
+        """Change of the sum over classes of (share taken - share)^2 if g changes sides."""
+        sign = -1 if chosen[g] else 1
+        if any(sizes[c] - taken[c] - sign * n < 2 for c, n in contents[g].items()):
+            return np.inf
+        return sum(
+            n * (n + 2 * sign * (taken[c] - share * sizes[c])) / sizes[c] ** 2
+            for c, n in contents[g].items()
+        )
+
+    def change_sides(g: int) -> None:
+        for c, n in contents[g].items():
+            taken[c] += -n if chosen[g] else n
+        chosen[g] = not chosen[g]
+
+    order = np.argsort(rng.random(len(members)), kind="stable").tolist()
+    settled = False
+    while not settled:
+        settled = True
+        for g in order:
+            if cost(g) < -1e-12:  # not 0: rounding could send a group back and forth for ever
+                change_sides(g)
+                settled = False
+    for c, size in enumerate(sizes):
+        if size and not taken[c]:
+            best = min((g for g in order if c in contents[g]), key=cost)
+            if cost(best) < np.inf:
+                change_sides(best)
+    return np.flatnonzero(np.asarray(chosen)[groups])

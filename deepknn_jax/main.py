@@ -1,0 +1,107 @@
+"""The command: python -m deepknn_jax.main --config=configs/skin7.py --workdir=OUT."""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from deepknn_jax import config as config_lib
+from deepknn_jax.errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parent
+_CONFIG_FOLDERS = (_PACKAGE.parent, _PACKAGE)  # of a checkout, and of an installed package
+_DEFAULT = "configs/digits.py"
+
+
+def main(argv: list[str]) -> None:
+    """Runs the config that the flags name; `argv` holds what absl left over."""
+    if len(argv) > 1:
+        raise UserError(f"{argv[1]!r} is not understood: options look like --config.loss.k=7")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # orbax tells every step of a save
+    config = flags.FLAGS.config
+    if config.deterministic:
+        # Read once, when the backend starts.
+        os.environ["XLA_FLAGS"] = (
+            os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+        )
+    from deepknn_jax import train  # after that, as it brings JAX
+
+    name = Path(_config_argument(sys.argv) or _DEFAULT).stem
+    train.run(config, Path(flags.FLAGS.workdir or f"runs/{name}").expanduser())
+
+
+def find_config(path: str) -> str:
+    """The config file at `path`, here or among those that come with the package.
+
+    Raises:
+        UserError: neither has it.
+    """
+    for folder in (Path(), *_CONFIG_FOLDERS):
+        if (folder / path).is_file():
+            return str(folder / path)
+    shipped = next(
+        (found for folder in _CONFIG_FOLDERS if (found := sorted(folder.glob("configs/[!_]*.py")))),
+        [],
+    )
+    names = ", ".join(f"configs/{file.name}" for file in shipped)
+    raise UserError(f"{path}: no such config file; with the package come {names}")
+
+
+def _config_argument(argv: list[str]) -> str | None:
+    """What follows --config= or --config."""
+    for i, argument in enumerate(argv):
+        if argument in ("--config", "-config"):
+            return argv[i + 1] if i + 1 < len(argv) else None
+        if argument.startswith(("--config=", "-config=")):
+            return argument.split("=", 1)[1]
+    return None
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Absl's parsing, with the config file found from any folder and clear words for a bad key."""
+    given = _config_argument(argv)
+    found = find_config(given or _DEFAULT)
+    rest = [a for i, a in enumerate(argv) if not _names_config(argv, i)]
+    try:
+        return flags.FLAGS([rest[0], f"--config={found}", *rest[1:]])
+    except (AttributeError, KeyError) as error:
+        raise UserError(_bad_key(rest, error)) from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def _names_config(argv: list[str], i: int) -> bool:
+    if argv[i].startswith(("--config=", "-config=")) or argv[i] in ("--config", "-config"):
+        return True
+    return i > 0 and argv[i - 1] in ("--config", "-config")
+
+
+def _bad_key(argv: list[str], error: Exception) -> str:
+    known = config_lib.flatten(config_lib.default())
+    for argument in argv:
+        if argument.lstrip("-").startswith("config."):
+            key = argument.lstrip("-").removeprefix("config.").split("=", 1)[0]
+            if key not in known:
+                return f"config key {key} does not exist{config_lib.near_keys(key)}"
+    return " ".join(str(error).split())
+
+
+def cli() -> None:
+    """Entry point: errors that the user can mend end in one line and exit status 1."""
+    config_flags.DEFINE_config_file("config", lock_config=True)
+    flags.DEFINE_string("workdir", None, "Folder of the run's files; default runs/<config's name>.")
+    try:
+        app.run(main, flags_parser=_parse)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    cli()

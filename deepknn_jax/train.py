@@ -1,0 +1,330 @@
+"""A run: load, train, evaluate, write. The only place that orders side effects."""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from deepknn_jax import checkpoint, report
+from deepknn_jax import config as config_lib
+from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
+from deepknn_jax.errors import UserError
+from deepknn_jax.evaluate import Embedded, Entry, Evidence, classify, embed_rows, figures
+from deepknn_jax.feed import plan_calls, train_calls
+from deepknn_jax.files import write_text
+from deepknn_jax.logs import Record, duration, record_log, say
+from deepknn_jax.setup import METHODS, Setup, build, first_state, load, train_counts
+from deepknn_jax.step import StepLog, TrainState
+
+Variables = tuple[Any, Any]  # params, batch_stats
+Seconds = dict[str, float]  # where the time went
+
+
+class Fitted(NamedTuple):
+    """Parameters to report, the step they are of, and their figure on the validation part."""
+
+    variables: Variables
+    step: int
+    figure: float | None
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Trains, or goes on training, and evaluates; returns what results.json holds.
+
+    Raises:
+        UserError: for whatever the user can mend.
+    """
+    config_lib.check(config)
+    results = check_workdir(config, workdir)
+    if results is not None:
+        say(f"{workdir}: finished before")
+        say(report.table(results))
+        return results
+    dataset = load(config)
+    describe(dataset)
+    setup = build(config, dataset)
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_text(workdir / "config.json", config_lib.to_json(config))
+    seconds: Seconds = {}
+    fitted = fit(config, setup, workdir, seconds)
+    results = assess(config, setup, fitted, workdir, seconds)
+    report.write_results(workdir, results)
+    say(report.table(results))
+    say("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
+    say(f"written to {workdir}")
+    return results
+
+
+def check_workdir(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+    """The results of a finished run of this config in `workdir`, None where it is to be done."""
+    existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"{existing}: cannot be written to; choose another --workdir")
+    stored = workdir / "config.json"
+    if not stored.exists():
+        return None
+    differ = config_lib.differences(config, json.loads(stored.read_text(encoding="utf-8")))
+    if differ:
+        raise UserError(
+            f"{workdir} holds a run of another config ({'; '.join(differ)}): "
+            "choose another --workdir, or delete it"
+        )
+    return report.read_results(workdir)
+
+
+def describe(dataset: Dataset) -> None:
+    """Tells what was loaded."""
+    parts = [
+        f"{len(dataset.rows(split))} {split}"
+        for split in (TRAIN, VALIDATION, TEST)
+        if len(dataset.rows(split))
+    ]
+    shape = " x ".join(map(str, dataset.inputs.shape[1:]))
+    say(f"data: {' + '.join(parts)} examples of {shape}, {len(dataset.class_names)} classes")
+    if dataset.skipped:
+        say(f"left out, as undecodable: {len(dataset.skipped)} files, {dataset.skipped[0]} first")
+
+
+def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fitted:
+    """Trains from the last checkpoint, or from the start, to the end."""
+    manager = checkpoint.open_manager(workdir / "checkpoints", keep=2)
+    state = first_state(setup)
+    validates = config.data.validation > 0
+    # The best so far is part of each checkpoint: the two are always of one moment.
+    best = Fitted(_copy(state) if validates else ((), ()), 0, None)
+    if (found := checkpoint.latest_step(manager)) is not None:
+        (state, variables), extra = checkpoint.restore(manager, found, (state, best.variables))
+        best = Fitted(variables, extra["best_step"], extra["best_figure"])
+        seconds.update(extra["seconds"])
+        say(f"going on from step {found} of {setup.total_steps}")
+
+    saved = time.monotonic()
+    recent: list[Record] = []
+    with record_log(workdir, int(state.step)) as record, stop_signals() as stopped:
+        for new_state, log in train(setup, state, seconds):
+            state = new_state
+            step = log["step"]
+            record(log)
+            recent.append(log)
+            if step % setup.steps_per_epoch == 0:
+                epoch = end_epoch(config, setup, state, recent, seconds)
+                record(epoch)
+                recent.clear()
+                figure = epoch.get(f"validation_{config.evaluate.best_by}")
+                if figure is not None and (best.figure is None or figure > best.figure):
+                    best = Fitted(_copy(state), step, figure)
+            done = step == setup.total_steps
+            if done or stopped() or time.monotonic() - saved >= config.checkpoint_seconds:
+                extra = {"best_step": best.step, "best_figure": best.figure, "seconds": seconds}
+                with clock(seconds, "checkpoints"):
+                    checkpoint.save(manager, step, (state, best.variables), extra)
+                saved = time.monotonic()
+            if stopped() and not done:
+                say(f"stopped at step {step} and saved; the same command goes on from there")
+                raise SystemExit(128 + stopped())
+    return best if validates else Fitted(_variables(state), setup.total_steps, None)
+
+
+def train(setup: Setup, state: TrainState, seconds: Seconds) -> Iterator[tuple[TrainState, Record]]:
+    """Makes the calls that remain; after each, the new state and what is to be recorded.
+
+    Raises:
+        UserError: a loss or a gradient is not finite; the state of that call is not handed out.
+    """
+    first, most = int(state.step), setup.steps_per_call
+    per_epoch = setup.steps_per_epoch
+    calls = plan_calls(first, setup.total_steps, steps_per_epoch=per_epoch, most=most)
+    feed = train_calls(setup.store, setup.devices, calls, setup.batches, most=most)
+    for steps in calls:
+        with clock(seconds, "waiting for data"):
+            call = next(feed)
+        began = time.monotonic()
+        with clock(seconds, "training" if steps.start > first else "first call (compiles)"):
+            state, logs = setup.train(state, *call)
+            logs = StepLog(*(np.asarray(log)[: len(steps)] for log in logs))  # type: ignore[arg-type]
+        finite = np.isfinite(logs.loss) & np.isfinite(logs.gradient_norm)
+        if not finite.all():
+            raise UserError(
+                f"step {steps.start + int(np.argmin(finite)) + 1}: loss or gradient is not finite; "
+                "stopped, the last checkpoint is kept: try a smaller config.optimizer.learning_rate"
+            )
+        yield (
+            state,
+            {
+                "step": steps.stop,
+                "epoch": steps.stop / per_epoch,
+                "loss": float(np.mean(logs.loss)),
+                "active": float(np.mean(logs.active)),
+                "gradient_norm": float(np.mean(logs.gradient_norm)),
+                "lr": float(setup.schedule(steps.stop - 1)),
+                "examples_per_s": call.rows.shape[1] * len(steps) / (time.monotonic() - began),
+            },
+        )
+
+
+def end_epoch(
+    config: ConfigDict, setup: Setup, state: TrainState, recent: list[Record], seconds: Seconds
+) -> Record:
+    """Evaluates where the config says so, and tells how the epoch went."""
+    step, epoch = recent[-1]["step"], recent[-1]["step"] // setup.steps_per_epoch
+    record: Record = {"step": step, "epoch": float(epoch)}
+    every = config.evaluate.every_epochs
+    if every and (epoch % every == 0 or epoch == config.epochs):
+        with clock(seconds, "evaluation"):
+            record |= epoch_figures(config, setup, _variables(state))
+    loss, active = (float(np.mean([log[key] for log in recent])) for key in ("loss", "active"))
+    speed = float(np.median([log["examples_per_s"] for log in recent]))
+    spent = sum(seconds.values()) - seconds.get("first call (compiles)", 0.0)
+    words = [f"epoch {epoch}/{config.epochs}", f"loss {loss:.4f}", f"active {active:.1%}"]
+    for key, what in (("train_acc", "train acc (leave-one-out)"), ("validation_acc", "val acc")):
+        if key in record:
+            words.append(f"{what} {record[key]:.1%}")
+    left = spent / step * (setup.total_steps - step)
+    say("  ".join([*words, f"{speed:,.0f} examples/s", f"{duration(left)} left"]))
+    return record
+
+
+def epoch_figures(config: ConfigDict, setup: Setup, variables: Variables) -> Record:
+    """Leave-one-out training accuracy, and validation figures where there is such a part."""
+    train_part = embed_split(config, setup, variables, TRAIN)
+    k_p = str(config.evaluate.k_p[-1])
+    record = {"train_acc": knn_entries(config, setup, train_part, train_part)[0][k_p]["acc"]}
+    if len(setup.dataset.rows(VALIDATION)):
+        part = embed_split(config, setup, variables, VALIDATION)
+        entry = knn_entries(config, setup, part, train_part)[0][k_p]
+        record |= {"validation_acc": entry["acc"], "validation_mcr": entry["mcr"]}
+    return record
+
+
+def embed_split(
+    config: ConfigDict,
+    setup: Setup,
+    variables: Variables,
+    split: str,
+    function: Callable[..., Any] | None = None,
+) -> Embedded:
+    """The embeddings of one split by the network, or by `function` in its place."""
+    return embed_rows(
+        function or setup.embed,
+        variables,
+        setup.store,
+        setup.devices,
+        setup.dataset.rows(split),
+        config.evaluate.batch_size,
+    )
+
+
+def knn_entries(
+    config: ConfigDict, setup: Setup, queries: Embedded, gallery: Embedded
+) -> tuple[dict[str, Entry], Evidence]:
+    """The figures of the gallery's vote on the queries, and the vote itself."""
+    dataset = setup.dataset
+    evidence = classify(
+        queries,
+        gallery,
+        dataset.labels,
+        k_ps=config.evaluate.k_p,
+        num_classes=len(dataset.class_names),
+        p=config.loss.p,
+    )
+    entries = figures(
+        queries,
+        evidence,
+        dataset.labels,
+        class_names=dataset.class_names,
+        train_counts=train_counts(dataset),
+    )
+    return entries, evidence
+
+
+def assess(
+    config: ConfigDict, setup: Setup, fitted: Fitted, workdir: Path, seconds: Seconds
+) -> dict[str, Any]:
+    """Evaluates the test part, once, beside the references, and writes all files but the last."""
+    dataset = setup.dataset
+    with clock(seconds, "evaluation"):
+        parts = {
+            split: embed_split(config, setup, fitted.variables, split)
+            for split in (TRAIN, VALIDATION, TEST)
+            if len(dataset.rows(split))
+        }
+        test, evidence = knn_entries(config, setup, parts[TEST], parts[TRAIN])
+        results = {
+            "method": METHODS[config.loss.name],
+            "test": test,
+            "train": knn_entries(config, setup, parts[TRAIN], parts[TRAIN])[0],
+            "references": references(config, setup),
+            "reported": {"step": fitted.step, "validation": fitted.figure},
+            "skipped": list(dataset.skipped),
+        }
+    with clock(seconds, "writing"):
+        report.write_embeddings(workdir / "embeddings.npz", dataset, parts.values())
+        report.write_neighbors(workdir / "neighbors.csv", dataset, parts[TEST], evidence)
+        if config.evaluate.pictures:
+            report.draw(workdir, dataset, parts.values(), parts[TEST], evidence)
+    return results | {"seconds": seconds}
+
+
+def references(config: ConfigDict, setup: Setup) -> dict[str, Any]:
+    """{"pixels": {"test": {...}}, ...}: kNN on the inputs themselves, and without training."""
+    wanted = config.evaluate.references
+    found: dict[str, Any] = {}
+    if "pixels" in wanted:
+        name = "pixels" if setup.dataset.inputs.ndim > 2 else "features"
+        test, gallery = (
+            embed_split(config, setup, ((), ()), split, setup.flat) for split in (TEST, TRAIN)
+        )
+        found[name] = {"test": knn_entries(config, setup, test, gallery)[0]}
+    if "untrained" in wanted:
+        untrained = _variables(first_state(setup))
+        test, gallery = (
+            embed_split(config, setup, untrained, split)._replace(logits=None)
+            for split in (TEST, TRAIN)
+        )
+        found["untrained"] = {"test": knn_entries(config, setup, test, gallery)[0]}
+    return found
+
+
+def _variables(state: TrainState) -> Variables:
+    return state.params, state.batch_stats
+
+
+def _copy(state: TrainState) -> Variables:
+    """The variables in memory of their own: the state's is given to the next call."""
+    return jax.tree.map(jnp.copy, _variables(state))
+
+
+@contextlib.contextmanager
+def clock(seconds: Seconds, name: str) -> Iterator[None]:
+    """Adds the time spent in the block to seconds[name]."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], int]]:
+    """In the block SIGTERM and Ctrl-C only set what the function returns: 0, or the signal."""
+    received = [0]
+
+    def note(number: int, frame: object) -> None:
+        received[0] = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C is obeyed
+
+    handlers = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: received[0]
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

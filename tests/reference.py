@@ -1,0 +1,87 @@
+"""The papers' equations as slow float64 loops, written from the text and from nothing else here."""
+
+import numpy as np
+
+
+def distance(x_D, y_D, p=2.0):
+    """L_p norm of the difference (Deep kNN, below equation 1)."""
+    return float(np.sum(np.abs(x_D - y_D) ** p) ** (1.0 / p))
+
+
+def distance_gradient(x_D, y_D, p=2.0):
+    """Derivative of `distance` by its first argument; 0 where the two are equal."""
+    d = distance(x_D, y_D, p)
+    if d == 0:
+        return np.zeros_like(x_D)
+    delta = x_D - y_D
+    return np.sign(delta) * (np.abs(delta) / d) ** (p - 1)
+
+
+def nearest(x, i, allowed, k, p=2.0, furthest=False):
+    """The k nearest (or furthest) of the `allowed` rows to row i; ties to the lower index."""
+    sign = -1 if furthest else 1
+    return sorted(allowed, key=lambda j: (sign * distance(x[i], x[j], p), j))[:k]
+
+
+def triplets(x, labels, ids, where, k, m, p, hard):
+    """All (anchor, positive, negative) of a batch."""
+    rows = [i for i in range(len(x)) if where[i]]
+    for i in rows:
+        same = [j for j in rows if labels[j] == labels[i] and ids[j] != ids[i]]
+        other = [j for j in rows if labels[j] != labels[i]]
+        for positive in nearest(x, i, same, 1 if hard else k, p, furthest=hard):
+            for negative in nearest(x, i, other, 1 if hard else m, p):
+                yield i, positive, negative
+
+
+def triplet_loss(x, labels, *, k=5, m=5, margin, p=2.0, ids=None, where=None, hard=False):
+    """Loss and gradient: equations 1-3 of Deep kNN; with `hard`, batch-hard triplets."""
+    x = np.asarray(x, np.float64)
+    ids = range(len(x)) if ids is None else ids
+    where = [True] * len(x) if where is None else where
+    loss, gradient, count = 0.0, np.zeros_like(x), 0
+    for a, b, c in triplets(x, labels, ids, where, k, m, p, hard):
+        count += 1
+        term = distance(x[a], x[b], p) + margin - distance(x[a], x[c], p)
+        if term > 0:
+            loss += term
+            near, far = distance_gradient(x[a], x[b], p), distance_gradient(x[a], x[c], p)
+            gradient[a] += near - far
+            gradient[b] -= near
+            gradient[c] += far
+    return (loss / count, gradient / count) if count else (0.0, gradient)
+
+
+def neighbors(queries, gallery, k, p=2.0, skip=lambda q, g: False):
+    """Distances and indices [Q, k] of the nearest gallery rows that `skip` leaves; inf and -1."""
+    distances = np.full((len(queries), k), np.inf)
+    indices = np.full((len(queries), k), -1)
+    for q in range(len(queries)):
+        found = sorted(
+            (distance(queries[q], gallery[g], p), g) for g in range(len(gallery)) if not skip(q, g)
+        )
+        for place, (d, g) in enumerate(found[:k]):
+            distances[q, place], indices[q, place] = d, g
+    return distances, indices
+
+
+def vote(distances, labels, num_classes):
+    """Label and shares of one query: majority, then the nearer voters in sum, then the label."""
+    votes, total = np.zeros(num_classes), np.zeros(num_classes)
+    for d, label in zip(distances, labels, strict=True):
+        if label >= 0:
+            votes[label] += 1
+            total[label] += d
+    if not votes.any():
+        return -1, votes
+    best = min(range(num_classes), key=lambda c: (-votes[c], total[c], c))
+    return best, votes / votes.sum()
+
+
+def cross_entropy(logits, labels, weights):
+    """Weighted mean of -log softmax: sum of w l over sum of w."""
+    total = weight = 0.0
+    for row, label in zip(np.asarray(logits, np.float64), labels, strict=True):
+        total += weights[label] * (np.log(np.sum(np.exp(row - row.max()))) + row.max() - row[label])
+        weight += weights[label]
+    return total / weight
