@@ -109,7 +109,7 @@ def loss_and_gradients(
     log = StepLog(
         loss=collectives.total(own_loss),
         active=active / jnp.maximum(terms, 1.0),
-        gradient_norm=optax.global_norm(gradients),
+        gradient_norm=optax.tree.norm(gradients),
     )
     return gradients, updates.get("batch_stats", {}), log
 
@@ -174,7 +174,7 @@ def train_steps(
         )
         return state, jax.tree.map(lambda all_T, one: all_T.at[t].set(one), logs, log)
 
-    empty = jnp.zeros(rows_Txb.shape[0], jnp.finfo(jnp.float32).dtype)
+    empty = jnp.zeros(rows_Txb.shape[0], float)
     return lax.fori_loop(0, steps, body, (state, StepLog(empty, empty, empty)))
 
 

@@ -38,9 +38,11 @@ def compare(
     """
     first = {name: side.values(side.run()) for name, side in sides.items()}
     for name, values in first.items():
-        error = np.max(np.abs(values - first["xla"])) / np.max(np.abs(first["xla"]))
-        if not error <= tolerance:
-            raise ValueError(f"{task}: {name} differs from xla by {error:.2g} of the largest value")
+        error, scale = np.max(np.abs(values - first["xla"])), np.max(np.abs(first["xla"]))
+        if not error <= tolerance * scale:
+            raise ValueError(
+                f"{task}: {name} differs from xla by {error:.2g} (largest: {scale:.2g})"
+            )
     for side in sides.values():
         side.run()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
