@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ _CHOICES = {
 }
 # Smallest value allowed.
 _LEAST = {
+    "seed": 0,
+    "data.split_seed": 0,
     "data.size": 0,
     "data.channels": 0,
     "data.fold": 0,
@@ -165,16 +168,20 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{key} is {flat[key]!r}: choose from {', '.join(choices)}")
     for key, least in _LEAST.items():
         if not least <= flat[key] < float("inf"):
-            raise UserError(f"config.{key} is {flat[key]}: it must be at least {least}")
+            raise UserError(f"config.{key} is {flat[key]}: it must be finite and at least {least}")
     if flat["optimizer.learning_rate"] == 0:
         raise UserError("config.optimizer.learning_rate is 0: nothing would be learnt")
     if not 0 <= flat["optimizer.momentum"] < 1:
         raise UserError(f"config.optimizer.momentum is {flat['optimizer.momentum']}: choose 0 to 1")
-    if not flat["evaluate.k_p"] or min(flat["evaluate.k_p"]) < 1:
-        raise UserError(f"config.evaluate.k_p is {flat['evaluate.k_p']}: numbers of at least 1")
+    k_p = flat["evaluate.k_p"]
+    if not k_p or not all(isinstance(k, int) and k >= 1 for k in k_p) or list(k_p) != sorted(k_p):
+        raise UserError(f"config.evaluate.k_p is {k_p}: ascending whole numbers of at least 1")
     for name in flat["evaluate.references"]:
         if name not in ("pixels", "untrained"):
             raise UserError(f"config.evaluate.references has {name!r}: pixels, untrained or none")
+    for key in ("augment.mean", "augment.std"):
+        if not all(isinstance(x, int | float) and math.isfinite(x) for x in flat[key]):
+            raise UserError(f"config.{key} is {flat[key]}: it must hold numbers")
     if any(std <= 0 for std in flat["augment.std"]):
         raise UserError(f"config.augment.std is {flat['augment.std']}: it must be above 0")
     if len(flat["augment.mean"]) != len(flat["augment.std"]):

@@ -1,12 +1,14 @@
 """The running record of a training: metrics.jsonl, TensorBoard events, lines in the terminal."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+import socket
+import struct
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deepknn_jax.files import write_text
+from deepknn_jax.files import append, write_text
 
 Record = dict[str, Any]
 
@@ -29,29 +31,52 @@ def read_records(path: Path) -> list[Record]:
     return records
 
 
-@contextlib.contextmanager
-def record_log(workdir: Path, step: int) -> Iterator[Callable[[Record], None]]:
+def record_log(workdir: Path, step: int) -> Callable[[Record], None]:
     """A function that appends a record, which holds "step", to metrics.jsonl and TensorBoard.
 
     Both are cut back to `step` first: what a killed run recorded past its last checkpoint will be
-    recorded again.
+    recorded again. Nothing is held back in memory, so a kill loses nothing.
     """
-    from tensorboardX import SummaryWriter
-
     path = workdir / "metrics.jsonl"
     kept = [record for record in read_records(path) if record["step"] <= step]
     write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
-    board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
-    with path.open("a", encoding="utf-8") as lines, contextlib.closing(board):
+    board = event_log(workdir / "tensorboard", step)
 
-        def record(values: Record) -> None:
-            lines.write(json.dumps(values) + "\n")
-            lines.flush()
-            for name, value in values.items():
-                if isinstance(value, float) and name != "epoch":
-                    board.add_scalar(name, value, values["step"])
+    def record(values: Record) -> None:
+        append(path, (json.dumps(values) + "\n").encode())
+        board(values)
 
-        yield record
+    return record
+
+
+def event_log(folder: Path, step: int) -> Callable[[Record], None]:
+    """A function that appends a record's floats to a new file of TensorBoard events.
+
+    The file hides what earlier ones hold past `step`. Not by tensorboardX's SummaryWriter: on a
+    full disk its thread dies, and the training then waits for it for ever.
+    """
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.record_writer import masked_crc32c
+    from tensorboardX.summary import scalar
+
+    def event(**fields: Any) -> bytes:
+        data = Event(wall_time=time.time(), **fields).SerializeToString()
+        parts = (struct.pack("<Q", len(data)), data)  # each is followed by its checksum
+        return b"".join(part + struct.pack("<I", masked_crc32c(part)) for part in parts)
+
+    def board(values: Record) -> None:
+        events = [
+            event(step=values["step"], summary=scalar(name, value))
+            for name, value in values.items()
+            if isinstance(value, float) and name != "epoch"
+        ]
+        append(path, b"".join(events))
+
+    folder.mkdir(exist_ok=True)
+    path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+    start = event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+    append(path, event(file_version="brain.Event:2") + start)
+    return board
 
 
 def duration(seconds: float) -> str:

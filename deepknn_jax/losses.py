@@ -16,9 +16,9 @@ from jax import Array, lax
 
 from deepknn_jax.distances import (
     at_least_float32,
+    batch_distances,
     check_p,
     pairwise_distances,
-    selected_distances,
 )
 from deepknn_jax.neighbors import (
     Examples,
@@ -98,14 +98,17 @@ def triplet_sums(
 
     A NaN or infinite embedding, unless `where` removes its row, makes the loss NaN.
     """
-    x_AxD, y_GxD = _present(anchors), _present(gallery)
+    x_AxD = _present(anchors)
+    one_device = anchors.embeddings is gallery.embeddings
+    y_GxD = x_AxD if one_device else _present(gallery)
     positives, negatives = select(
         lax.stop_gradient(pairwise_distances(lax.stop_gradient(x_AxD), y_GxD, p=p)),
         same_class_mask(anchors, gallery),
         cross_class_mask(anchors, gallery),
     )
-    positive_AxK = selected_distances(x_AxD, y_GxD, positives.indices, p=p)
-    negative_AxM = selected_distances(x_AxD, y_GxD, negatives.indices, p=p)
+    indices_AxKM = jnp.concatenate([positives.indices, negatives.indices], axis=1)
+    distances_AxKM = batch_distances(x_AxD, y_GxD, indices_AxKM, p=p)
+    positive_AxK, negative_AxM = jnp.split(distances_AxKM, [positives.indices.shape[1]], axis=1)
     sums = hinge_sums(positive_AxK, negative_AxM, positives.valid, negatives.valid, margin)
     # Selection could leave a NaN row unselected, and its own triplets out of the count.
     return sums._replace(loss=jnp.where(jnp.all(jnp.isfinite(x_AxD)), sums.loss, jnp.nan))

@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells every step of a save
     config = flags.FLAGS.config
-    if config.deterministic:
+    if config.get("deterministic"):
         # Read once, when the backend starts.
         os.environ["XLA_FLAGS"] = (
             os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
@@ -69,14 +69,22 @@ def _parse(argv: list[str]) -> list[str]:
         return flags.FLAGS([rest[0], f"--config={found}", *rest[1:]])
     except (AttributeError, KeyError) as error:
         raise UserError(_bad_key(rest, error)) from error
+    except SyntaxError as error:
+        raise UserError(f"{found}: {error}") from error
     except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(_last_line(error, found)) from error
 
 
 def _names_config(argv: list[str], i: int) -> bool:
     if argv[i].startswith(("--config=", "-config=")) or argv[i] in ("--config", "-config"):
         return True
     return i > 0 and argv[i - 1] in ("--config", "-config")
+
+
+def _last_line(error: Exception, found: str) -> str:
+    """What the error says; of a traceback out of the config file `found`, the file and the end."""
+    lines = str(error).strip().splitlines()
+    return f"{found}: {lines[-1]}" if "Traceback" in str(error) else " ".join(lines)
 
 
 def _bad_key(argv: list[str], error: Exception) -> str:

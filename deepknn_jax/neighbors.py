@@ -9,18 +9,17 @@ from jax import Array, lax
 
 from deepknn_jax.distances import (
     at_least_float32,
+    centre_of,
     check_p,
     lp_norm,
-    robust_mean,
     selected_distances,
     squared_euclidean,
 )
 
-# Tile sizes, measured on two CPU cores (docs/decisions.md, "Search in a gallery").
-_QUERY_TILE = 512
+# Sizes measured on two CPU cores (docs/decisions.md, "Search in a gallery").
+_GROUP = 32  # rows of which the minimum is taken first
+_TILE_ELEMENTS = 2**22  # of one tile of scores, [queries, gallery rows]
 _RANKED_ELEMENTS = 2**24  # of one block's candidates, [queries, k + spare, D]
-_GALLERY_TILE = 8192
-_GROUP = 32
 # Candidates kept beyond k, so that rounding in the product cannot push a true neighbour out.
 _SPARE = 8
 
@@ -63,8 +62,8 @@ def cross_class_mask(anchors: Examples, gallery: Examples) -> Array:
 def nearest_in(distances_AxG: Array, mask_AxG: Array, k: int) -> Neighbors:
     """The k nearest allowed columns of each row, ascending, ties to the lower index."""
     k = min(k, distances_AxG.shape[1])
-    score_AxK, indices_AxK = lax.top_k(jnp.where(mask_AxG, -distances_AxG, -jnp.inf), k)
-    return Neighbors(indices_AxK, score_AxK != -jnp.inf)
+    score_AxK, indices_AxK = _smallest(jnp.where(mask_AxG, distances_AxG, jnp.inf), k)
+    return Neighbors(indices_AxK, score_AxK != jnp.inf)
 
 
 def furthest_in(distances_AxG: Array, mask_AxG: Array) -> Neighbors:
@@ -90,8 +89,8 @@ def nearest_neighbors(
     from differences and ranked by (distance, index), so equal rows tie exactly and go to the lower
     index. A neighbour may differ from the one that infinite precision would find only where the
     squares of the two distances differ by less than the product's error, about
-    4 u (|x|^2 + |y|^2) with u the unit roundoff and x, y measured from the gallery's mean. A NaN
-    row of the gallery comes first, at distance NaN: it is never hidden.
+    4 u (|x|^2 + |y|^2) with u the unit roundoff and x, y measured from about the gallery's mean.
+    A NaN row of the gallery comes first, at distance NaN: it is never hidden.
 
     Args:
         queries_QxD: [Q, D].
@@ -120,13 +119,11 @@ def nearest_neighbors(
     dtype = jnp.promote_types(queries.dtype, gallery.dtype)
     queries, gallery = queries.astype(dtype), gallery.astype(dtype)
 
-    tile_rows = _gallery_tiles(
-        gallery, gallery_ids, labels and labels[1], min(_GALLERY_TILE, gallery.shape[0])
-    )
+    block_size, tile_size = _tile_sizes(k, *gallery.shape)
+    tile_rows = _gallery_tiles(gallery, gallery_ids, labels and labels[1], tile_size)
     search = functools.partial(
         _search_block, gallery_GxD=gallery, tiles=tile_rows, k=k, p=p, same_class=same_class
     )
-    block_size = max(8, min(_QUERY_TILE, _RANKED_ELEMENTS // ((k + _SPARE) * queries.shape[1])))
     blocks = _blocks((queries, query_ids, labels and labels[0]), block_size)
     distances, indices = lax.map(search, blocks)
     count = queries.shape[0]
@@ -141,6 +138,14 @@ def _check_search(queries: Array, gallery: Array, k: int, p: float) -> None:
         )
     if not 1 <= k <= gallery.shape[0]:
         raise ValueError(f"k = {k} is outside 1..{gallery.shape[0]}, the size of the gallery")
+
+
+def _tile_sizes(k: int, gallery_size: int, width: int) -> tuple[int, int]:
+    """Queries and gallery rows of one tile: more rows for a larger k, so that groups still pay."""
+    wanted = k + _SPARE
+    rows = min(max(8192, 8 * _GROUP * wanted), 2**16, gallery_size)
+    queries = min(512, _TILE_ELEMENTS // rows, _RANKED_ELEMENTS // (wanted * width))
+    return max(8, queries), rows
 
 
 def _blocks(arrays: Any, size: int) -> Any:
@@ -171,7 +176,7 @@ def _gallery_tiles(
 ) -> _Tiles:
     # Full tiles of equal shape: equal rows then run through the same product kernel and tie.
     size += -size % _GROUP
-    centre_1xD = robust_mean(gallery_GxD)[None, :]
+    centre_1xD = centre_of(gallery_GxD)[None, :]
     count = gallery_GxD.shape[0]
     missing = -count % size
     padded = jnp.pad(gallery_GxD - centre_1xD, ((0, missing), (0, 0)))
@@ -249,7 +254,7 @@ def _smallest(score_BxS: Array, count: int) -> tuple[Array, Array]:
     """
     rows, size = score_BxS.shape
     groups = size // _GROUP
-    if groups <= count:
+    if groups <= count or size % _GROUP:
         negative, places = lax.top_k(-score_BxS, count)
         return -negative, places
     grouped = score_BxS.reshape(rows, groups, _GROUP)

@@ -109,7 +109,8 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
 
     saved = time.monotonic()
     recent: list[Record] = []
-    with record_log(workdir, int(state.step)) as record, stop_signals() as stopped:
+    record = record_log(workdir, int(state.step))
+    with stop_signals() as stopped:
         for new_state, log in train(setup, state, seconds):
             state = new_state
             step = log["step"]
@@ -212,8 +213,12 @@ def embed_split(
     split: str,
     function: Callable[..., Any] | None = None,
 ) -> Embedded:
-    """The embeddings of one split by the network, or by `function` in its place."""
-    return embed_rows(
+    """The embeddings of one split by the network, or by `function` in its place.
+
+    Raises:
+        UserError: they are not finite: their neighbours would mean nothing.
+    """
+    part = embed_rows(
         function or setup.embed,
         variables,
         setup.store,
@@ -221,6 +226,12 @@ def embed_split(
         setup.dataset.rows(split),
         config.evaluate.batch_size,
     )
+    if not np.isfinite(part.embeddings).all():
+        raise UserError(
+            f"the {split} part's embeddings are not finite; stopped, the last checkpoint is kept: "
+            "try a smaller config.optimizer.learning_rate"
+        )
+    return part
 
 
 def knn_entries(

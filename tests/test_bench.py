@@ -42,9 +42,9 @@ def test_the_sides_agree_and_each_is_timed(name):
 
 
 def test_sides_that_disagree_are_not_timed():
-    with pytest.raises(ValueError, match=r"task: torch differs from xla by 1 \(largest: 2\)"):
+    with pytest.raises(ValueError, match=r"task: torch is 1 off xla \(largest: 2\)"):
         compare("task", {"xla": side([1.0, 2.0]), "torch": side([1.0, 3.0])})
-    with pytest.raises(ValueError, match="differs"):
+    with pytest.raises(ValueError, match="nan off xla"):
         compare("task", {"xla": side([1.0, 2.0]), "torch": side([1.0, float("nan")])})
 
 
@@ -62,15 +62,17 @@ def test_sides_take_turns_and_count_by_unit(monkeypatch):
         "torch": Side(lambda: run("torch", 3.0), np.asarray),
     }
     row = compare("task", sides, repeats=3)
-    assert row == Row("task", {"xla": 2000.0, "torch": 3000.0})
+    assert row.milliseconds == {"xla": 2000.0, "torch": 3000.0}
     assert order == ["xla", "torch"] * 5
 
 
 def test_table_shows_ratios_and_leaves_the_absent_empty():
-    lines = table([Row("a", {"xla": 2.0, "torch": 3.0}), Row("b", {"xla": 1.0})]).splitlines()
-    assert lines[0] == "| ms (times XLA's) | xla | torch |"
-    assert lines[2] == "| a | 2 | 3 (1.50) |"
-    assert lines[3] == "| b | 1 |  |"
+    lines = table(
+        [Row("a", {"xla": 2.0, "torch": 3.0}, 0.5), Row("b", {"xla": 1.0}, 0.5)]
+    ).splitlines()
+    assert lines[0] == "| ms (times XLA's) | xla | torch | load |"
+    assert lines[2] == "| a | 2 | 3 (1.50) | 0.5 |"
+    assert lines[3] == "| b | 1 |  | 0.5 |"
 
 
 def test_command_writes_json(tmp_path):
@@ -87,4 +89,5 @@ def test_command_writes_json(tmp_path):
     assert "| loss + gradient, B 16, D 4 |" in done.stdout
     record = json.loads((tmp_path / "out.json").read_text())
     assert record["rows"][0]["milliseconds"]["xla"] > 0
+    assert record["rows"][0]["load"] >= 0
     assert record["machine"]["jax"]

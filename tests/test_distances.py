@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepknn_jax import pairwise_distances
-from deepknn_jax.distances import lp_norm, selected_distances
+from deepknn_jax.distances import batch_distances, lp_norm, selected_distances
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 ORDERS = [1.0, 1.5, 2.0, 3.0]
@@ -98,3 +98,68 @@ def test_an_order_that_is_no_metric_is_refused(p):
 def test_different_widths_are_refused():
     with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 4\)"):
         pairwise_distances(np.ones((2, 3)), np.ones((2, 4)))
+
+
+def as_two(x, index):
+    """The same distances with gallery and anchors as two arrays: the other derivative rule."""
+    return batch_distances(x, x + 0.0, index)
+
+
+def as_one(x, index):
+    return batch_distances(x, x, index)
+
+
+@pytest.mark.parametrize("function", [as_one, as_two])
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_batch_distances_have_the_derivatives_of_differences(function, offset):
+    rng = np.random.default_rng(11)
+    x = jnp.asarray(points(12, 5, seed=12, offset=offset))
+    index = jnp.asarray(rng.integers(0, 12, (12, 4)))  # with some rows beside themselves
+    weight = jnp.asarray(rng.normal(size=(12, 4)), jnp.float32)
+    direction = jnp.asarray(points(12, 5, seed=13))
+
+    def total(x, distances):
+        return jnp.sum(weight * distances(x, index))
+
+    def plain(x, index):
+        return selected_distances(x, x, index)
+
+    np.testing.assert_array_equal(function(x, index), plain(x, index))
+    expected, found = (jax.grad(total)(x, f) for f in (plain, function))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    expected, found = (
+        jax.jvp(lambda x, f=f: total(x, f), (x,), (direction,))[1] for f in (plain, function)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_second_derivatives_of_batch_distances():
+    x = jnp.asarray(points(4, 3, seed=14))
+    index = jnp.asarray([[1, 2], [3, 0], [0, 1], [2, 2]])
+
+    def total(x, distances):
+        return jnp.sum(jnp.square(distances(x, index) - 1.0))
+
+    def plain(x, index):
+        return selected_distances(x, x, index)
+
+    found, expected = (jax.hessian(total)(x, f) for f in (as_one, plain))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_between_near_duplicates_keep_their_direction():
+    x = points(6, 8, seed=15)
+    y = x + points(6, 8, seed=16, scale=1e-4)
+    index = np.arange(6)[:, None]
+    found = jax.grad(lambda x: jnp.sum(batch_distances(x, jnp.asarray(y), index)))(jnp.asarray(x))
+    pairs = zip(x.astype(np.float64), y.astype(np.float64), strict=True)
+    expected = np.stack([reference.distance_gradient(a, b) for a, b in pairs])
+    # As exact as the inputs: their own rounding turns these directions by about this much.
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+
+
+def test_whole_numbers_tie_exactly():
+    rng = np.random.default_rng(17)
+    x, y = (rng.integers(0, 5, (n, 3)).astype(np.float32) for n in (8, 40))
+    squared = np.square(x[:, None] - y[None]).sum(-1)
+    np.testing.assert_array_equal(pairwise_distances(x, y), np.sqrt(squared))

@@ -17,8 +17,7 @@ pytestmark = pytest.mark.usefixtures("strict_dtypes")
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles of a few rows, so that small data cross many of them."""
-    monkeypatch.setattr(neighbors, "_GALLERY_TILE", 8)
-    monkeypatch.setattr(neighbors, "_QUERY_TILE", 4)
+    monkeypatch.setattr(neighbors, "_tile_sizes", lambda k, gallery_size, width: (4, 8))
     monkeypatch.setattr(neighbors, "_GROUP", 2)
 
 

@@ -1,5 +1,6 @@
 """Sides of a comparison, run in turn after their values were found equal."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +22,15 @@ class Side(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A task and the median milliseconds that each side takes for it; "xla" is one of them."""
+    """A task and the median milliseconds that each side takes for it; "xla" is one of them.
+
+    `load` is the machine's load average of the last minute before: above a few tenths other
+    programs share the cores, and the figures cannot be trusted.
+    """
 
     task: str
     milliseconds: dict[str, float]
+    load: float
 
 
 def compare(
@@ -32,17 +38,18 @@ def compare(
 ) -> Row:
     """Times the sides in turn, `repeats` rounds after two to warm up, and takes the medians.
 
+    Other work on the machine is not told apart from the sides' own: see `Row.load`.
+
     Raises:
         ValueError: a side's first result differs from XLA's by more than `tolerance` of its
             largest value: then their times do not compare.
     """
+    load = os.getloadavg()[0]
     first = {name: side.values(side.run()) for name, side in sides.items()}
     for name, values in first.items():
         error, scale = np.max(np.abs(values - first["xla"])), np.max(np.abs(first["xla"]))
         if not error <= tolerance * scale:
-            raise ValueError(
-                f"{task}: {name} differs from xla by {error:.2g} (largest: {scale:.2g})"
-            )
+            raise ValueError(f"{task}: {name} is {error:.2g} off xla (largest: {scale:.2g})")
     for side in sides.values():
         side.run()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -51,18 +58,20 @@ def compare(
             start = time.perf_counter()
             side.run()
             seconds[name].append((time.perf_counter() - start) / side.units)
-    return Row(task, {name: 1e3 * statistics.median(times) for name, times in seconds.items()})
+    milliseconds = {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
+    return Row(task, milliseconds, load)
 
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown: milliseconds of each side and, in brackets, how many times XLA's that is."""
     names = list(dict.fromkeys(name for row in rows for name in row.milliseconds))
-    lines = ["| ms (times XLA's) | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines = ["| ms (times XLA's) | " + " | ".join([*names, "load"]) + " |"]
+    lines.append("|---" * (len(names) + 2) + "|")
     for row in rows:
         cells = []
         for name in names:
             taken = row.milliseconds.get(name)
             ratio = "" if taken is None else f" ({taken / row.milliseconds['xla']:.2f})"
             cells.append("" if taken is None else f"{taken:.3g}" + ("" if name == "xla" else ratio))
-        lines.append(f"| {row.task} | " + " | ".join(cells) + " |")
+        lines.append(f"| {row.task} | " + " | ".join([*cells, f"{row.load:.1f}"]) + " |")
     return "\n".join(lines)
