@@ -47,7 +47,7 @@ _LEAST = {
     "checkpoint_seconds": 0.0,
 }
 # Keys that may change between a run and its continuation: they do not touch the result.
-_FREE = ("checkpoint_seconds", "data.cache_dir", "data.dir", "data.placement")
+_FREE = ("checkpoint_seconds", "data.cache_dir", "data.placement")
 
 
 def default() -> ConfigDict:

@@ -1,9 +1,13 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from deepknn_jax.errors import UserError
 
 
 @contextlib.contextmanager
@@ -41,3 +45,17 @@ def append(path: Path, data: bytes) -> None:
     """Appends to `path`; the data have left this process when it returns."""
     with naming(path), path.open("ab") as file:
         file.write(data)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of a workdir holds, or None where there is no such file.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}); choose another --workdir") from error

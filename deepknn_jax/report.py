@@ -11,7 +11,7 @@ import numpy as np
 from deepknn_jax import pictures
 from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.evaluate import Embedded, Evidence
-from deepknn_jax.files import replacing, write_text
+from deepknn_jax.files import read_json, replacing, write_text
 from deepknn_jax.logs import read_records
 from deepknn_jax.metrics import confusion_matrix, format_table
 
@@ -26,8 +26,8 @@ def write_results(workdir: Path, results: dict[str, Any]) -> None:
 
 def read_results(workdir: Path) -> dict[str, Any] | None:
     """results.json, or None where the run is not finished."""
-    path = workdir / "results.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    found: dict[str, Any] | None = read_json(workdir / "results.json")
+    return found
 
 
 def table(results: dict[str, Any]) -> str:

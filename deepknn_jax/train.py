@@ -1,7 +1,6 @@
 """A run: load, train, evaluate, write. The only place that orders side effects."""
 
 import contextlib
-import json
 import os
 import signal
 import time
@@ -20,7 +19,7 @@ from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluate import Embedded, Entry, Evidence, classify, embed_rows, figures
 from deepknn_jax.feed import plan_calls, train_calls
-from deepknn_jax.files import write_text
+from deepknn_jax.files import read_json, write_text
 from deepknn_jax.logs import Record, duration, record_log, say
 from deepknn_jax.setup import METHODS, Setup, build, first_state, load, train_counts
 from deepknn_jax.step import StepLog, TrainState
@@ -69,11 +68,10 @@ def check_workdir(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
     existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(f"{existing}: cannot be written to; choose another --workdir")
-    stored = workdir / "config.json"
-    if not stored.exists():
+    stored = read_json(workdir / "config.json")
+    if stored is None:
         return None
-    differ = config_lib.differences(config, json.loads(stored.read_text(encoding="utf-8")))
-    if differ:
+    if differ := config_lib.differences(config, stored):
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(differ)}): "
             "choose another --workdir, or delete it"
@@ -120,7 +118,7 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
                 epoch = end_epoch(config, setup, state, recent, seconds)
                 record(epoch)
                 recent.clear()
-                figure = epoch.get(f"validation_{config.evaluate.best_by}")
+                figure = epoch.get(f"validation_{config.evaluate.best_by}") if validates else None
                 if figure is not None and (best.figure is None or figure > best.figure):
                     best = Fitted(_copy(state), step, figure)
             done = step == setup.total_steps
@@ -158,18 +156,18 @@ def train(setup: Setup, state: TrainState, seconds: Seconds) -> Iterator[tuple[T
                 f"step {steps.start + int(np.argmin(finite)) + 1}: loss or gradient is not finite; "
                 "stopped, the last checkpoint is kept: try a smaller config.optimizer.learning_rate"
             )
-        yield (
-            state,
-            {
-                "step": steps.stop,
-                "epoch": steps.stop / per_epoch,
-                "loss": float(np.mean(logs.loss)),
-                "active": float(np.mean(logs.active)),
-                "gradient_norm": float(np.mean(logs.gradient_norm)),
-                "lr": float(setup.schedule(steps.stop - 1)),
-                "examples_per_s": call.rows.shape[1] * len(steps) / (time.monotonic() - began),
-            },
-        )
+        record: Record = {
+            "step": steps.stop,
+            "epoch": steps.stop / per_epoch,
+            "loss": float(np.mean(logs.loss)),
+            "active": float(np.mean(logs.active)),
+            "gradient_norm": float(np.mean(logs.gradient_norm)),
+            "lr": float(setup.schedule(steps.stop - 1)),
+        }
+        if steps.start > first:
+            examples = call.rows.shape[1] * len(steps)
+            record["examples_per_s"] = examples / (time.monotonic() - began)
+        yield state, record
 
 
 def end_epoch(
@@ -179,18 +177,20 @@ def end_epoch(
     step, epoch = recent[-1]["step"], recent[-1]["step"] // setup.steps_per_epoch
     record: Record = {"step": step, "epoch": float(epoch)}
     every = config.evaluate.every_epochs
-    if every and (epoch % every == 0 or epoch == config.epochs):
+    if epoch == config.epochs or (every and epoch % every == 0):
         with clock(seconds, "evaluation"):
             record |= epoch_figures(config, setup, _variables(state))
     loss, active = (float(np.mean([log[key] for log in recent])) for key in ("loss", "active"))
-    speed = float(np.median([log["examples_per_s"] for log in recent]))
+    speeds = [log["examples_per_s"] for log in recent if "examples_per_s" in log]
     spent = sum(seconds.values()) - seconds.get("first call (compiles)", 0.0)
     words = [f"epoch {epoch}/{config.epochs}", f"loss {loss:.4f}", f"active {active:.1%}"]
     for key, what in (("train_acc", "train acc (leave-one-out)"), ("validation_acc", "val acc")):
         if key in record:
             words.append(f"{what} {record[key]:.1%}")
+    if speeds:
+        words.append(f"{np.median(speeds):,.0f} examples/s")
     left = spent / step * (setup.total_steps - step)
-    say("  ".join([*words, f"{speed:,.0f} examples/s", f"{duration(left)} left"]))
+    say("  ".join([*words, f"{duration(left)} left"]))
     return record
 
 

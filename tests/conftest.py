@@ -11,6 +11,7 @@ os.environ["XLA_FLAGS"] = (
 
 import jax
 import pytest
+from runs import compiled_once, finished  # noqa: F401  (fixtures)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -1,0 +1,278 @@
+"""The command line: what is found, and that bad input ends in one line with nothing written."""
+
+import errno
+import sys
+
+import numpy as np
+import pytest
+from absl import flags, logging
+from PIL import Image
+from runs import ROOT, digits_file, start
+
+from deepknn_jax import config as config_lib
+from deepknn_jax import main, report, train
+from deepknn_jax.errors import UserError
+from deepknn_jax.logs import read_records
+
+pytestmark = [
+    pytest.mark.usefixtures("compiled_once"),
+    # ml_collections' way to load a config file.
+    pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),
+]
+QUICK = (
+    "--config=configs/breast_cancer.py", "--config.epochs=1", "--config.devices=1",
+    "--config.evaluate.pictures=False", "--config.evaluate.references=()",
+)  # fmt: skip
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd):
+    """Runs the command in this process and a fresh folder: (exit status or message, stdout)."""
+    verbosity = logging.get_verbosity()
+    monkeypatch.chdir(tmp_path)
+
+    def forget():
+        flags.FLAGS.unparse_flags()
+        for name in list(flags.FLAGS):
+            if name == "workdir" or name.split(".")[0] == "config":
+                delattr(flags.FLAGS, name)
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["deepknn_jax", *map(str, args)])
+        try:
+            with pytest.raises(SystemExit) as stop:
+                main.cli()
+        finally:
+            forget()
+        out, err = capfd.readouterr()
+        assert err == ""  # the interpreter prints the message of SystemExit
+        return stop.value.code, out
+
+    yield run
+    logging.set_verbosity(verbosity)
+
+
+def assert_one_line(message, *words):
+    """That it is what a person should see, holding the words."""
+    assert isinstance(message, str)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    assert "Traceback" not in message
+    for word in words:
+        assert word in message
+
+
+BAD = {
+    "unknown key": (["--config.epohcs=3"], ["epohcs", "epochs"]),
+    "unknown inner key": (["--config.loss.kk=3"], ["loss.kk", "loss.k"]),
+    "unknown section": (["--config.lsos.margin=3"], ["lsos.margin", "loss.margin"]),
+    "unknown flag": (["--wrokdir=x"], ["wrokdir", "workdir"]),
+    "a word for a number": (["--config.epochs=abc"], ["config.epochs", "abc"]),
+    "a fraction for a whole number": (["--config.epochs=1.5"], ["config.epochs", "1.5"]),
+    "a number for a section": (["--config.loss=3"], ["config.loss"]),
+    "not above 0": (["--config.epochs=0"], ["config.epochs", "at least 1"]),
+    "a negative seed": (["--config.seed=-1"], ["config.seed", "at least 0"]),
+    "not a number": (["--config.optimizer.learning_rate=nan"], ["learning_rate", "nan"]),
+    "a share above 1": (["--config.data.test_share=2"], ["test_share", "2.0"]),
+    "unknown loss": (["--config.loss.name=tripel"], ["loss.name", "tripel", "triplet"]),
+    "unknown model": (["--config.model.name=mpl"], ["mpl", "mlp"]),
+    "unknown source": (["--config.data.source=digit"], ["digit", "digits"]),
+    "unknown split": (["--config.data.split=random"], ["data.split", "stratified"]),
+    "K_p above the training set": (["--config.evaluate.k_p=(1,456)"], ["k_p", "456", "455"]),
+    "K_p of words": (["--config.evaluate.k_p=('a',)"], ["k_p"]),
+    "K_p of fractions": (["--config.evaluate.k_p=(1.5,)"], ["k_p", "1.5"]),
+    "K_p in any order": (["--config.evaluate.k_p=(5,1)"], ["k_p", "ascending"]),
+    "batch above the training set": (["--config.batch.size=457"], ["batch", "457", "456"]),
+    "too many devices": (["--config.devices=77"], ["config.devices", "77"]),
+    "features in a CNN": (["--config.model.name=cnn"], ["features", "config.model.name"]),
+    "a crop of features": (["--config.augment.crop=7"], ["augment.crop"]),
+    "stray argument": (["epochs=3"], ["epochs=3", "--config."]),
+    "no config file": (["--config=nowhere.py"], ["nowhere.py", "configs/digits.py"]),
+    "no data folder": (["--config=configs/skin7.py"], ["config.data.dir"]),
+    "a missing data folder": (
+        ["--config=configs/skin7.py", "--config.data.dir=nowhere"], ["nowhere: no such folder"],
+    ),
+    "a missing data file": (
+        ["--config=configs/mnist.py", "--config.data.dir=no.npz"], ["no.npz: no such file"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_in_one_line_and_writes_nothing(command, tmp_path, case):
+    args, words = BAD[case]
+    given = any(arg.startswith("--config=") for arg in args)
+    code, _ = command(*([] if given else QUICK[:1]), *args, "--workdir=out")
+    assert_one_line(code, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def get_config(:", ["mine.py", "invalid syntax"]),
+        ("x = 1", ["get_config"]),
+        (
+            "from ml_collections import ConfigDict\n"
+            "def get_config():\n    return ConfigDict({'epochs': 3})",
+            ["missing", "default()"],
+        ),
+        (
+            "from deepknn_jax import config\n"
+            "def get_config():\n    c = config.default()\n    c.epochs = 'many'\n    return c",
+            ["mine.py", "epochs", "many"],
+        ),
+        (
+            "from deepknn_jax import config\n"
+            "def get_config():\n    c = config.default()\n    c.loss.marign = 2\n    return c",
+            ["loss.marign", "loss.margin"],
+        ),
+    ],
+)
+def test_a_bad_config_file_ends_in_one_line(command, tmp_path, text, words):
+    (tmp_path / "mine.py").write_text(text)
+    code, _ = command("--config=mine.py", "--workdir=out")
+    assert_one_line(code, *words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Class folders a and b of 6 images each."""
+    for i in range(12):
+        path = tmp_path / "set" / "ab"[i % 2] / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (9, 7, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "set"
+
+
+FOLDERS = (
+    "--config=configs/chest_xray.py", "--config.data.dir=set", "--config.data.split=stratified",
+    "--config.data.group_pattern=", "--config.data.size=8", "--config.augment.crop=8",
+    "--config.model.name=cnn", "--config.batch.size=4", "--config.evaluate.k_p=(1,)",
+    "--config.data.cache_dir=cache", "--config.epochs=1", "--config.devices=1", "--workdir=out",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("whole", [60, 0])
+def test_a_broken_image_is_named_or_skipped_and_counted(command, tmp_path, folders, whole):
+    broken = folders / "a" / "04.png"
+    broken.write_bytes(broken.read_bytes()[:whole])
+    code, _ = command(*FOLDERS)
+    assert_one_line(code, "04.png", "on_error=skip")
+    assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_skipped_images_are_counted(command, tmp_path, folders):
+    (folders / "a" / "04.png").write_text("no image")
+    args = ("--config.data.on_error=skip", "--config.evaluate.pictures=False")
+    code, out = command(*FOLDERS, *args, "--config.evaluate.references=()")
+    assert code is None
+    assert "left out, as undecodable: 1 files" in out
+    skipped = report.read_results(tmp_path / "out")["skipped"]
+    assert [path.rsplit("/", 1)[-1] for path in skipped] == ["04.png"]
+
+
+def test_a_class_of_one_image_is_named(command, tmp_path, folders):
+    (folders / "c").mkdir()
+    Image.new("RGB", (4, 4)).save(folders / "c" / "only.png")
+    code, _ = command(*FOLDERS)
+    assert_one_line(code, "c (1)", "2")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_workdir_that_is_a_file_or_below_one(command, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for workdir in ("file", "file/below"):
+        code, _ = command(*QUICK, f"--workdir={workdir}")
+        assert_one_line(code, "file", "cannot be written to", "--workdir")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_workdir_without_permission(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.os, "access", lambda path, mode: False)  # root may write anywhere
+    code, _ = command(*QUICK, "--workdir=out")
+    assert_one_line(code, str(tmp_path), "cannot be written to")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "results.json"])
+def test_a_damaged_workdir_is_named(command, tmp_path, name):
+    config = config_lib.default()
+    config.data.source, config.model.name = "breast_cancer", "mlp"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.json").write_text(config_lib.to_json(config))
+    (tmp_path / "out" / name).write_text('{"test": {"1')
+    code, _ = command(QUICK[0], "--workdir=out")
+    assert_one_line(code, name, "damaged")
+
+
+@pytest.mark.parametrize("target", ["files.Path.write_text", "checkpoint.shutil.disk_usage"])
+def test_a_full_disk_ends_in_one_line(command, tmp_path, monkeypatch, target):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if target.startswith("checkpoint"):
+        free = type("Usage", (), {"free": 2**20})
+        monkeypatch.setattr(f"deepknn_jax.{target}", lambda path: free)
+    else:
+        monkeypatch.setattr(f"deepknn_jax.{target}", full)
+    code, _ = command(*QUICK, "--workdir=out")
+    assert_one_line(code, "out")
+    assert "space" in code or "disk" in code
+    left = [path.name for path in (tmp_path / "out").rglob("*") if "tmp" in path.name]
+    assert left == []
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_in_one_line(command, tmp_path):
+    code, _ = command(*QUICK, "--config.optimizer.learning_rate=1e30", "--workdir=out")
+    assert_one_line(code, "step 2", "not finite", "learning_rate")
+    assert read_records(tmp_path / "out" / "metrics.jsonl") == []
+
+
+def test_the_default_workdir_and_a_config_from_the_package(command, tmp_path):
+    code, out = command(*QUICK)
+    assert code is None
+    assert "written to runs/breast_cancer" in out
+    assert (tmp_path / "runs" / "breast_cancer" / "results.json").exists()
+    code, out = command(*QUICK)
+    assert code is None
+    assert "finished before" in out
+
+
+def test_a_config_beside_comes_before_the_package_s(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main.find_config("configs/digits.py") == str(ROOT / "configs" / "digits.py")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "digits.py").write_text("")
+    assert main.find_config("configs/digits.py") == "configs/digits.py"
+    absolute = str(tmp_path / "configs" / "digits.py")
+    assert main.find_config(absolute) == absolute
+    with pytest.raises(UserError, match=r"configs/skin7\.py"):
+        main.find_config("configs/skin.py")
+
+
+def test_deterministic_reaches_the_backend(command, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_some=1")
+    command(*QUICK, "--config.deterministic=True", "--config.devices=77")
+    assert main.os.environ["XLA_FLAGS"] == "--xla_gpu_some=1 --xla_gpu_deterministic_ops=true"
+
+
+def test_a_real_process_from_another_folder(tmp_path):
+    """`python -m deepknn_jax.main`, nothing but quicker: finds configs/digits.py, uses runs/."""
+    wrong = start(["--config.loss.kk=3"], tmp_path)
+    out, err = wrong.communicate()
+    assert wrong.returncode == 1
+    assert out == ""
+    assert err.startswith("error: config key loss.kk does not exist; did you mean loss.k ")
+    assert err.count("\n") == 1
+    quick = ["--config.epochs=1", "--config.evaluate.pictures=False", "--config.devices=1"]
+    source = ["--config.data.source=npz", f"--config.data.dir={digits_file(tmp_path)}"]
+    right = start([*quick, *source, "--config.data.split=published"], tmp_path)
+    out, err = right.communicate()
+    assert (right.returncode, err) == (0, "")
+    assert "deep kNN" in out
+    assert (tmp_path / "runs" / "digits" / "results.json").exists()
