@@ -127,7 +127,7 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
                 with clock(seconds, "checkpoints"):
                     checkpoint.save(manager, step, (state, best.variables), extra)
                 saved = time.monotonic()
-            if stopped() and not done:
+            if stopped():
                 say(f"stopped at step {step} and saved; the same command goes on from there")
                 raise SystemExit(128 + stopped())
     return best if validates else Fitted(_variables(state), setup.total_steps, None)

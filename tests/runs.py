@@ -1,5 +1,6 @@
 """Small runs that several tests look at, in this process and in processes of their own."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -33,9 +34,22 @@ def small_config(**changes):
     return config
 
 
+def config_module(name):
+    """The module configs/<name>.py."""
+    path = ROOT / "configs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"configs_{name}", path)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def file_config(name):
+    return config_module(name).get_config()
+
+
 def arguments(config):
     """The command-line arguments that make this config from configs/breast_cancer.py."""
-    base, flat = config_lib.flatten(config_lib.default()), config_lib.flatten(config)
+    base, flat = config_lib.flatten(file_config("breast_cancer")), config_lib.flatten(config)
     changed = [f"--config.{key}={flat[key]}" for key in flat if flat[key] != base[key]]
     return ["--config=configs/breast_cancer.py", *changed]
 

@@ -1,16 +1,18 @@
 """The command line: what is found, and that bad input ends in one line with nothing written."""
 
 import errno
+import subprocess
 import sys
+from shutil import which
 
 import numpy as np
 import pytest
 from absl import flags, logging
 from PIL import Image
-from runs import ROOT, digits_file, start
+from runs import ROOT, file_config, start
 
 from deepknn_jax import config as config_lib
-from deepknn_jax import main, report, train
+from deepknn_jax import main, train
 from deepknn_jax.errors import UserError
 from deepknn_jax.logs import read_records
 
@@ -32,6 +34,7 @@ def command(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
 
     def forget():
+        sys.modules.pop("config_config", None)  # the config file
         flags.FLAGS.unparse_flags()
         for name in list(flags.FLAGS):
             if name == "workdir" or name.split(".")[0] == "config":
@@ -75,7 +78,9 @@ BAD = {
     "not a number": (["--config.optimizer.learning_rate=nan"], ["learning_rate", "nan"]),
     "a share above 1": (["--config.data.test_share=2"], ["test_share", "2.0"]),
     "unknown loss": (["--config.loss.name=tripel"], ["loss.name", "tripel", "triplet"]),
-    "unknown model": (["--config.model.name=mpl"], ["mpl", "mlp"]),
+    "unknown model": (
+        ["--config=configs/digits.py", "--config.model.name=cnnn"], ["cnnn", "did you mean cnn"],
+    ),
     "unknown source": (["--config.data.source=digit"], ["digit", "digits"]),
     "unknown split": (["--config.data.split=random"], ["data.split", "stratified"]),
     "K_p above the training set": (["--config.evaluate.k_p=(1,456)"], ["k_p", "456", "455"]),
@@ -84,7 +89,7 @@ BAD = {
     "K_p in any order": (["--config.evaluate.k_p=(5,1)"], ["k_p", "ascending"]),
     "batch above the training set": (["--config.batch.size=457"], ["batch", "457", "456"]),
     "too many devices": (["--config.devices=77"], ["config.devices", "77"]),
-    "features in a CNN": (["--config.model.name=cnn"], ["features", "config.model.name"]),
+    "features in a CNN": (["--config.model.name=cnn"], ["feature", "config.model.name to mlp"]),
     "a crop of features": (["--config.augment.crop=7"], ["augment.crop"]),
     "stray argument": (["epochs=3"], ["epochs=3", "--config."]),
     "no config file": (["--config=nowhere.py"], ["nowhere.py", "configs/digits.py"]),
@@ -165,14 +170,12 @@ def test_a_broken_image_is_named_or_skipped_and_counted(command, tmp_path, folde
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_skipped_images_are_counted(command, tmp_path, folders):
+def test_skipped_images_are_counted(command, folders):
     (folders / "a" / "04.png").write_text("no image")
-    args = ("--config.data.on_error=skip", "--config.evaluate.pictures=False")
-    code, out = command(*FOLDERS, *args, "--config.evaluate.references=()")
-    assert code is None
+    code, out = command(*FOLDERS, "--config.data.on_error=skip", "--config.devices=77")
+    assert_one_line(code, "77")  # there is no need to train
     assert "left out, as undecodable: 1 files" in out
-    skipped = report.read_results(tmp_path / "out")["skipped"]
-    assert [path.rsplit("/", 1)[-1] for path in skipped] == ["04.png"]
+    assert "04.png first" in out
 
 
 def test_a_class_of_one_image_is_named(command, tmp_path, folders):
@@ -200,10 +203,9 @@ def test_a_workdir_without_permission(command, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["config.json", "results.json"])
 def test_a_damaged_workdir_is_named(command, tmp_path, name):
-    config = config_lib.default()
-    config.data.source, config.model.name = "breast_cancer", "mlp"
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "config.json").write_text(config_lib.to_json(config))
+    stored = config_lib.to_json(file_config("breast_cancer"))
+    (tmp_path / "out" / "config.json").write_text(stored)
     (tmp_path / "out" / name).write_text('{"test": {"1')
     code, _ = command(QUICK[0], "--workdir=out")
     assert_one_line(code, name, "damaged")
@@ -225,6 +227,31 @@ def test_a_full_disk_ends_in_one_line(command, tmp_path, monkeypatch, target):
     left = [path.name for path in (tmp_path / "out").rglob("*") if "tmp" in path.name]
     assert left == []
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 4 MiB, or None: mounting one needs rights."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(disk)]
+    mounted = not subprocess.run(mount, capture_output=True).returncode if which("mount") else False
+    yield disk if mounted else None
+    if mounted:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("left", "named"), [(0, "config.json"), (4, "tensorboard"), (8, "metrics.jsonl"), (700, "disk")]
+)
+def test_a_disk_that_is_really_full_ends_in_one_line(command, small_disk, left, named):
+    """With so many KiB left; where no disk can be mounted there is nothing to see."""
+    if small_disk is None:
+        return
+    (small_disk / "other").write_bytes(bytes((4096 - left) * 1024))
+    code, _ = command(*QUICK, f"--workdir={small_disk}/out")
+    assert_one_line(code, named)
+    assert not [path for path in small_disk.rglob("*") if "tmp" in path.name]
 
 
 def test_a_loss_that_is_not_finite_ends_in_one_line(command, tmp_path):
@@ -261,7 +288,7 @@ def test_deterministic_reaches_the_backend(command, monkeypatch):
     assert main.os.environ["XLA_FLAGS"] == "--xla_gpu_some=1 --xla_gpu_deterministic_ops=true"
 
 
-def test_a_real_process_from_another_folder(tmp_path):
+def test_a_real_process_from_another_folder(tmp_path, finished):
     """`python -m deepknn_jax.main`, nothing but quicker: finds configs/digits.py, uses runs/."""
     wrong = start(["--config.loss.kk=3"], tmp_path)
     out, err = wrong.communicate()
@@ -269,9 +296,14 @@ def test_a_real_process_from_another_folder(tmp_path):
     assert out == ""
     assert err.startswith("error: config key loss.kk does not exist; did you mean loss.k ")
     assert err.count("\n") == 1
-    quick = ["--config.epochs=1", "--config.evaluate.pictures=False", "--config.devices=1"]
-    source = ["--config.data.source=npz", f"--config.data.dir={digits_file(tmp_path)}"]
-    right = start([*quick, *source, "--config.data.split=published"], tmp_path)
+    quick = [
+        "--config.epochs=1", "--config.evaluate.pictures=False", "--config.evaluate.references=()",
+    ]  # fmt: skip
+    _, config, _ = finished  # what it compiled is there
+    same = ("data.source", "data.dir", "data.split", "data.validation", "augment.crop",
+            "augment.flip", "devices", "evaluate.batch_size")  # fmt: skip
+    flat = config_lib.flatten(config)
+    right = start([*quick, *(f"--config.{key}={flat[key]}" for key in same)], tmp_path)
     out, err = right.communicate()
     assert (right.returncode, err) == (0, "")
     assert "deep kNN" in out

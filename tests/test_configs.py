@@ -1,0 +1,159 @@
+"""Each file in configs/: it loads, passes, and builds on its data or on a few like them."""
+
+import csv
+import re
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from runs import ROOT, config_module, file_config
+from test_data_sources_tfds import TinyImages
+
+from deepknn_jax import config as config_lib
+from deepknn_jax.setup import build, load
+from deepknn_jax.step import init_state
+
+FILES = sorted((ROOT / "configs").glob("[!_]*.py"))
+PUBLISHED = "HAM10000_metadata.csv"
+
+
+def check_builds(config, *, train, test):
+    """The data load, everything is built, and the network takes the data's shape."""
+    config_lib.check(config)
+    dataset = load(config)
+    assert (len(dataset.rows("train")), len(dataset.rows("test"))) == (train, test)
+    setup = build(config, dataset)
+    inputs = jnp.asarray(dataset.inputs[:1])
+    state = jax.eval_shape(lambda inputs: init_state(setup.recipe, inputs), inputs)
+    assert jax.tree.leaves(state.params)
+    assert setup.steps_per_epoch == train // config.batch.size
+    return dataset
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_it_loads_passes_and_tells_its_command(path):
+    found = config_module(path.stem)
+    config_lib.check(found.get_config())
+    assert config_lib.differences(found.get_config(), config_lib.default().to_dict())
+    if path.stem != "digits":  # which is the default
+        assert f"--config=configs/{path.name}" in found.__doc__
+    assert "python -m deepknn_jax.main" in found.__doc__
+    assert re.search(r"^Time: ", found.__doc__, re.M)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_options_in_its_words_exist(path):
+    known = config_lib.flatten(config_lib.default())
+    named = re.findall(r"--config\.([a-z_.0-9]+)=", config_module(path.stem).__doc__)
+    assert set(named) <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test"), [("digits", 1438, 359), ("breast_cancer", 456, 113)]
+)
+def test_scikit_learn_s_sets_build(name, train, test):
+    check_builds(file_config(name), train=train, test=test)
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test"), [("mnist", 60000, 10000), ("pneumoniamnist", 4708, 624)]
+)
+def test_published_arrays_build(name, train, test, data_root):
+    config = file_config(name)
+    config.data.dir = str(data_root / name / f"{name}.npz")
+    check_builds(config, train=train, test=test)
+
+
+def test_skin7_builds_on_a_part_of_it(tmp_path, data_root):
+    """Real images, rows and folds: 15 training and 3 test images of each class of fold 1."""
+    source, target = data_root / "skin7", tmp_path / "skin7"
+    (target / "folds").mkdir(parents=True)
+    (target / "HAM10000_images").symlink_to(source / "HAM10000_images")
+    kept = set()
+    for part, each in (("train", 15), ("test", 3)):
+        name = f"folds/split_data_1_fold_{part}.csv"
+        header, *rows = (source / name).read_text().splitlines()
+        seen, chosen = Counter(), []
+        for row in rows:
+            image, label = row.split(",")
+            if seen[label] < each:
+                seen[label] += 1
+                chosen.append(row)
+                kept.add(image.removesuffix(".jpg"))
+        (target / name).write_text("\n".join([header, *chosen]) + "\n")
+    with (source / PUBLISHED).open(newline="") as file:
+        header, *rows = csv.reader(file)
+    with (target / PUBLISHED).open("w", newline="") as file:
+        csv.writer(file).writerows([header, *(row for row in rows if row[1] in kept)])
+    config = file_config("skin7")
+    config.data.dir, config.data.cache_dir = str(target), str(tmp_path / "cache")
+    dataset = check_builds(config, train=105, test=21)
+    assert dataset.inputs.shape == (126, 256, 256, 3)
+
+
+def test_chest_xray_builds_on_a_part_of_it(tmp_path, data_root):
+    for folder in (data_root / "chest_xray").iterdir():
+        (tmp_path / "set" / folder.name).mkdir(parents=True)
+        for file in sorted(folder.iterdir())[:50]:
+            (tmp_path / "set" / folder.name / file.name).symlink_to(file)
+    config = file_config("chest_xray")
+    config.data.dir, config.data.cache_dir = str(tmp_path / "set"), str(tmp_path / "cache")
+    config.data.size, config.augment.crop = 64, 56
+    config.model.name = "cnn"
+    dataset = load(config)
+    sizes = len(dataset.rows("train")), len(dataset.rows("test"))
+    assert sum(sizes) == 150
+    assert 20 <= sizes[1] <= 40
+    patient = re.compile(config.data.group_pattern)
+    sides = [
+        {patient.search(dataset.names[i].split("/")[1]).group() for i in dataset.rows(part)}
+        for part in ("train", "test")
+    ]
+    assert sides[0].isdisjoint(sides[1])
+    check_builds(config, train=sizes[0], test=sizes[1])
+
+
+def test_csv_images_builds_by_its_command(tmp_path):
+    rows = [("file", "diagnosis", "patient", "part")]
+    for i in range(120):
+        Image.new("RGB", (12, 10), (i, 2 * i, 0)).save(tmp_path / f"{i}.png")
+        rows.append((f"{i}.png", "ab"[i % 2], f"p{i // 3}", "test" if i % 5 == 0 else "train"))
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    config = file_config("csv_images")
+    config.data.dir, config.data.cache_dir = str(tmp_path), str(tmp_path / "cache")
+    config.data.image_column, config.data.label_column = "file", "diagnosis"
+    config.data.size, config.augment.crop = 32, 28
+    check_builds(config, train=96, test=24)
+    config.data.split_column, config.data.split = "part", "published"
+    check_builds(config, train=96, test=24)
+
+
+def test_features_builds_on_what_a_run_leaves(finished):
+    """The embeddings.npz of a run is a set of features."""
+    workdir, _, _ = finished
+    config = file_config("features")
+    config.data.dir = str(workdir / "embeddings.npz")
+    config.data.split = "published"
+    dataset = check_builds(config, train=320, test=137)
+    assert len(dataset.rows("validation")) == 80
+    with np.load(workdir / "embeddings.npz", allow_pickle=False) as archive:
+        np.testing.assert_array_equal(dataset.inputs, archive["embeddings"])
+        np.testing.assert_array_equal(dataset.labels, archive["labels"])
+
+
+def test_tfds_builds(tmp_path):
+    class Hundred(TinyImages, skip_registration=True):
+        name = "hundred"
+        SPLITS = {"train": range(8), "test": range(8, 12)}  # noqa: RUF012
+
+    Hundred(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    config = file_config("tfds")
+    config.data.dir, config.data.tfds_name = str(tmp_path), "hundred"
+    config.data.cache_dir = str(tmp_path / "cache")
+    config.data.size, config.augment.crop, config.batch.size = 32, 28, 4
+    config.evaluate.k_p = (1,)
+    check_builds(config, train=8, test=4)

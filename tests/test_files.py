@@ -1,0 +1,64 @@
+import errno
+import json
+
+import pytest
+
+from deepknn_jax.errors import UserError
+from deepknn_jax.files import append, naming, read_json, replacing, write_text
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        assert temporary.parent == tmp_path  # of the same disk, so that renaming is atomic
+        assert temporary.suffix == ".json"
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
+def test_what_goes_wrong_leaves_the_old_file_alone(tmp_path, error):
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    with pytest.raises(type(error)), replacing(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    """/dev/full refuses every byte, as a full disk does."""
+    path = tmp_path / "metrics.jsonl"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as error:
+        append(path, b"record\n")
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(path))
+
+
+def test_an_error_that_names_its_file_keeps_it(tmp_path):
+    with pytest.raises(FileNotFoundError) as error, naming(tmp_path / "other"):
+        (tmp_path / "absent").read_text()
+    assert error.value.filename == str(tmp_path / "absent")
+
+
+def test_append_and_write(tmp_path):
+    path = tmp_path / "lines"
+    write_text(path, "é\n")
+    append(path, b"2\n")
+    append(path, b"3\n")
+    assert path.read_text(encoding="utf-8") == "é\n2\n3\n"
+
+
+def test_json_is_read_or_absent_or_named_as_damaged(tmp_path):
+    path = tmp_path / "results.json"
+    assert read_json(path) is None
+    write_text(path, json.dumps({"a": [1, None]}))
+    assert read_json(path) == {"a": [1, None]}
+    for damaged in (b'{"a": [1', b"", b"\xff\xfe"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"results\.json: is damaged .*--workdir"):
+            read_json(path)
