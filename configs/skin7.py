@@ -11,7 +11,8 @@ Another split:
     --config.data.split=grouped --config.data.fold=0      and no lesion on two sides
     37 to 39 % of a fold's test images share a lesion with training images; grouped ones do not.
 Small, for a CPU: --config.model.name=cnn --config.data.size=64 --config.augment.crop=56
-Time: measured: TODO-LEAD
+Time: at 224 px not run to its end yet; ResNet-18 at 64 px, six epochs, 11 min on two CPU cores
+    (the README has the command): Acc 75.0, MCR 48.8, RS (df) 26.1 at K_p = 5.
 """
 
 from ml_collections import ConfigDict

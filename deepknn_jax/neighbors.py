@@ -18,7 +18,7 @@ from deepknn_jax.distances import (
 
 # Sizes measured on two CPU cores (docs/decisions.md, "Search in a gallery").
 _GROUP = 32  # rows of which the minimum is taken first
-_TILE_ELEMENTS = 2**22  # of one tile of scores, [queries, gallery rows]
+_QUERY_TILE, _GALLERY_TILE = 128, 2**16  # at most
 _RANKED_ELEMENTS = 2**24  # of one block's candidates, [queries, k + spare, D]
 # Candidates kept beyond k, so that rounding in the product cannot push a true neighbour out.
 _SPARE = 8
@@ -141,11 +141,9 @@ def _check_search(queries: Array, gallery: Array, k: int, p: float) -> None:
 
 
 def _tile_sizes(k: int, gallery_size: int, width: int) -> tuple[int, int]:
-    """Queries and gallery rows of one tile: more rows for a larger k, so that groups still pay."""
-    wanted = k + _SPARE
-    rows = min(max(8192, 8 * _GROUP * wanted), 2**16, gallery_size)
-    queries = min(512, _TILE_ELEMENTS // rows, _RANKED_ELEMENTS // (wanted * width))
-    return max(8, queries), rows
+    """Queries and gallery rows of one tile; the gallery is cut evenly, to be padded little."""
+    queries = min(_QUERY_TILE, _RANKED_ELEMENTS // ((k + _SPARE) * width))
+    return max(8, queries), -(-gallery_size // -(-gallery_size // _GALLERY_TILE))
 
 
 def _blocks(arrays: Any, size: int) -> Any:

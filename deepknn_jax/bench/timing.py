@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+_PAUSE, _SHORT = 0.05, 0.1  # seconds
+
 
 class Side(NamedTuple):
     """One library's way to do a task.
@@ -55,11 +57,26 @@ def compare(
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, side in sides.items():
-            start = time.perf_counter()
-            side.run()
-            seconds[name].append((time.perf_counter() - start) / side.units)
+            seconds[name].append(_timed(side) / side.units)
     milliseconds = {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
     return Row(task, milliseconds, load)
+
+
+def _timed(side: Side) -> float:
+    """Seconds of one run, after a pause and, where it is short, a run that does not count.
+
+    Threads of another library spin for a while when their work is done, and take a core from this
+    one: without the pause a loss of 0.3 ms took 1.1.
+    """
+    time.sleep(_PAUSE)
+    start = time.perf_counter()
+    side.run()
+    taken = time.perf_counter() - start
+    if taken > _SHORT:
+        return taken
+    start = time.perf_counter()
+    side.run()
+    return time.perf_counter() - start
 
 
 def table(rows: Sequence[Row]) -> str:
