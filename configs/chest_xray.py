@@ -8,7 +8,7 @@ Data: Kermany et al., doi 10.17632/rscbjbr9sj (CC BY 4.0); DIR holds one folder 
 Command:
     python -m deepknn_jax.main --config=configs/chest_xray.py --config.data.dir=DIR --workdir=OUT
 Small, for a CPU: --config.model.name=cnn --config.data.size=64 --config.augment.crop=56
-Time: measured: TODO-LEAD
+Time: not run to its end at 224 px yet.
 """
 
 from ml_collections import ConfigDict
