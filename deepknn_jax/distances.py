@@ -18,6 +18,15 @@ def check_p(p: float) -> None:
         raise ValueError(f"p must be a finite number of at least 1, got {p}")
 
 
+def check_pairs(x_QxD: Array, y_GxD: Array, p: float) -> None:
+    """Raises ValueError unless the two are matrices of one width and `p` an order (`check_p`)."""
+    check_p(p)
+    if x_QxD.ndim != 2 or y_GxD.ndim != 2 or x_QxD.shape[1] != y_GxD.shape[1]:
+        raise ValueError(
+            f"expected [Q, D] and [G, D] with one D, got {x_QxD.shape} and {y_GxD.shape}"
+        )
+
+
 def lp_norm(x: Array, *, p: float = 2.0) -> Array:
     """L_p norm over the last axis, with gradient 0 at the zero vector.
 
@@ -91,11 +100,7 @@ def pairwise_distances(x_QxD: Array, y_GxD: Array, *, p: float = 2.0) -> Array:
     Raises:
         ValueError: p < 1 or not finite; D differs.
     """
-    check_p(p)
-    if x_QxD.ndim != 2 or y_GxD.ndim != 2 or x_QxD.shape[1] != y_GxD.shape[1]:
-        raise ValueError(
-            f"expected [Q, D] and [G, D] with one D, got {x_QxD.shape} and {y_GxD.shape}"
-        )
+    check_pairs(x_QxD, y_GxD, p)
     x_QxD, y_GxD = at_least_float32(x_QxD), at_least_float32(y_GxD)
     if p != 2.0:
         return lax.map(lambda x_D: lp_norm(x_D[None, :] - y_GxD, p=p), x_QxD)

@@ -102,7 +102,7 @@ def triplet_sums(
     one_device = anchors.embeddings is gallery.embeddings
     y_GxD = x_AxD if one_device else _present(gallery)
     positives, negatives = select(
-        lax.stop_gradient(pairwise_distances(lax.stop_gradient(x_AxD), y_GxD, p=p)),
+        pairwise_distances(lax.stop_gradient(x_AxD), lax.stop_gradient(y_GxD), p=p),
         same_class_mask(anchors, gallery),
         cross_class_mask(anchors, gallery),
     )

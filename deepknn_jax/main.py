@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
         )
     from deepknn_jax import train  # after that, as it brings JAX
 
-    name = Path(_config_argument(sys.argv) or _DEFAULT).stem
+    name = Path(_without_config(sys.argv)[0] or _DEFAULT).stem
     train.run(config, Path(flags.FLAGS.workdir or f"runs/{name}").expanduser())
 
 
@@ -50,21 +50,23 @@ def find_config(path: str) -> str:
     raise UserError(f"{path}: no such config file; with the package come {names}")
 
 
-def _config_argument(argv: list[str]) -> str | None:
-    """What follows --config= or --config."""
-    for i, argument in enumerate(argv):
+def _without_config(argv: list[str]) -> tuple[str | None, list[str]]:
+    """The first value of --config (`--config=FILE` or `--config FILE`), and all other arguments."""
+    given, rest, arguments = [], [], iter(argv)
+    for argument in arguments:
         if argument in ("--config", "-config"):
-            return argv[i + 1] if i + 1 < len(argv) else None
-        if argument.startswith(("--config=", "-config=")):
-            return argument.split("=", 1)[1]
-    return None
+            given += [next(arguments, None)]
+        elif argument.startswith(("--config=", "-config=")):
+            given += [argument.split("=", 1)[1]]
+        else:
+            rest += [argument]
+    return (given[0] if given else None), rest
 
 
 def _parse(argv: list[str]) -> list[str]:
     """Absl's parsing, with the config file found from any folder and clear words for a bad key."""
-    given = _config_argument(argv)
+    given, rest = _without_config(argv)
     found = find_config(given or _DEFAULT)
-    rest = [a for i, a in enumerate(argv) if not _names_config(argv, i)]
     try:
         return flags.FLAGS([rest[0], f"--config={found}", *rest[1:]])
     except (AttributeError, KeyError) as error:
@@ -73,12 +75,6 @@ def _parse(argv: list[str]) -> list[str]:
         raise UserError(f"{found}: {error}") from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(_last_line(error, found)) from error
-
-
-def _names_config(argv: list[str], i: int) -> bool:
-    if argv[i].startswith(("--config=", "-config=")) or argv[i] in ("--config", "-config"):
-        return True
-    return i > 0 and argv[i - 1] in ("--config", "-config")
 
 
 def _last_line(error: Exception, found: str) -> str:

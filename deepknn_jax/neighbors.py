@@ -10,7 +10,7 @@ from jax import Array, lax
 from deepknn_jax.distances import (
     at_least_float32,
     centre_of,
-    check_p,
+    check_pairs,
     lp_norm,
     selected_distances,
     squared_euclidean,
@@ -109,7 +109,9 @@ def nearest_neighbors(
         ValueError: k outside 1..G; p < 1; ids or labels given for one side only; shapes that do
             not fit.
     """
-    _check_search(queries_QxD, gallery_GxD, k, p)
+    check_pairs(queries_QxD, gallery_GxD, p)
+    if not 1 <= k <= gallery_GxD.shape[0]:
+        raise ValueError(f"k = {k} is outside 1..{gallery_GxD.shape[0]}, the size of the gallery")
     if (query_ids is None) != (gallery_ids is None):
         raise ValueError("give query_ids and gallery_ids both, or neither")
     if same_class is not None and (query_labels is None or gallery_labels is None):
@@ -128,16 +130,6 @@ def nearest_neighbors(
     distances, indices = lax.map(search, blocks)
     count = queries.shape[0]
     return distances.reshape(-1, k)[:count], indices.reshape(-1, k)[:count]
-
-
-def _check_search(queries: Array, gallery: Array, k: int, p: float) -> None:
-    check_p(p)
-    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            f"expected [Q, D] and [G, D] with one D, got {queries.shape} and {gallery.shape}"
-        )
-    if not 1 <= k <= gallery.shape[0]:
-        raise ValueError(f"k = {k} is outside 1..{gallery.shape[0]}, the size of the gallery")
 
 
 def _tile_sizes(k: int, gallery_size: int, width: int) -> tuple[int, int]:

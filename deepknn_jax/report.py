@@ -38,19 +38,24 @@ def table(results: dict[str, Any]) -> str:
 
 def write_embeddings(path: Path, dataset: Dataset, parts: Iterable[Embedded]) -> None:
     """embeddings.npz: embeddings [N, D], labels [N], names, splits, classes, in data set order."""
-    parts = list(parts)
-    rows = np.concatenate([part.rows for part in parts])
+    rows, embeddings = _joined(parts)
     order = np.argsort(rows)
     rows = rows[order]
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
-            embeddings=np.concatenate([part.embeddings for part in parts])[order],
+            embeddings=embeddings[order],
             labels=dataset.labels[rows],
             names=np.asarray(dataset.names)[rows],
             splits=dataset.splits[rows],
             classes=np.asarray(dataset.class_names),
         )
+
+
+def _joined(parts: Iterable[Embedded]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [n] and embeddings [n, D] of all parts, one after the other."""
+    rows, embeddings = zip(*((part.rows, part.embeddings) for part in parts), strict=True)
+    return np.concatenate(rows), np.concatenate(embeddings)
 
 
 def write_neighbors(path: Path, dataset: Dataset, queries: Embedded, evidence: Evidence) -> None:
@@ -85,9 +90,7 @@ def draw(
     )
     matrix = confusion_matrix(truth, predicted, len(classes))
     pictures.confusion(workdir / "confusion.png", matrix, classes)
-    parts = list(parts)
-    rows = np.concatenate([part.rows for part in parts])
-    embeddings = np.concatenate([part.embeddings for part in parts])
+    rows, embeddings = _joined(parts)
     pictures.tsne(
         workdir / "tsne.png", embeddings, dataset.labels[rows], classes, dataset.splits[rows]
     )

@@ -89,6 +89,7 @@ def build(config: ConfigDict, dataset: Dataset) -> Setup:
             "it evenly; change it, or config.devices"
         )
     rows = dataset.rows(TRAIN)
+    labels = dataset.labels[rows]
     per_epoch = steps_per_epoch(len(rows), config.batch.size)
     schedule = learning_rate(config, per_epoch)
     augment, prepare = input_functions(config, dataset)
@@ -105,7 +106,7 @@ def build(config: ConfigDict, dataset: Dataset) -> Setup:
     def batches(steps: range) -> np.ndarray:
         chosen = batch_indices(
             config.batch.kind,
-            dataset.labels[rows],
+            labels,
             batch_size=config.batch.size,
             classes=config.batch.classes,
             per_class=config.batch.per_class,
