@@ -16,6 +16,9 @@ from deepknn_jax.models.conv import Conv, convolve
 CASES = [(1, 1, 0), (1, 2, 0), (1, 1, 1), (3, 1, 1), (3, 2, 1), (3, 3, 0), (7, 2, 3)]
 
 
+ONE = ((1, 1), (1, 1))
+
+
 @pytest.mark.parametrize(("size", "stride", "pad"), CASES)
 @pytest.mark.parametrize("pixels", [8, 9])
 def test_equals_torch(size, stride, pad, pixels):
@@ -33,6 +36,49 @@ def test_equals_torch(size, stride, pad, pixels):
     np.testing.assert_allclose(ours, theirs.numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("size", "stride", "pad", "groups"),
+    [
+        ((1, 7), 1, ((0, 0), (3, 3)), 1),
+        ((7, 1), 1, ((3, 3), (0, 0)), 1),
+        ((3, 3), 2, ((0, 1), (0, 1)), 1),
+        ((3, 3), 1, ((1, 1), (1, 1)), 6),
+        ((5, 5), 2, ((1, 2), (2, 2)), 6),
+        ((3, 3), 2, ((0, 0), (0, 0)), 2),
+    ],
+)
+@pytest.mark.parametrize("pixels", [9, 14])
+def test_other_kernels_pads_and_groups_equal_torch(size, stride, pad, groups, pixels):
+    torch = require("torch")
+    rng = np.random.default_rng(stride)
+    x = rng.normal(size=(2, pixels, pixels + 3, 6)).astype(np.float32)
+    kernel = rng.normal(size=(*size, 6 // groups, 12)).astype(np.float32)
+    bias = rng.normal(size=12).astype(np.float32)
+    model = Conv(12, size, stride=stride, padding=pad, groups=groups, use_bias=True)
+
+    def ours(kernel, bias, x):
+        return model.apply({"params": {"kernel": kernel, "bias": bias}}, x)
+
+    tensors = [
+        torch.from_numpy(array.copy()).requires_grad_()
+        for array in (kernel.transpose(3, 2, 0, 1), bias, x.transpose(0, 3, 1, 2))
+    ]
+    (top, bottom), (left, right) = pad
+    padded = torch.nn.functional.pad(tensors[2], (left, right, top, bottom))
+    theirs = torch.nn.functional.conv2d(padded, *tensors[:2], stride=stride, groups=groups)
+    expected, pull = jax.vjp(jax.jit(ours), kernel, bias, x)
+    np.testing.assert_allclose(
+        expected, theirs.detach().numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-4
+    )
+    weights = rng.normal(size=expected.shape).astype(np.float32)
+    theirs.backward(torch.from_numpy(weights.transpose(0, 3, 1, 2).copy()))
+    dk, db, dx = (tensor.grad.numpy() for tensor in tensors)
+    for mine, reference in zip(
+        pull(weights), (dk.transpose(2, 3, 1, 0), db, dx.transpose(0, 2, 3, 1)), strict=True
+    ):
+        np.testing.assert_allclose(mine, reference, rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize(("size", "stride", "pad"), CASES)
 @pytest.mark.parametrize("pixels", [3, 8, 9])
 def test_gradients_equal_those_of_xlas_convolution(size, stride, pad, pixels):
@@ -42,7 +88,7 @@ def test_gradients_equal_those_of_xlas_convolution(size, stride, pad, pixels):
     kernel = jax.random.normal(keys[1], (size, size, 5, 4))
 
     def ours(x, kernel):
-        return convolve(x, kernel, stride, pad)
+        return convolve(x, kernel, stride, ((pad, pad), (pad, pad)))
 
     def native(x, kernel):
         return lax.conv_general_dilated(
@@ -65,7 +111,7 @@ def test_gradients_equal_those_of_xlas_convolution(size, stride, pad, pixels):
 
 def lowered(platform, size):
     x, kernel = jnp.ones((1, 8, 8, 3)), jnp.ones((size, size, 3, 2))
-    traced = jax.jit(lambda x, w: convolve(x, w, 1, size // 2)).trace(x, kernel)
+    traced = jax.jit(lambda x, w: convolve(x, w, 1, ((size // 2,) * 2,) * 2)).trace(x, kernel)
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
@@ -81,7 +127,9 @@ def test_kernel_gradient_is_in_the_order_that_is_fast_in_a_loop():
     """On a CPU every convolution, also of the gradients, reads NHWC and HWIO (jax issue 12868)."""
 
     def gradient(x, kernel):
-        return jax.grad(lambda x, w: jnp.sum(convolve(x, w, 2, 1) ** 2), argnums=(0, 1))(x, kernel)
+        return jax.grad(lambda x, w: jnp.sum(convolve(x, w, 2, ONE) ** 2), argnums=(0, 1))(
+            x, kernel
+        )
 
     compiled = jax.jit(gradient).lower(jnp.ones((2, 16, 16, 3)), jnp.ones((3, 3, 3, 4))).as_text()
     orders = re.findall(r"dim_numbers = (\[[^>]*->\[[^]]*\])", compiled)
@@ -102,7 +150,7 @@ def test_gradient_is_summed_over_devices_under_shard_map(pixels):
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 2))
 
     def objective(kernel, x):
-        return jnp.sum(convolve(x, kernel, 2, 1) ** 2)
+        return jnp.sum(convolve(x, kernel, 2, ONE) ** 2)
 
     def of_all(kernel, x):
         return jax.grad(lambda kernel: lax.psum(objective(kernel, x), "devices"))(kernel)

@@ -25,51 +25,79 @@ kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _SMALL_MAP = 16  # positions of an output map, up to which patches and a product win
 
 
-class Conv(nn.Module):
-    """A square convolution without bias, NHWC; its one parameter is kernel [size, size, I, O].
+Padding = tuple[tuple[int, int], tuple[int, int]]
 
-    `padding` is in pixels on every side (None: size // 2, as torchvision), never "SAME", which
-    differs from torch where the stride is 2. The parameter is float32, the product in `dtype`.
+
+class Conv(nn.Module):
+    """A convolution, NHWC; its parameters are kernel [h, w, I / groups, O] and, if wanted, bias.
+
+    `size` is the kernel's side, or its height and width. `padding` is in pixels on every side
+    (None: size // 2, as torchvision), or ((top, bottom), (left, right)); never "SAME", which
+    differs from torch where the stride is 2. Parameters are float32, the product in `dtype`.
     """
 
     features: int
-    size: int
+    size: int | tuple[int, int]
     stride: int = 1
-    padding: int | None = None
+    padding: int | Padding | None = None
+    groups: int = 1
+    use_bias: bool = False
     dtype: DTypeLike = jnp.float32
     kernel_init: Callable[..., Array] = kaiming_fan_out
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, I] -> [B, H', W', features] in `dtype`."""
-        shape = (self.size, self.size, x.shape[-1], self.features)
+        height, width = (self.size,) * 2 if isinstance(self.size, int) else self.size
+        shape = (height, width, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        padding = self.size // 2 if self.padding is None else self.padding
-        return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, padding)
+        padding = self.padding
+        if padding is None:
+            padding = (height // 2,) * 2, (width // 2,) * 2
+        elif isinstance(padding, int):
+            padding = (padding,) * 2, (padding,) * 2
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        y = convolve(x, kernel, self.stride, padding, self.groups)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            y += bias.astype(self.dtype)[None, None, None, :]
+        return y
 
 
-def convolve(x_BxHxWxI: Array, kernel: Array, stride: int, padding: int) -> Array:
-    """Cross-correlation of x [B, H, W, I] with kernel [S, S, I, O] -> [B, H', W', O].
+def convolve(
+    x_BxHxWxI: Array, kernel: Array, stride: int, padding: Padding, groups: int = 1
+) -> Array:
+    """Cross-correlation of x [B, H, W, I] with kernel [S, T, I / groups, O] -> [B, H', W', O].
 
-    `padding` zeros on every side; H' = (H + 2 padding - S) // stride + 1.
+    `padding` counts the zeros ((top, bottom), (left, right));
+    H' = (H + top + bottom - S) // stride + 1. Output channels o of group g (O / groups each) see
+    the input channels of that group only.
     """
-    height, width = (_positions(n, kernel, stride, padding) for n in x_BxHxWxI.shape[1:3])
-    as_product = kernel.shape[0] == 1 or height * width <= _SMALL_MAP
+    height, width = _positions(x_BxHxWxI, kernel, stride, padding)
+    on_cpu: Callable[..., Array] = _in_loops
+    if groups > 1:
+        on_cpu = partial(_native, groups=groups)
+    elif kernel.shape[:2] == (1, 1) or height * width <= _SMALL_MAP:
+        on_cpu = _product
     # Chosen while lowering, so also right for a computation put on the CPU of a GPU machine.
     return lax.platform_dependent(
         x_BxHxWxI,
         kernel,
-        cpu=partial(_product if as_product else _in_loops, stride=stride, padding=padding),
-        default=partial(_native, stride=stride, padding=padding),
+        cpu=partial(on_cpu, stride=stride, padding=padding),
+        default=partial(_native, stride=stride, padding=padding, groups=groups),
     )
 
 
-def _positions(size: int, kernel: Array, stride: int, padding: int) -> int:
-    return (size + 2 * padding - kernel.shape[0]) // stride + 1
+def _positions(x: Array, kernel: Array, stride: int, padding: Padding) -> tuple[int, int]:
+    height, width = (
+        (n + low + high - size) // stride + 1
+        for n, size, (low, high) in zip(x.shape[1:3], kernel.shape[:2], padding, strict=True)
+    )
+    return height, width
 
 
-def _native(x: Array, kernel: Array, stride: int, padding: int) -> Array:
-    return _xla(x, kernel, strides=(stride, stride), padding=[(padding, padding)] * 2)
+def _native(x: Array, kernel: Array, stride: int, padding: Padding, groups: int = 1) -> Array:
+    return _xla(x, kernel, strides=(stride, stride), padding=padding, groups=groups)
 
 
 def _xla(
@@ -80,6 +108,7 @@ def _xla(
     strides: tuple[int, int] = (1, 1),
     spread_x: tuple[int, int] = (1, 1),
     spread_kernel: tuple[int, int] = (1, 1),
+    groups: int = 1,
 ) -> Array:
     return lax.conv_general_dilated(
         x,
@@ -89,21 +118,22 @@ def _xla(
         lhs_dilation=spread_x,
         rhs_dilation=spread_kernel,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
     )
 
 
-def _product(x: Array, kernel: Array, stride: int, padding: int) -> Array:
-    """All patches [B H' W', S S I] times the kernel [S S I, O]; autodiff gives products again."""
-    size, batch = kernel.shape[0], x.shape[0]
-    height, width = (_positions(n, kernel, stride, padding) for n in x.shape[1:3])
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+def _product(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+    """All patches [B H' W', S T I] times the kernel [S T I, O]; autodiff gives products again."""
+    batch = x.shape[0]
+    height, width = _positions(x, kernel, stride, padding)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     reach_h, reach_w = (height - 1) * stride + 1, (width - 1) * stride + 1
     patches = [
         lax.slice(
             x, (0, i, j, 0), (batch, i + reach_h, j + reach_w, x.shape[3]), (1, stride, stride, 1)
         )
-        for i in range(size)
-        for j in range(size)
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
     ]
     # Flat: a dot_general over a four-dimensional array loses most of the gain.
     rows = jnp.concatenate(patches, axis=-1).reshape(batch * height * width, -1)
@@ -111,7 +141,7 @@ def _product(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     return out.reshape(batch, height, width, -1)
 
 
-def _in_loops(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+def _in_loops(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     # shard_map wants a hand-written gradient to have its argument's type. The kernel is the same on
     # all devices, its gradient is not: adding a zero that differs by device, as x does, makes
     # autodiff sum it. XLA folds the zero away.
@@ -120,34 +150,37 @@ def _in_loops(x: Array, kernel: Array, stride: int, padding: int) -> Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _loop_safe(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+def _loop_safe(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     return _native(x, kernel, stride, padding)
 
 
 def _loop_safe_forward(
-    x: Array, kernel: Array, stride: int, padding: int
+    x: Array, kernel: Array, stride: int, padding: Padding
 ) -> tuple[Array, tuple[Array, Array]]:
     return _native(x, kernel, stride, padding), (x, kernel)
 
 
 def _loop_safe_backward(
-    stride: int, padding: int, kept: tuple[Array, Array], dy: Array
+    stride: int, padding: Padding, kept: tuple[Array, Array], dy: Array
 ) -> tuple[Array, Array]:
     """Gradients for x and kernel as convolutions in NHWC, HWIO order."""
     x, kernel = kept
-    size, spread = kernel.shape[0], (stride, stride)
+    spread = (stride, stride)
+    before = [low for low, _ in padding]
     # Each output's reach beyond x's end: how far dy, spread by the stride, falls short of it.
     short = [
-        n + padding - ((m - 1) * stride + 1)
-        for n, m in zip(x.shape[1:3], dy.shape[1:3], strict=True)
+        n + low - ((m - 1) * stride + 1)
+        for n, m, low in zip(x.shape[1:3], dy.shape[1:3], before, strict=True)
     ]
+    last = [size - 1 for size in kernel.shape[:2]]
     turned = jnp.flip(kernel, (0, 1)).transpose(0, 1, 3, 2)
-    dx = _xla(dy, turned, padding=[(size - 1 - padding, s) for s in short], spread_x=spread)
+    around = [(end - low, s) for end, low, s in zip(last, before, short, strict=True)]
+    dx = _xla(dy, turned, padding=around, spread_x=spread)
     # The batch is summed over as a channel: x as [I, H, W, B], dy as a kernel [H', W', B, O].
     dk = _xla(
         x.transpose(3, 1, 2, 0),
         dy.transpose(1, 2, 0, 3),
-        padding=[(padding, size - 1 - s) for s in short],
+        padding=[(low, end - s) for end, low, s in zip(last, before, short, strict=True)],
         spread_kernel=spread,
     )
     return dx, dk.transpose(1, 2, 0, 3)
