@@ -10,13 +10,15 @@ from jax.typing import DTypeLike
 from deepknn_jax.errors import UserError
 from deepknn_jax.models.cnn import SmallCNN
 from deepknn_jax.models.mlp import MLP
-from deepknn_jax.models.resnet import ResNet18, ResNet50
+from deepknn_jax.models.resnet import ResNet18, ResNet34, ResNet50, ResNet101
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "cnn": SmallCNN,
     "mlp": MLP,
     "resnet18": ResNet18,
+    "resnet34": ResNet34,
     "resnet50": ResNet50,
+    "resnet101": ResNet101,
 }
 
 

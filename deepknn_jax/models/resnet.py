@@ -103,4 +103,6 @@ def _shortcut(block: BasicBlock | BottleneckBlock, x: Array, features: int) -> A
 
 
 ResNet18 = partial(ResNet, depths=(2, 2, 2, 2), bottleneck=False)
+ResNet34 = partial(ResNet, depths=(3, 4, 6, 3), bottleneck=False)
 ResNet50 = partial(ResNet, depths=(3, 4, 6, 3), bottleneck=True)
+ResNet101 = partial(ResNet, depths=(3, 4, 23, 3), bottleneck=True)
