@@ -1,11 +1,14 @@
 """Saving and restoring a training; the only module that knows orbax."""
 
+import contextlib
 import errno
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from deepknn_jax.errors import UserError
@@ -78,14 +81,43 @@ def restore(manager: ocp.CheckpointManager, step: int, like: Any) -> tuple[Any, 
     arguments = ocp.args.Composite(
         state=ocp.args.StandardRestore(target), extra=ocp.args.JsonRestore()
     )
-    try:
+    with _damage_named(manager.directory / str(step), "to go on from an earlier one"):
         restored = manager.restore(step, args=arguments)
-    except Exception as error:  # orbax raises plain ones too
+    return restored.state, restored.extra
+
+
+def newest_arrays(folder: Path) -> Any:
+    """The arrays of the newest checkpoint in `folder` as numpy's; the folder is left as it is.
+
+    They stand as saved, but tuples have become lists and named tuples dicts.
+
+    Raises:
+        UserError: there is no checkpoint, or it is damaged.
+    """
+    steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+    if not steps:
+        raise UserError(f"{folder}: holds no checkpoint")
+    path = (folder / str(max(steps)) / "state").absolute()
+    with (
+        _damage_named(path.parent, "to take an earlier one"),
+        contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler,
+    ):
+        # Numpy's: the devices that the arrays were saved from need not be here.
+        kinds = jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(path).tree
+        )
+        return handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=kinds))
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path, purpose: str) -> Iterator[None]:
+    """Whatever orbax raises in the block, which may be anything, as a UserError."""
+    try:
+        yield
+    except Exception as error:
         if isinstance(error, RuntimeError | MemoryError):  # of the machine, not the checkpoint
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{manager.directory}/{step}: checkpoint cannot be restored ({reason}); "
-            "delete that folder to go on from an earlier one"
+            f"{path}: checkpoint cannot be restored ({reason}); delete that folder {purpose}"
         ) from error
-    return restored.state, restored.extra

@@ -77,6 +77,21 @@ def test_one_device_s_checkpoint_restores_on_four(folder):
     same_bits(jax.tree.map(np.asarray, arrays), jax.tree.map(np.asarray, tree(7)))
 
 
+def test_the_newest_arrays_need_no_target(folder):
+    files = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    arrays, best = checkpoint.newest_arrays(folder)
+    assert best == [(), ()]
+    assert arrays["b"] == {}
+    same_bits(arrays, jax.tree.map(np.asarray, tree(7)))
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == files
+
+
+def test_newest_arrays_of_nothing(tmp_path):
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(UserError, match="holds no checkpoint"):
+            checkpoint.newest_arrays(folder)
+
+
 def test_a_save_that_was_killed_leaves_the_earlier_one_and_is_swept_away(folder):
     shutil.copytree(folder / "7", folder / "9.orbax-checkpoint-tmp")
     shutil.rmtree(folder / "9.orbax-checkpoint-tmp" / "state" / "d")
@@ -96,17 +111,21 @@ import sys
 from pathlib import Path
 
 import test_checkpoint, deepknn_jax.errors
-for folder in sys.argv[1:]:
-    try:
-        test_checkpoint.restored(Path(folder), size=3 if "other" in folder else 2000)
-    except deepknn_jax.errors.UserError as error:
-        print(repr(str(error)))
+for folder in map(Path, sys.argv[1:]):
+    size = 3 if "other" in str(folder) else 2000
+    for read in (lambda: test_checkpoint.restored(folder, size=size),
+                 lambda: test_checkpoint.checkpoint.newest_arrays(folder)):
+        try:
+            read()
+            print(repr(""))
+        except deepknn_jax.errors.UserError as error:
+            print(repr(str(error)))
 """
 
 
 @pytest.fixture(scope="module")
 def refused(tmp_path_factory):
-    """{case: (folder, what restoring its newest checkpoint says)}.
+    """{case: (folder, what restoring its newest checkpoint says, what newest_arrays says)}.
 
     In a process of its own: when a read fails, orbax leaves coroutines and callbacks behind that
     complain at some later time.
@@ -131,16 +150,22 @@ def refused(tmp_path_factory):
         env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    lines = map(ast.literal_eval, out.splitlines())
-    return {case: (folders[case], line) for case, line in zip(folders, lines, strict=True)}
+    lines = list(map(ast.literal_eval, out.splitlines()))
+    said = zip(folders, lines[::2], lines[1::2], strict=True)
+    return {case: (folders[case], *messages) for case, *messages in said}
 
 
 @pytest.mark.parametrize("case", [*DAMAGED, "other network"], ids=str)
 def test_a_checkpoint_that_cannot_be_restored_is_named_and_the_earlier_one_is_left(refused, case):
-    folder, message = refused[case]
+    folder, message, newest = refused[case]
     assert message.startswith(f"{folder}/7: checkpoint cannot be restored (")
     assert "\n" not in message
     assert message.endswith("delete that folder to go on from an earlier one")
+    if case == "other network" or case[0] == "extra/metadata":  # newest_arrays wants neither
+        assert newest == ""
+    else:
+        assert newest.startswith(f"{folder}/7: checkpoint cannot be restored (")
+        assert newest.endswith("delete that folder to take an earlier one")
     shutil.rmtree(folder / "7")  # as it says
     step, (arrays, _), _ = restored(folder)
     assert step == 3

