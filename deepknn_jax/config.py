@@ -12,7 +12,7 @@ from deepknn_jax.errors import UserError
 
 _CHOICES = {
     "data.split": ("published", "stratified", "grouped"),
-    "data.resize_rule": ("square", "short_side"),
+    "data.resize_rule": ("", "square", "short_side"),
     "data.on_error": ("stop", "skip"),
     "data.placement": ("auto", "device", "stream"),
     "model.dtype": ("float32", "bfloat16"),
@@ -61,11 +61,17 @@ def default() -> ConfigDict:
                 "dir": "",  # folder of the data set; for npz the file
                 "split": "stratified",  # or published, grouped (by patient, lesion, ...)
                 "fold": 0,  # skin7: 1..5 takes that published fold
+                "train_list": "",  # sd198: the lists of its published split, relative to dir;
+                "test_list": "",  # "": every image, no published split
+                "leave_out_censored": False,  # sarcoma: those censored before 1,096 days
                 "test_share": 0.2,  # of the images, where the split is drawn here
                 "validation": 0.0,  # share of the training part; above 0 the best on it is kept
                 "split_seed": 0,
                 "size": 0,  # side that images are resized to, pixels; 0: as they are (arrays)
-                "resize_rule": "square",  # squash, or short_side: keep the aspect, cut the middle
+                # square: squash; short_side: keep the aspect, cut the middle; "": as the weights
+                # were trained (published ones: short_side), square without weights.
+                "resize_rule": "",
+                "value_range": (),  # (low, high) of pixels that are floats (.npy, .tif)
                 "channels": 0,  # 1 or 3; 0: 3 for images in files, arrays as they are
                 "on_error": "stop",  # or skip: leave undecodable images out, counted
                 "cache_dir": "",  # of decoded images; "": a folder of this user's cache
@@ -81,14 +87,17 @@ def default() -> ConfigDict:
             },
             "augment": {
                 "crop": 0,  # side of the random crop; 0: the whole image
-                "flip": False,  # horizontally, every second image
-                # Per channel, images on the scale 0..1; (): those of the training part, which for
-                # feature vectors is one per feature.
+                "flip": False,  # every second image, left to right; volumes: and up to down
+                # Per channel, images on the scale 0..1; (): the weights' own, and without weights
+                # those of the training part, which for feature vectors is one per feature.
                 "mean": (),
                 "std": (),
             },
             "model": {
                 "name": "cnn",  # deepknn_jax/models/__init__.py has the names
+                # To start from: a published file (.pth, .safetensors), a run's folder, or
+                # efficientnet_lite0: the installed package's. "": random.
+                "weights": "",
                 "embedding_size": 0,  # 0: the backbone's own
                 "dtype": "float32",  # of the layers' arithmetic; parameters are float32
                 "normalize": False,  # embeddings of length 1 (the papers: no)
@@ -196,7 +205,8 @@ def to_json(config: ConfigDict) -> str:
 def differences(config: ConfigDict, stored: Mapping[str, Any]) -> list[str]:
     """'key: stored value -> present value' for each key that would change a run's result."""
     now = flatten(json.loads(to_json(config)))
-    then = flatten(stored)
+    # A run from before an option existed had its default.
+    then = flatten(json.loads(to_json(default()))) | flatten(stored)
     return [
         f"{key}: {then.get(key)!r} -> {now.get(key)!r}"
         for key in sorted(now.keys() | then.keys())

@@ -231,12 +231,13 @@ def test_space_that_cannot_be_reserved_is_written_all_the_same(files, tmp_path, 
 SLOW = r"""
 import os, sys, time
 import numpy as np
-from deepknn_jax.data.cache import cached_images
+from deepknn_jax.data import cache
+cache.PROGRESS_S = 0.0
 def read(i):
     time.sleep(0.02)
     os.write(1, b"%d\n" % i)  # in one piece, unlike print from threads
     return np.full((4, 4, 1), i, np.uint8)
-images, _, _ = cached_images(
+images, _, _ = cache.cached_images(
     "key", [str(i) for i in range(40)], read, shape=(4, 4, 1), cache_dir=sys.argv[1],
     on_error="stop",
 )
@@ -258,27 +259,86 @@ def test_two_processes_at_once_agree_on_one_entry(tmp_path):
     assert [path.name for path in entries(tmp_path)] == ["key"]
 
 
-def test_a_killed_decode_is_not_taken_for_complete(tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_decode_goes_on_where_it_was(tmp_path, stop):
     process = start_slow(tmp_path / "cache")
     assert process.stdout is not None
-    seen = [process.stdout.readline() for _ in range(10)]
-    assert all(seen)
-    process.send_signal(signal.SIGKILL)
+    assert all(process.stdout.readline() for _ in range(20))
+    process.send_signal(stop)
     process.communicate()
     (left,) = entries(tmp_path)
-    assert left.name.endswith(PARTIAL)
+    assert left.name.endswith(PARTIAL)  # and so is not taken for complete
+    again = start_slow(tmp_path / "cache")
+    decoded = [int(line) for line in again.communicate(timeout=60)[0].split()]
+    assert again.returncode == 0
+    assert max(decoded) == 39
+    assert len(decoded) < 30  # of 40; 20 and a few were done
+    assert [path.name for path in entries(tmp_path)] == ["key"]
 
-    def decode_again(key):
-        images, _, _ = cached_images(
-            key, ["a", "b"], lambda i: np.full((4, 4, 1), i, np.uint8), shape=(4, 4, 1),
-            cache_dir=tmp_path / "cache", on_error="stop",
-        )  # fmt: skip
-        assert images[:, 0, 0, 0].tolist() == [0, 1]
 
-    decode_again("key")
+def constant_images(tmp_path, key, n):
+    images, _, _ = cached_images(
+        key, [str(i) for i in range(n)], lambda i: np.full((4, 4, 1), i, np.uint8),
+        shape=(4, 4, 1), cache_dir=tmp_path / "cache", on_error="stop",
+    )  # fmt: skip
+    assert images[:, 0, 0, 0].tolist() == list(range(n))
+
+
+def test_progress_that_the_file_does_not_bear_out_is_not_believed(tmp_path):
+    notes = ('{"done": 9, "skipped": {}}', '{"done": 4', "[]", '{"done": 2, "skipped": {}}')
+    for key, note in zip("abcd", notes, strict=True):
+        left = tmp_path / "cache" / f"{key}.1-0{PARTIAL}"
+        left.mkdir(parents=True)
+        (left / "images.npy").write_bytes(b"\1" * 150)  # header and one row
+        (left / "meta.json").write_text(note)
+        constant_images(tmp_path, key, 5)
+        assert not left.exists()
+
+
+def test_what_was_left_long_ago_is_removed(tmp_path):
+    left = tmp_path / "cache" / f"key.1-0{PARTIAL}"
+    left.mkdir(parents=True)
+    (left / "images.npy").write_bytes(b"")
+    constant_images(tmp_path, "other", 2)
     assert left in entries(tmp_path)  # young: it could be a living process's
     old = time.time() - ABANDONED_S - 10
     for path in (*left.iterdir(), left):
         os.utime(path, (old, old))
-    decode_again("other")
-    assert [path.name for path in entries(tmp_path)] == ["key", "other"]
+    constant_images(tmp_path, "third", 2)
+    assert [path.name for path in entries(tmp_path)] == ["other", "third"]
+
+
+def test_skipped_images_stay_skipped_when_a_decode_goes_on(tmp_path):
+    """Rows 0..3 were done, 1 of them skipped; the reader now raises for 5 as well."""
+
+    def read(i):
+        if i in (1, 5):
+            raise ValueError("no image")
+        if i == 6 and interrupt:
+            raise KeyboardInterrupt
+        return np.full((4, 4, 1), i, np.uint8)
+
+    def decode_all():
+        return cached_images(
+            "key", [str(i) for i in range(8)], read, shape=(4, 4, 1),
+            cache_dir=tmp_path / "cache", on_error="skip",
+        )  # fmt: skip
+
+    interrupt = True
+    with pytest.raises(KeyboardInterrupt):
+        decode_all()
+    (left,) = entries(tmp_path)
+    (left / "meta.json").write_text('{"done": 4, "skipped": {"1": "no image"}}')
+    interrupt = False
+    images, kept, skipped = decode_all()
+    assert kept.tolist() == [0, 2, 3, 4, 6, 7]
+    assert images[:, 0, 0, 0].tolist() == kept.tolist()
+    assert skipped == ("1", "5")
+
+
+def test_volumes_are_cached_too(tmp_path):
+    volumes, _, _ = cached_images(
+        "key", ["a"], lambda i: np.ones((2, 3, 4, 1), np.uint8), shape=(2, 3, 4, 1),
+        cache_dir=tmp_path, on_error="stop",
+    )  # fmt: skip
+    assert volumes.shape == (1, 2, 3, 4, 1)

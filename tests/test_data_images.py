@@ -58,11 +58,37 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped():
 
 
 def test_pixels_of_unknown_range_are_refused():
-    for pixels, words in ((np.ones((4, 4), np.float32), "floating-point"),
+    for pixels, words in ((np.ones((4, 4), np.float32), "no range of their own"),
                           (np.full((4, 4), 70000, np.int32), "16 bits")):  # fmt: skip
         file = encoded(Image.fromarray(pixels), "TIFF")
         with pytest.raises(ValueError, match=words):
             read_image(file, size=4, rule="square", channels=1)
+
+
+def test_npy_images_and_a_range_for_floats(tmp_path):
+    def read(array, channels=1, **options):
+        np.save(tmp_path / "a.npy", array)
+        return read_image(
+            tmp_path / "a.npy", size=len(array), rule="square", channels=channels, **options
+        )
+
+    bytes_ = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(read(bytes_, channels=3), bytes_)
+    np.testing.assert_array_equal(read(bytes_[..., :1]), bytes_[..., :1])
+    gamma = np.linspace(-0.5, 3, 64).reshape(8, 8)
+    expected = np.rint(np.clip(gamma / 2, 0, 1) * 255)
+    np.testing.assert_array_equal(read(gamma, value_range=(0, 2))[..., 0], expected)
+    tif = encoded(Image.fromarray(gamma.astype(np.float32)), "TIFF")
+    image = read_image(tif, size=8, rule="square", channels=1, value_range=(0, 2))
+    assert np.abs(image[..., 0] - expected).max() <= 1
+    for array, words in (
+        (gamma, "no range of their own: set config.data.value_range"),
+        (np.full((4, 4), np.nan), "NaN"),
+        (np.zeros((4, 4, 3), np.float32), r"float32 \[4, 4, 3\] is no image"),
+        (np.zeros((4, 4), complex), "complex128"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            read(array, value_range=() if array is gamma else (0, 2))
 
 
 def test_palette_alpha_and_one_bit():

@@ -62,16 +62,19 @@ def test_arrays_keep_their_size_unless_told(tmp_path):
     data = load_dataset("digits", split="stratified", test_share=0.25)
     assert data.inputs.shape == (1797, 8, 8, 1)
     assert len(data.rows("test")) == pytest.approx(450, abs=3)
-    larger = load_dataset("digits", split="stratified", size=16, channels=3).inputs
+    cache = {"cache_dir": tmp_path / "cache"}
+    larger = load_dataset("digits", split="stratified", size=16, channels=3, **cache).inputs
     assert larger.shape == (1797, 16, 16, 3)
     image = Image.fromarray(np.rint(load_digits().images[7] * (255 / 16)).astype(np.uint8))
     expected = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR))
     for channel in range(3):
         np.testing.assert_array_equal(larger[7, ..., channel], expected)
-    assert load_dataset("digits", split="stratified", channels=3).inputs.shape[1:] == (8, 8, 3)
+    colour = load_dataset("digits", split="stratified", channels=3, **cache).inputs
+    assert colour.shape[1:] == (8, 8, 3)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
     wide = np.zeros((6, 4, 5), np.uint8)
     np.savez(tmp_path / "wide.npz", x_train=wide, y_train=[0, 1] * 3, x_test=wide, y_test=[0] * 6)
-    options = {"folder": tmp_path / "wide.npz", "split": "published"}
+    options = {"folder": tmp_path / "wide.npz", "split": "published"} | cache
     assert load_dataset("npz", **options).inputs.shape == (12, 4, 5, 1)
     assert load_dataset("npz", **options, size=4).inputs.shape == (12, 4, 4, 1)
     with pytest.raises(UserError, match="images of 4 x 5: set the image size"):
@@ -82,6 +85,24 @@ def test_features_pass_as_they_are():
     data = load_dataset("breast_cancer", split="stratified", size=256, channels=3)
     assert data.inputs.shape == (569, 30)
     assert data.inputs.dtype == np.float32
+
+
+def test_resized_arrays_of_other_content_are_not_taken_from_the_cache(tmp_path):
+    for value in (3, 4, 3):
+        images = np.full((6, 4, 4), value, np.uint8)
+        np.savez(tmp_path / "a.npz", x_train=images, y_train=[0, 1] * 3, x_test=images,
+                 y_test=[0] * 6)  # fmt: skip
+        data = load_dataset("npz", folder=tmp_path / "a.npz", split="published", size=6,
+                            cache_dir=tmp_path / "cache")  # fmt: skip
+        assert isinstance(data.inputs, np.memmap)
+        assert (data.inputs == value).all()
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_range_that_is_none(folder):
+    for bad in ((2.0, 1.0), (1.0,), (0.0, float("nan"))):
+        with pytest.raises(UserError, match=r"config.data.value_range is .*give \(low, high\)"):
+            load(folder, value_range=bad)
 
 
 def test_an_unknown_source_names_the_near_ones():

@@ -63,7 +63,7 @@ def test_skin7_accepts_the_published_parts(skin):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda d: (d / "HAM10000_metadata.csv").unlink(), "metadata.csv: .*No such file"),
+        (lambda d: (d / "HAM10000_metadata.csv").unlink(), "holds no HAM10000_metadata.csv; w"),
         (lambda d: (d / "HAM10000_images").rename(d / "x"), "holds none of HAM10000_images"),
         (lambda d: (d / "HAM10000_images/ISIC_3.jpg").unlink(), "1 rows have no .*ISIC_3.jpg"),
         (lambda d: edit(d / "HAM10000_metadata.csv", ",dx,", ",diagnosis,"),

@@ -65,6 +65,17 @@ def test_no_group_is_on_two_sides(data, n_groups, seed):
             assert off[c] <= 0.5 + 1e-6
 
 
+@pytest.mark.parametrize("sizes", [(75, 125), (5, 5, 5, 5), (45, 55, 35, 65), (10, 15, 25, 30)])
+def test_classes_whose_share_ends_in_a_half_add_up_to_the_whole(sizes):
+    """0.3 of four classes of 5 is 6 in all, not 4 or 8."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    for seed in range(5):
+        splits = assign(listing(labels), test_share=0.3, validation=0.0, seed=seed)
+        assert (splits == TEST).sum() == round(0.3 * sum(sizes))
+        taken = counts(labels, splits == TEST)
+        assert np.abs(taken - 0.3 * np.asarray(sizes)).max() <= 0.5 + 1e-9
+
+
 def test_grouped_does_not_prefer_large_groups():
     """Of groups of 1 and of 5, both kinds give about the share (greedy by size would not)."""
     groups = np.concatenate([np.arange(500), np.repeat(np.arange(500, 600), 5)])

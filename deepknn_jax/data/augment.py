@@ -47,6 +47,24 @@ def random_crop_flip(
     return jax.vmap(one)(images_BxHxWxC, ids_B)
 
 
+def random_flips(
+    volumes: jax.Array, key: jax.Array, ids_B: jax.Array, *, axes: Sequence[int]
+) -> jax.Array:
+    """Each example mirrored along each of `axes` by a fair coin of its own.
+
+    `volumes` [B, ...]; axis 0 of `axes` is the first one after the batch. The randomness of an
+    example is fold_in(key, its id).
+    """
+
+    def one(volume: jax.Array, example_id: jax.Array) -> jax.Array:
+        coins = jax.random.bernoulli(jax.random.fold_in(key, example_id), shape=(len(axes),))
+        for coin, axis in zip(coins, axes, strict=True):
+            volume = jnp.where(coin, jnp.flip(volume, axis), volume)
+        return volume
+
+    return jax.vmap(one)(volumes, ids_B)
+
+
 def center_crop(images_BxHxWxC: jax.Array, *, crop: int) -> jax.Array:
     """The central crop x crop window of each image, [B, crop, crop, C].
 

@@ -3,11 +3,13 @@
 An entry is a folder <cache_dir>/<fingerprint>/ with images.npy (uint8 [N, size, size, C]) and
 meta.json (which files were skipped, and why). It is written under another name and renamed, so an
 entry that exists is complete; two processes that start at once both decode and the first to
-finish wins. Entries are never deleted: remove the folder at will.
+finish wins. What an interrupted decode has done is taken up by the next one of the same entry:
+images.npy is locked while its process lives. Entries are never deleted: remove the folder at will.
 """
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -24,9 +26,11 @@ from tqdm import tqdm
 
 from deepknn_jax.data.images import DECODER_VERSION, RESIZE_RULES, read_image
 from deepknn_jax.errors import UserError
+from deepknn_jax.files import write_text
 
 PARTIAL = ".partial"
-ABANDONED_S = 3600.0  # a decode writes every few milliseconds: an hour without is a dead one
+ABANDONED_S = 7 * 86400.0  # what an interrupted decode left is kept for the next one so long
+PROGRESS_S = 5.0  # between two notes of what is done and safely on the disk
 ON_ERROR = ("stop", "skip")
 
 
@@ -41,6 +45,7 @@ def decode(
     size: int,
     rule: str,
     channels: int,
+    value_range: Sequence[float] = (),
     cache_dir: str | Path = "",
     on_error: str = "stop",
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -51,6 +56,7 @@ def decode(
         size: side of the result in pixels.
         rule: "square" or "short_side" (see images.fit_image).
         channels: 1 or 3.
+        value_range: (low, high) of pixels that are floats (see images.read_image), or ().
         cache_dir: empty for the per-user default.
         on_error: "stop" at a file that cannot be decoded, or "skip" it.
 
@@ -63,10 +69,15 @@ def decode(
             folder that cannot be written; a full disk; an option out of range.
     """
     check_options(size=size, rule=rule, channels=channels, on_error=on_error)
+    options = {"size": size, "rule": rule, "channels": channels}
+    if len(value_range):
+        options["value_range"] = list(value_range)
     return cached_images(
-        fingerprint(files, {"size": size, "rule": rule, "channels": channels}),
+        fingerprint(files, options),
         [str(file) for file in files],
-        lambda i: read_image(files[i], size=size, rule=rule, channels=channels),
+        lambda i: read_image(
+            files[i], size=size, rule=rule, channels=channels, value_range=value_range
+        ),
         shape=(size, size, channels),
         cache_dir=cache_dir,
         on_error=on_error,
@@ -108,7 +119,7 @@ def cached_images(
     names: Sequence[str],
     read: Callable[[int], np.ndarray],
     *,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     cache_dir: str | Path,
     on_error: str,
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -161,35 +172,61 @@ def _build(
     entry: Path,
     names: Sequence[str],
     read: Callable[[int], np.ndarray],
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     on_error: str,
 ) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(entry.parent)
-    unique = f"{entry.name}.{os.getpid()}-{secrets.token_hex(4)}"
     if entry.exists():  # damaged, or _open would have taken it
-        damaged = entry.with_name(f"{unique}.damaged{PARTIAL}")
+        damaged = entry.with_name(f"damaged.{_new_name(entry).name}")
         with contextlib.suppress(FileNotFoundError):  # another process was first
             entry.rename(damaged)
         shutil.rmtree(damaged, ignore_errors=True)
-    partial = entry.with_name(unique + PARTIAL)
-    partial.mkdir()
+    partial, fd = _claim(entry)
+    _sweep(entry.parent)
     try:
-        skipped = _write_images(partial / "images.npy", names, read, shape, on_error)
+        skipped = _write_images(fd, partial / "meta.json", names, read, shape, on_error)
         meta = {"shape": [len(names) - len(skipped), *shape], "skipped": skipped}
-        (partial / "meta.json").write_text(json.dumps(meta))
+        write_text(partial / "meta.json", json.dumps(meta))
         try:
             partial.rename(entry)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            # Another process finished first; its entry holds the same.
-    finally:
+            shutil.rmtree(partial)  # another process finished first; its entry holds the same
+    except Exception:  # an interrupt is none: then the next run goes on here
         shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _new_name(entry: Path) -> Path:
+    return entry.with_name(f"{entry.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+
+
+def _claim(entry: Path) -> tuple[Path, int]:
+    """A folder to write `entry` in, an interrupted decode's or new, and its images.npy, locked."""
+    for partial in entry.parent.glob(f"{entry.name}.*{PARTIAL}"):
+        with contextlib.suppress(OSError):  # of a living process, or just gone
+            fd = os.open(partial / "images.npy", os.O_RDWR)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.utime(partial)  # it must not be swept, nor have been renamed by its owner
+                return partial, fd
+            except OSError:
+                os.close(fd)
+    partial = _new_name(entry)
+    unlocked = entry.with_name(f"new.{partial.name}")  # a name that no other process looks for
+    unlocked.mkdir()
+    fd = os.open(unlocked / "images.npy", os.O_RDWR | os.O_CREAT)
+    with contextlib.suppress(OSError):  # without locks on this file system nothing is taken up
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    unlocked.rename(partial)
+    return partial, fd
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what killed decodes left behind."""
+    """Removes what killed decodes left behind long ago."""
     for partial in folder.glob(f"*{PARTIAL}"):
         with contextlib.suppress(OSError):  # another process sweeps too
             newest = max(path.stat().st_mtime for path in (partial, *partial.iterdir()))
@@ -198,55 +235,83 @@ def _sweep(folder: Path) -> None:
 
 
 def _write_images(
-    path: Path,
+    fd: int,
+    progress: Path,
     names: Sequence[str],
     read: Callable[[int], np.ndarray],
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     on_error: str,
 ) -> dict[int, str]:
     """Writes the .npy file; returns, by index, why images were skipped.
 
     Rows are written by pwrite and not through a memory map: a full disk is then an OSError in
-    place of SIGBUS.
+    place of SIGBUS. The file `progress` tells how many of the first rows are done.
     """
-    with path.open("w+b") as file:
-        start = _write_header(file.fileno(), (len(names), *shape))
-        row_bytes = int(np.prod(shape))
-        _reserve(file.fileno(), start + len(names) * row_bytes)
-
-        def decode_one(i: int) -> str:
-            try:
-                image = read(i)
-            except MemoryError:
-                raise
-            except Exception as error:
-                # PIL's decoders raise OSError without errno, SyntaxError, ValueError, struct.error
-                # and more on broken files. With an errno it is the machine that failed.
-                reason = " ".join(str(error).split()) or type(error).__name__
-                if on_error == "stop" or getattr(error, "errno", None):
-                    raise _unreadable(names[i], reason) from error
-                return reason
-            _write_all(file.fileno(), image.tobytes(), start + i * row_bytes)
-            return ""
-
-        with ThreadPoolExecutor(_threads()) as pool:
-            try:
-                reasons = list(
-                    tqdm(pool.map(decode_one, range(len(names))), "decoding", len(names),
-                         unit=" images", disable=None)
-                )  # fmt: skip
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        skipped = {i: reason for i, reason in enumerate(reasons) if reason}
-        if len(skipped) == len(names):
-            raise _unreadable(names[0], reasons[0])
-        if skipped:
-            kept = [i for i in range(len(names)) if i not in skipped]
-            _close_gaps(file.fileno(), kept, start, row_bytes)
-            _write_header(file.fileno(), (len(kept), *shape))
-        os.fsync(file.fileno())
+    start = _write_header(fd, (len(names), *shape))
+    row_bytes = int(np.prod(shape))
+    done, skipped = _read_progress(progress)
+    if start + done * row_bytes > os.fstat(fd).st_size:
+        done, skipped = 0, {}
+    _reserve(fd, start + len(names) * row_bytes)
+    decode_one = _row_writer(fd, start, names, read, on_error)
+    with ThreadPoolExecutor(_threads()) as pool:
+        try:
+            noted = time.monotonic()
+            reasons = pool.map(decode_one, range(done, len(names)))
+            for i, reason in enumerate(
+                tqdm(reasons, "decoding", len(names), unit=" images", initial=done, disable=None),
+                start=done,
+            ):
+                if reason:
+                    skipped[i] = reason
+                if time.monotonic() - noted >= PROGRESS_S:
+                    os.fsync(fd)
+                    write_text(progress, json.dumps({"done": i + 1, "skipped": skipped}))
+                    noted = time.monotonic()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    if len(skipped) == len(names):
+        raise _unreadable(names[0], skipped[0])
+    if skipped:
+        progress.unlink(missing_ok=True)  # the rows are about to move
+        kept = [i for i in range(len(names)) if i not in skipped]
+        _close_gaps(fd, kept, start, row_bytes)
+        _write_header(fd, (len(kept), *shape))
+    os.fsync(fd)
     return skipped
+
+
+def _row_writer(
+    fd: int, start: int, names: Sequence[str], read: Callable[[int], np.ndarray], on_error: str
+) -> Callable[[int], str]:
+    """A function that reads image i and writes its row; it returns why not, where it may skip."""
+
+    def decode_one(i: int) -> str:
+        try:
+            image = read(i)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # PIL's decoders raise OSError without errno, SyntaxError, ValueError, struct.error
+            # and more on broken files. With an errno it is the machine that failed.
+            reason = " ".join(str(error).split()) or type(error).__name__
+            if on_error == "stop" or getattr(error, "errno", None):
+                raise _unreadable(names[i], reason) from error
+            return reason
+        _write_all(fd, image.tobytes(), start + i * image.nbytes)
+        return ""
+
+    return decode_one
+
+
+def _read_progress(progress: Path) -> tuple[int, dict[int, str]]:
+    """How many of the first rows are done, and which of them were skipped."""
+    try:
+        found = json.loads(progress.read_text())
+        return int(found["done"]), {int(i): reason for i, reason in found["skipped"].items()}
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0, {}
 
 
 def _threads() -> int:

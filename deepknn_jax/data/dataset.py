@@ -11,10 +11,10 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 class Listing(NamedTuple):
     """What a source found, before anything is decoded. N examples, in the source's order.
 
-    Either `inputs` (uint8 [N, H, W, C] images or float32 [N, F] features) or `files` (N image
-    paths) is given. `names` are N distinct strings. `splits` [N] holds TRAIN, VALIDATION or TEST
-    where the source publishes a split. `groups` int32 [N] marks what must stay on one side
-    (patients, lesions). `labels` int32 [N] index `class_names`.
+    Either `inputs` (uint8 [N, H, W, C] images, uint8 [N, D, H, W, C] volumes or float32 [N, F]
+    features) or `files` (N image paths) is given. `names` are N distinct strings. `splits` [N]
+    holds TRAIN, VALIDATION or TEST where the source publishes a split. `groups` int32 [N] marks
+    what must stay on one side (patients, lesions). `labels` int32 [N] index `class_names`.
     """
 
     names: tuple[str, ...]
@@ -29,9 +29,9 @@ class Listing(NamedTuple):
 class Dataset(NamedTuple):
     """N examples ready to be trained on.
 
-    `inputs` is uint8 [N, H, W, C] (an array or a read-only memory map) or float32 [N, F];
-    `labels` int32 [N]; `splits` [N] of TRAIN, VALIDATION, TEST; `skipped` names the files that
-    could not be decoded and were left out (empty unless the config allows that).
+    `inputs` is uint8 [N, H, W, C] or [N, D, H, W, C] (an array or a read-only memory map) or
+    float32 [N, F]; `labels` int32 [N]; `splits` [N] of TRAIN, VALIDATION, TEST; `skipped` names
+    the files that could not be decoded and were left out (empty unless the config allows that).
     """
 
     inputs: np.ndarray

@@ -1,6 +1,7 @@
 """What every source shares: labels to indices, and the checks that a listing must pass."""
 
 import contextlib
+import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -45,18 +46,74 @@ def first_repeated(values: Iterable[str]) -> str | None:
     return next((value for value, n in Counter(values).items() if n > 1), None)
 
 
-def existing_folder(folder: str | Path) -> Path:
-    """`folder` as a path.
+def existing_folder(folder: str | Path, layout: str, needed: Sequence[str] = ()) -> Path:
+    """`folder` as a path; `layout` tells in messages what it should hold.
 
     Raises:
-        UserError: it is not given, or is no folder.
+        UserError: it is not given, is no folder, or one of the paths `needed` is not in it.
     """
     if not str(folder):
-        raise UserError("no data folder given: set config.data.dir")
+        raise UserError(f"no data folder given: set config.data.dir to one that holds {layout}")
     path = Path(folder).expanduser()
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder (config.data.dir)")
+        raise UserError(f"{path}: no such folder (config.data.dir); it should hold {layout}")
+    if missing := [name for name in needed if not (path / name).exists()]:
+        raise UserError(f"{path}: holds no {missing[0]}; wanted: {layout}")
     return path
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> list[list[str]]:
+    """The named columns of a csv file with a header, each a list of N stripped strings.
+
+    Raises:
+        UserError: no such file, not a csv in UTF-8, a column is missing (those that exist are
+            named), or a cell of a wanted column is empty.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            header = reader.fieldnames or ()
+            for column in columns:
+                if column not in header:
+                    raise UserError(f"{path}: no column {column!r}; it has: {', '.join(header)}")
+            table: list[list[str]] = [[] for _ in columns]
+            for row in reader:
+                for column, cells in zip(columns, table, strict=True):
+                    cell = (row[column] or "").strip()
+                    if not cell:
+                        raise UserError(f"{path}, line {reader.line_num}: {column} is empty")
+                    cells.append(cell)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"{path}: cannot be read as csv: {reason}") from error
+    return table
+
+
+def read_fields(path: Path, least: int, separator: str | None = None) -> list[list[str]]:
+    """The lines of a text file, each split at `separator` (None: blanks); empty ones left out.
+
+    Raises:
+        UserError: it cannot be read as UTF-8, or a line has fewer than `least` fields.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"{path}: cannot be read: {reason}") from error
+    rows = [(number, line.split(separator)) for number, line in enumerate(lines, 1) if line.strip()]
+    for number, row in rows:
+        if len(row) < least:
+            raise UserError(f"{path}, line {number}: has {len(row)} fields, wanted are {least}")
+    return [[field.strip() for field in row] for _, row in rows]
+
+
+def check_present(table: Path, files: Iterable[Path]) -> None:
+    """Raises UserError where one of the `files` that rows of `table` name does not exist."""
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise UserError(
+            f"{table}: {len(missing)} rows have no image file, the first is {missing[0]}"
+        )
 
 
 def checked(listing: Listing, where: str | Path) -> Listing:

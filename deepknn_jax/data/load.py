@@ -1,21 +1,39 @@
 """From a source's name to a data set ready for training: list, split, decode."""
 
-from concurrent.futures import ThreadPoolExecutor
+import hashlib
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from deepknn_jax.data.cache import check_options, decode
+from deepknn_jax.data.cache import cached_images, check_options, decode
 from deepknn_jax.data.dataset import Dataset, Listing
-from deepknn_jax.data.images import fit_array
+from deepknn_jax.data.images import DECODER_VERSION, fit_array
 from deepknn_jax.data.sources_arrays import breast_cancer, digits, npz
+from deepknn_jax.data.sources_binary import cifar10, mnist, stl10
 from deepknn_jax.data.sources_files import class_folders, csv_images, skin7
+from deepknn_jax.data.sources_papers import cub200, pneumonia, sd198, tiny_imagenet
 from deepknn_jax.data.sources_tfds import tfds
+from deepknn_jax.data.sources_volumes import sarcoma
 from deepknn_jax.data.splits import assign_splits, check_class_sizes
 from deepknn_jax.errors import UserError
 
-SOURCES = ("digits", "breast_cancer", "skin7", "class_folders", "csv_images", "npz", "tfds")
+# Sources that need a folder or a file and nothing else.
+BY_FOLDER: dict[str, Callable[[str | Path], Listing]] = {
+    "cifar10": cifar10,
+    "cub200": cub200,
+    "mnist": mnist,
+    "npz": npz,
+    "pneumonia": pneumonia,
+    "stl10": stl10,
+    "tiny_imagenet": tiny_imagenet,
+}
+SOURCES = (
+    "breast_cancer", "class_folders", "csv_images", "digits", "sarcoma", "sd198", "skin7", "tfds",
+    *BY_FOLDER,
+)  # fmt: skip
 
 
 def load_dataset(
@@ -23,15 +41,64 @@ def load_dataset(
     *,
     folder: str | Path = "",
     split: str,
-    fold: int = 0,
     test_share: float = 0.2,
     validation: float = 0.0,
     split_seed: int = 0,
     size: int = 0,
     resize_rule: str = "square",
     channels: int = 0,
+    value_range: Sequence[float] = (),
     on_error: str = "stop",
     cache_dir: str | Path = "",
+    **options: Any,
+) -> Dataset:
+    """The data set of one config.
+
+    Args:
+        source: one of SOURCES.
+        folder: the data's folder; the file itself for npz; TFDS's data_dir for tfds.
+        split: with test_share, validation and split_seed: see splits.assign_splits.
+        size: side of the images in pixels, of volumes in voxels. Arrays keep their own with 0.
+        resize_rule: "square" or "short_side".
+        channels: 1 or 3; arrays keep their own with 0, and files are read as 3.
+        value_range: (low, high) of pixels that are floats: see images.read_image.
+        on_error: "stop" at a file that cannot be decoded, or "skip" it.
+        cache_dir: of decoded images; empty for the per-user default.
+        options: of the one or the other source, see list_source.
+
+    Raises:
+        UserError: for everything wrong with the data or these values.
+    """
+    if len(value_range) and not (len(value_range) == 2 and value_range[0] < value_range[1]):
+        raise UserError(f"config.data.value_range is {tuple(value_range)}: give (low, high)")
+    listing = list_source(
+        source, folder, size=size, resize_rule=resize_rule, channels=channels, cache_dir=cache_dir,
+        **options,
+    )  # fmt: skip
+    splits = assign_splits(
+        listing, split=split, test_share=test_share, validation=validation, seed=split_seed
+    )
+    if listing.files is None:
+        assert listing.inputs is not None
+        inputs = _fit_arrays(listing, size, resize_rule, channels, cache_dir)
+        return Dataset(inputs, listing.labels, listing.names, listing.class_names, splits)
+    return _decoded(
+        listing, splits, size=size, rule=resize_rule, channels=channels or 3,
+        value_range=value_range, cache_dir=cache_dir, on_error=on_error,
+    )  # fmt: skip
+
+
+def list_source(
+    source: str,
+    folder: str | Path,
+    *,
+    size: int = 0,
+    resize_rule: str = "square",
+    channels: int = 0,
+    cache_dir: str | Path = "",
+    fold: int = 0,
+    train_list: str = "",
+    test_list: str = "",
     csv: str = "",
     image_column: str = "",
     label_column: str = "",
@@ -40,67 +107,38 @@ def load_dataset(
     suffix: str = "",
     group_pattern: str = "",
     tfds_name: str = "",
-) -> Dataset:
-    """The data set of one config.
-
-    Args:
-        source: one of SOURCES.
-        folder: the data's folder; the file itself for npz; TFDS's data_dir for tfds.
-        split: with test_share, validation and split_seed: see splits.assign_splits.
-        fold: 1..5 for skin7's published split.
-        size: side of the images in pixels. Arrays keep their own size with 0.
-        resize_rule: "square" or "short_side".
-        channels: 1 or 3; arrays keep their own with 0, and files are read as 3.
-        on_error: "stop" at a file that cannot be decoded, or "skip" it.
-        cache_dir: of decoded images; empty for the per-user default.
-        csv: with the columns and suffix: see sources_files.csv_images.
-        image_column: of csv_images.
-        label_column: of csv_images.
-        group_column: of csv_images.
-        split_column: of csv_images.
-        suffix: of csv_images.
-        group_pattern: of class_folders.
-        tfds_name: of tfds.
-
-    Raises:
-        UserError: for everything wrong with the data or these values.
-    """
-    listing: Listing
+    leave_out_censored: bool = False,
+) -> Listing:
+    """What `source` finds in `folder`; the source's own function tells what the options mean."""
     match source:
         case "digits":
-            listing = digits()
+            return digits()
         case "breast_cancer":
-            listing = breast_cancer()
+            return breast_cancer()
         case "skin7":
-            listing = skin7(folder, fold=fold)
+            return skin7(folder, fold=fold)
+        case "sd198":
+            return sd198(folder, train_list=train_list, test_list=test_list)
         case "class_folders":
-            listing = class_folders(folder, group_pattern=group_pattern)
+            return class_folders(folder, group_pattern=group_pattern)
         case "csv_images":
-            listing = csv_images(
+            return csv_images(
                 folder, csv=csv, image_column=image_column, label_column=label_column,
                 group_column=group_column, split_column=split_column, suffix=suffix,
             )  # fmt: skip
-        case "npz":
-            listing = npz(folder)
+        case "sarcoma":
+            return sarcoma(
+                folder, size=size, leave_out_censored=leave_out_censored, cache_dir=cache_dir
+            )
         case "tfds":
-            listing = tfds(
+            return tfds(
                 tfds_name, data_dir=folder, size=size, rule=resize_rule, channels=channels,
                 cache_dir=cache_dir,
             )  # fmt: skip
-        case _:
-            near = get_close_matches(source, SOURCES) or SOURCES
-            raise UserError(f"data source {source!r} is unknown; did you mean {', '.join(near)}?")
-    splits = assign_splits(
-        listing, split=split, test_share=test_share, validation=validation, seed=split_seed
-    )
-    if listing.files is None:
-        assert listing.inputs is not None
-        inputs = _fit_arrays(listing.inputs, size, resize_rule, channels)
-        return Dataset(inputs, listing.labels, listing.names, listing.class_names, splits)
-    return _decoded(
-        listing, splits, size=size, rule=resize_rule, channels=channels or 3,
-        cache_dir=cache_dir, on_error=on_error,
-    )  # fmt: skip
+    if source in BY_FOLDER:
+        return BY_FOLDER[source](folder)
+    near = get_close_matches(source, SOURCES) or SOURCES
+    raise UserError(f"data source {source!r} is unknown; did you mean {', '.join(near)}?")
 
 
 def _decoded(
@@ -110,13 +148,14 @@ def _decoded(
     size: int,
     rule: str,
     channels: int,
+    value_range: Sequence[float],
     cache_dir: str | Path,
     on_error: str,
 ) -> Dataset:
     assert listing.files is not None
     images, kept, skipped = decode(
-        listing.files, size=size, rule=rule, channels=channels, cache_dir=cache_dir,
-        on_error=on_error,
+        listing.files, size=size, rule=rule, channels=channels, value_range=value_range,
+        cache_dir=cache_dir, on_error=on_error,
     )  # fmt: skip
     if skipped:
         check_class_sizes(listing.labels[kept], splits[kept], listing.class_names)
@@ -124,8 +163,15 @@ def _decoded(
     return Dataset(images, listing.labels[kept], names, listing.class_names, splits[kept], skipped)
 
 
-def _fit_arrays(inputs: np.ndarray, size: int, rule: str, channels: int) -> np.ndarray:
-    """uint8 [N, H, W, C] brought to `size` and `channels` where these are given and differ."""
+def _fit_arrays(
+    listing: Listing, size: int, rule: str, channels: int, cache_dir: str | Path
+) -> np.ndarray:
+    """uint8 [N, H, W, C] brought to `size` and `channels` where these are given and differ.
+
+    Through the cache, as of files: CIFAR-10 at 224 pixels is 9 GB.
+    """
+    inputs = listing.inputs
+    assert inputs is not None
     if inputs.ndim != 4:
         return inputs
     height, width, own_channels = inputs.shape[1:]
@@ -136,9 +182,13 @@ def _fit_arrays(inputs: np.ndarray, size: int, rule: str, channels: int) -> np.n
         raise UserError(f"images of {height} x {width}: set the image size, to change channels")
     size, _, channels = wanted
     check_options(size=size, rule=rule, channels=channels)
-
-    def fit(image: np.ndarray) -> np.ndarray:
-        return fit_array(image, size=size, rule=rule, channels=channels)
-
-    with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(fit, inputs)))
+    content = hashlib.sha256(repr((DECODER_VERSION, inputs.shape, wanted, rule)).encode())
+    content.update(np.ascontiguousarray(inputs).data)
+    return cached_images(
+        content.hexdigest()[:32],
+        listing.names,
+        lambda i: fit_array(inputs[i], size=size, rule=rule, channels=channels),
+        shape=wanted,
+        cache_dir=cache_dir,
+        on_error="stop",
+    )[0]

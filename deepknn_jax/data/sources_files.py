@@ -1,6 +1,5 @@
 """Sources that are folders of image files: Skin-7, class folders, csv + images."""
 
-import csv as csv_module
 import filecmp
 import re
 from collections.abc import Sequence
@@ -11,46 +10,23 @@ import numpy as np
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
 from deepknn_jax.data.listing import (
     SPLIT_WORDS,
+    check_present,
     checked,
     existing_folder,
     first_repeated,
     index_groups,
     index_labels,
+    read_csv,
 )
 from deepknn_jax.errors import UserError
 
 IMAGE_SUFFIXES = (
-    ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+    ".bmp", ".dcm", ".gif", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff",
+    ".webp",
 )  # fmt: skip
 SKIN7_CLASSES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")  # the fold csvs' labels 0..6
+SKIN7_METADATA = "HAM10000_metadata.csv"
 SKIN7_FOLDERS = ("HAM10000_images", "HAM10000_images_part_1", "HAM10000_images_part_2")
-
-
-def read_csv(path: Path, columns: Sequence[str]) -> list[list[str]]:
-    """The named columns of a csv file with a header, each a list of N stripped strings.
-
-    Raises:
-        UserError: no such file, not a csv in UTF-8, a column is missing (those that exist are
-            named), or a cell of a wanted column is empty.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv_module.DictReader(file)
-            header = reader.fieldnames or ()
-            for column in columns:
-                if column not in header:
-                    raise UserError(f"{path}: no column {column!r}; it has: {', '.join(header)}")
-            table: list[list[str]] = [[] for _ in columns]
-            for row in reader:
-                for column, cells in zip(columns, table, strict=True):
-                    cell = (row[column] or "").strip()
-                    if not cell:
-                        raise UserError(f"{path}, line {reader.line_num}: {column} is empty")
-                    cells.append(cell)
-    except (OSError, UnicodeDecodeError, csv_module.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UserError(f"{path}: cannot be read as csv: {reason}") from error
-    return table
 
 
 def skin7(folder: str | Path, *, fold: int) -> Listing:
@@ -63,10 +39,14 @@ def skin7(folder: str | Path, *, fold: int) -> Listing:
     Raises:
         UserError: any of these is missing or they contradict each other.
     """
-    folder = existing_folder(folder)
+    layout = (
+        "HAM10000_images/ISIC_*.jpg, HAM10000_metadata.csv and, for a fold, "
+        "folds/split_data_{1..5}_fold_{train,test}.csv"
+    )
+    folder = existing_folder(folder, layout, (SKIN7_METADATA,))
     if fold not in range(6):
         raise UserError(f"fold {fold} does not exist: choose 1..5, or 0 for none")
-    metadata = folder / "HAM10000_metadata.csv"
+    metadata = folder / SKIN7_METADATA
     ids, diagnoses, lesions = read_csv(metadata, ("image_id", "dx", "lesion_id"))
     if unknown := set(diagnoses) - set(SKIN7_CLASSES):
         raise UserError(f"{metadata}: dx {min(unknown)!r} is none of {', '.join(SKIN7_CLASSES)}")
@@ -74,11 +54,10 @@ def skin7(folder: str | Path, *, fold: int) -> Listing:
     names = tuple(f"{image_id}.jpg" for image_id in ids)
     existing = [folder / part for part in SKIN7_FOLDERS if (folder / part).is_dir()]
     if not existing:
-        raise UserError(f"{folder}: holds none of {', '.join(SKIN7_FOLDERS)}")
+        raise UserError(f"{folder}: holds none of {', '.join(SKIN7_FOLDERS)}; wanted: {layout}")
     found = {path.name: path for part in existing for path in part.iterdir()}
     files = tuple(found.get(name, existing[0] / name) for name in names)
-    _check_present(metadata, [file for name, file in zip(names, files, strict=True)
-                              if name not in found])  # fmt: skip
+    check_present(metadata, files)
     listing = Listing(names, labels, SKIN7_CLASSES, files=files, groups=index_groups(lesions))
     listing = checked(listing, metadata)
     return listing._replace(splits=_fold_splits(folder, fold, listing)) if fold else listing
@@ -114,13 +93,6 @@ def _fold_splits(folder: Path, fold: int, listing: Listing) -> np.ndarray:
     return splits
 
 
-def _check_present(table: Path, missing: Sequence[Path]) -> None:
-    if missing:
-        raise UserError(
-            f"{table}: {len(missing)} rows have no image file, the first is {missing[0]}"
-        )
-
-
 def class_folders(folder: str | Path, *, group_pattern: str = "") -> Listing:
     """One folder a class; or train/, test/ and perhaps val/, each with one folder a class.
 
@@ -132,7 +104,7 @@ def class_folders(folder: str | Path, *, group_pattern: str = "") -> Listing:
         UserError: no folders or no images; a pattern that fails to compile or to match; a file of
             the same class, name and content in two parts.
     """
-    root = existing_folder(folder)
+    root = existing_folder(folder, "one folder a class, or train/ and test/ that hold such folders")
     parts = {path: SPLIT_WORDS[path.name.lower()] for path in _subfolders(root)
              if path.name.lower() in SPLIT_WORDS}  # fmt: skip
     published = bool(parts)
@@ -214,7 +186,7 @@ def csv_images(
         UserError: a missing folder, file, column, cell or image, a name listed twice, an unknown
             word for a split.
     """
-    folder = existing_folder(folder)
+    folder = existing_folder(folder, "a csv file with a row an image, and the images")
     if not csv:
         raise UserError("no csv file given: set config.data.csv")
     path = folder / csv
@@ -230,7 +202,7 @@ def csv_images(
     groups = index_groups(columns[group_column]) if group_column else None
     listing = Listing(names, labels, class_names, files=files, splits=splits, groups=groups)
     listing = checked(listing, path)
-    _check_present(path, [file for file in files if not file.is_file()])
+    check_present(path, files)
     return listing
 
 

@@ -89,8 +89,9 @@ def _draw(
     the class shares nearer to `share` in the sum of squares, until none does (with groups of one
     example each class is rounded to the nearest count). Visiting the large groups first would
     settle sooner, but fill the test part with patients of many images. A group stays if a class
-    would keep fewer than 2 examples. Then a class of which nothing was taken gets its cheapest
-    group, if one can be spared.
+    would keep fewer than 2 examples. Groups that may as well be on either side (a class's share
+    ends in a half) go where the total comes nearest to `share`. Then a class of which nothing was
+    taken gets its cheapest group, if one can be spared.
     """
     _, groups, group_sizes = np.unique(groups, return_inverse=True, return_counts=True)
     members = np.split(np.argsort(groups, kind="stable"), np.cumsum(group_sizes)[:-1])
@@ -122,6 +123,12 @@ def _draw(
             if cost(g) < -1e-12:  # not 0: rounding could send a group back and forth for ever
                 change_sides(g)
                 settled = False
+    missing = round(share * len(labels)) - sum(taken)
+    for g in order:
+        size = -group_sizes[g] if chosen[g] else group_sizes[g]
+        if abs(cost(g)) <= 1e-12 and abs(missing - size) < abs(missing):
+            change_sides(g)
+            missing -= size
     for c, size in enumerate(sizes):
         if size and not taken[c]:
             best = min((g for g in order if c in contents[g]), key=cost)
