@@ -10,9 +10,20 @@ from deepknn_jax.errors import UserError
 
 SHAPES = {
     "mlp": ((12, 30), 128),
+    "linear": ((12, 30), 30),
     "cnn": ((12, 8, 8, 1), 64),
     "resnet18": ((12, 33, 33, 3), 512),
     "resnet50": ((12, 33, 33, 3), 2048),
+    "seresnet50": ((12, 33, 33, 3), 2048),
+    "legacy_seresnet50": ((12, 33, 33, 3), 2048),
+    "vgg19": ((12, 33, 33, 3), 512),
+    "densenet121": ((12, 33, 33, 3), 1024),
+    "efficientnet_lite0": ((12, 33, 33, 3), 1280),
+    "inception_resnet_v2": ((12, 75, 75, 3), 1536),
+    "mnist_cnn": ((12, 9, 9, 1), 128),
+    "feed_forward": ((12, 30), 128),
+    "epid_cnn": ((12, 33, 33, 1), 128),
+    "sarcoma_cnn": ((12, 17, 17, 17, 1), 128),
 }
 
 

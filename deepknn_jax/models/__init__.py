@@ -9,8 +9,18 @@ from jax.typing import DTypeLike
 
 from deepknn_jax.errors import UserError
 from deepknn_jax.models.cnn import SmallCNN
+from deepknn_jax.models.densenet import DenseNet121
+from deepknn_jax.models.efficientnet_lite0 import EfficientNetLite0
+from deepknn_jax.models.inception_resnet_v2 import InceptionResNetV2
+from deepknn_jax.models.linear import LinearMap
 from deepknn_jax.models.mlp import MLP
+from deepknn_jax.models.neighborhood_watch import EpidCNN, FeedForward, MnistCNN, SarcomaCNN
 from deepknn_jax.models.resnet import ResNet18, ResNet34, ResNet50, ResNet101
+from deepknn_jax.models.seresnet import LegacySEResNet50, SEResNet50
+from deepknn_jax.models.vgg import VGG19
+from deepknn_jax.models.weights import load_weights, preprocessing
+
+__all__ = ["BACKBONES", "INPUTS", "build", "load_weights", "preprocessing"]
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "cnn": SmallCNN,
@@ -19,6 +29,25 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet34": ResNet34,
     "resnet50": ResNet50,
     "resnet101": ResNet101,
+    "seresnet50": SEResNet50,
+    "legacy_seresnet50": LegacySEResNet50,
+    "vgg19": VGG19,
+    "densenet121": DenseNet121,
+    "efficientnet_lite0": EfficientNetLite0,
+    "inception_resnet_v2": InceptionResNetV2,
+    "mnist_cnn": MnistCNN,
+    "feed_forward": FeedForward,
+    "epid_cnn": EpidCNN,
+    "sarcoma_cnn": SarcomaCNN,
+    "linear": LinearMap,
+}
+
+# What a backbone takes that does not take images.
+INPUTS = {
+    "mlp": "feature vectors",
+    "linear": "feature vectors",
+    "feed_forward": "feature vectors",
+    "sarcoma_cnn": "volumes",
 }
 
 
@@ -31,10 +60,13 @@ def build(
 ) -> nn.Module:
     """The backbone `name`; its `apply(variables, x, train=False)` gives embeddings [B, D].
 
-    x is [B, H, W, C] (mlp: [B, F]), normalised floats. D is the backbone's own width (cnn 64, mlp
-    128, resnet18 512, resnet50 2048) or `embedding_size`. Parameters and BatchNorm statistics are
-    float32; layers compute in `dtype` and embeddings leave in it (the losses cast up). In training
-    BatchNorm's statistics are those of all devices along the mapped axis `bn_axis`.
+    x is [B, H, W, C] (see INPUTS: vectors [B, F], volumes [B, D, H, W, C]), normalised floats. D is
+    `embedding_size` or the backbone's own width: cnn 64; linear F; mlp and the extractors of
+    Neighborhood Watch (mnist_cnn, feed_forward, epid_cnn, sarcoma_cnn) 128; vgg19, resnet18 and
+    resnet34 512; densenet121 1024; efficientnet_lite0 1280; inception_resnet_v2 1536; the other
+    ResNets 2048. Parameters and BatchNorm statistics are float32; layers compute in `dtype` and
+    embeddings leave in it (the losses cast up). In training BatchNorm's statistics are those of all
+    devices along the mapped axis `bn_axis`.
 
     Raises:
         UserError: no backbone has that name.

@@ -6,6 +6,7 @@ params/layer1_0/conv1/kernel). One difference in training: linen's running varia
 one (divided by n), torch's the unbiased (n - 1); what a step computes is the same.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,18 +16,22 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from deepknn_jax.models.conv import Conv
+from deepknn_jax.models.pool import max_pool
 
 
 class ResNet(nn.Module):
     """Images [B, H, W, 3] -> embeddings [B, D] in `dtype`, D = 512 (basic) or 2048 (bottleneck).
 
     The embedding is the global average of the last block; with `embedding_size` a linear
-    projection ("projection") of it. `depths` counts the blocks of each of the four layers.
+    projection ("projection") of it. `depths` counts the blocks of each of the four layers; `block`
+    makes one. `caffe` is the stem of networks that came from Caffe: its names begin with layer0,
+    its max-pooling pads at the bottom and right only (torch's ceil_mode=True).
     `bn_axis` names the mapped axis over which BatchNorm takes its statistics in training.
     """
 
     depths: tuple[int, ...]
-    bottleneck: bool
+    block: Callable[..., nn.Module]
+    caffe: bool = False
     embedding_size: int | None = None
     dtype: DTypeLike = jnp.float32
     bn_axis: str | None = None
@@ -43,14 +48,14 @@ class ResNet(nn.Module):
             dtype=self.dtype,
             axis_name=self.bn_axis,
         )
-        x = nn.relu(norm(name="bn1")(conv(64, 7, stride=2, name="conv1")(x)))
-        # linen pads a max-pool with -inf, as torch does.
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        block = BottleneckBlock if self.bottleneck else BasicBlock
+        stem, pad = ("layer0_", (0, 1)) if self.caffe else ("", (1, 1))
+        x = conv(64, 7, stride=2, name=f"{stem}conv1")(x)
+        x = nn.relu(norm(name=f"{stem}bn1")(x))
+        x = max_pool(x, 3, stride=2, padding=pad)
         for i, depth in enumerate(self.depths):
             for j in range(depth):
                 stride = 2 if i > 0 and j == 0 else 1
-                x = block(64 * 2**i, stride, conv, norm, name=f"layer{i + 1}_{j}")(x)
+                x = self.block(64 * 2**i, stride, conv, norm, name=f"layer{i + 1}_{j}")(x)
         # The mean of many bfloat16 values is summed in float32 (jnp.mean does so by itself).
         x = jnp.mean(x, axis=(1, 2))
         if self.embedding_size is not None:
@@ -73,7 +78,7 @@ class BasicBlock(nn.Module):
         y = nn.relu(self.norm(name="bn1")(y))
         y = self.conv(self.features, 3, name="conv2")(y)
         y = self.norm(name="bn2")(y)
-        return nn.relu(y + _shortcut(self, x, y.shape[-1]))
+        return nn.relu(y + shortcut(self, x, y.shape[-1]))
 
 
 class BottleneckBlock(nn.Module):
@@ -91,18 +96,21 @@ class BottleneckBlock(nn.Module):
         y = self.conv(self.features, 3, stride=self.stride, name="conv2")(y)
         y = nn.relu(self.norm(name="bn2")(y))
         y = self.norm(name="bn3")(self.conv(4 * self.features, 1, name="conv3")(y))
-        return nn.relu(y + _shortcut(self, x, y.shape[-1]))
+        return nn.relu(y + shortcut(self, x, y.shape[-1]))
 
 
-def _shortcut(block: BasicBlock | BottleneckBlock, x: Array, features: int) -> Array:
-    """The block's input, projected where its shape differs from the output's."""
+def shortcut(block: Any, x: Array, features: int) -> Array:
+    """A block's input [B, H, W, I], projected where its shape is not that of the output.
+
+    `features` are the output's; the block's own conv, norm and stride make the projection.
+    """
     if block.stride == 1 and x.shape[-1] == features:
         return x
     x = block.conv(features, 1, stride=block.stride, name="downsample_0")(x)
     return block.norm(name="downsample_1")(x)
 
 
-ResNet18 = partial(ResNet, depths=(2, 2, 2, 2), bottleneck=False)
-ResNet34 = partial(ResNet, depths=(3, 4, 6, 3), bottleneck=False)
-ResNet50 = partial(ResNet, depths=(3, 4, 6, 3), bottleneck=True)
-ResNet101 = partial(ResNet, depths=(3, 4, 23, 3), bottleneck=True)
+ResNet18 = partial(ResNet, depths=(2, 2, 2, 2), block=BasicBlock)
+ResNet34 = partial(ResNet, depths=(3, 4, 6, 3), block=BasicBlock)
+ResNet50 = partial(ResNet, depths=(3, 4, 6, 3), block=BottleneckBlock)
+ResNet101 = partial(ResNet, depths=(3, 4, 23, 3), block=BottleneckBlock)
