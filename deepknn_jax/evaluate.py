@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from tqdm import tqdm
 
 from deepknn_jax.classify import vote
 from deepknn_jax.feed import Store, eval_batches
@@ -57,11 +58,15 @@ def embed_rows(
         batch_size: examples at a time.
     """
     embeddings, logits = [], []
+    # Shown where it takes a while: a large network on a CPU.
+    progress = tqdm(total=len(rows_n), desc="embedding", unit=" examples", delay=5, disable=None)
     for pool, rows_B, count in eval_batches(store, devices, rows_n, batch_size):
         embeddings_BxD, logits_BxC = embed(*variables, pool, rows_B)
         embeddings.append(np.asarray(embeddings_BxD[:count], np.float32))
         if logits_BxC is not None:
             logits.append(np.asarray(logits_BxC[:count], np.float32))
+        progress.update(count)
+    progress.close()
     return Embedded(rows_n, np.concatenate(embeddings), np.concatenate(logits) if logits else None)
 
 

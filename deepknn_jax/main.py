@@ -1,4 +1,4 @@
-"""The command: python -m deepknn_jax.main --config=configs/skin7.py --workdir=OUT."""
+"""The command: python -m deepknn_jax.main [--mode=embed] --config=configs/skin7.py."""
 
 import os
 import sys
@@ -27,10 +27,12 @@ def main(argv: list[str]) -> None:
         os.environ["XLA_FLAGS"] = (
             os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
         )
-    from deepknn_jax import train  # after that, as it brings JAX
+    from deepknn_jax import features, train  # after that, as they bring JAX
 
-    name = Path(_without_config(sys.argv)[0] or _DEFAULT).stem
-    train.run(config, Path(flags.FLAGS.workdir or f"runs/{name}").expanduser())
+    embeds = flags.FLAGS.mode == "embed"
+    name = Path(_without_config(sys.argv)[0] or _DEFAULT).stem + ("_features" if embeds else "")
+    workdir = Path(flags.FLAGS.workdir or f"runs/{name}").expanduser()
+    (features if embeds else train).run(config, workdir)
 
 
 def find_config(path: str) -> str:
@@ -97,6 +99,9 @@ def cli() -> None:
     """Entry point: errors that the user can mend end in one line and exit status 1."""
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("workdir", None, "Folder of the run's files; default runs/<config's name>.")
+    flags.DEFINE_enum(
+        "mode", "train", ["train", "embed"], "embed: write the backbone's features, train nothing."
+    )
     try:
         app.run(main, flags_parser=_parse)
     except UserError as error:

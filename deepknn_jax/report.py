@@ -36,20 +36,22 @@ def table(results: dict[str, Any]) -> str:
     return format_table([*rows, (results["method"], results["test"])])
 
 
-def write_embeddings(path: Path, dataset: Dataset, parts: Iterable[Embedded]) -> None:
-    """embeddings.npz: embeddings [N, D], labels [N], names, splits, classes, in data set order."""
+def write_embeddings(
+    path: Path, dataset: Dataset, parts: Iterable[Embedded], *, key: str = "embeddings"
+) -> None:
+    """An .npz of `key` [N, D], labels [N], names, splits and classes, in the data set's order."""
     rows, embeddings = _joined(parts)
     order = np.argsort(rows)
     rows = rows[order]
+    arrays: dict[str, Any] = {
+        key: embeddings[order],
+        "labels": dataset.labels[rows],
+        "names": np.asarray(dataset.names)[rows],
+        "splits": dataset.splits[rows],
+        "classes": np.asarray(dataset.class_names),
+    }
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(
-            file,
-            embeddings=embeddings[order],
-            labels=dataset.labels[rows],
-            names=np.asarray(dataset.names)[rows],
-            splits=dataset.splits[rows],
-            classes=np.asarray(dataset.class_names),
-        )
+        np.savez(file, **arrays)
 
 
 def _joined(parts: Iterable[Embedded]) -> tuple[np.ndarray, np.ndarray]:

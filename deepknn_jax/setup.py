@@ -4,9 +4,10 @@ Here and in train.py a ConfigDict is read; whatever they call takes plain values
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -15,11 +16,11 @@ from ml_collections import ConfigDict
 
 from deepknn_jax import losses, models
 from deepknn_jax.batching import batch_indices, check_batching, steps_per_epoch
-from deepknn_jax.data.augment import center_crop, normalize, random_crop_flip
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.data.load import load_dataset
 from deepknn_jax.errors import UserError
 from deepknn_jax.feed import Store, make_store
+from deepknn_jax.inputs import input_functions, pixel_statistics
 from deepknn_jax.models.network import Network
 from deepknn_jax.parallel import Devices, get_devices, map_embed, map_train_steps, replicate
 from deepknn_jax.step import Recipe, TrainState, flat_inputs, init_state
@@ -33,8 +34,8 @@ METHODS = {
 # Input numbers that go through one call: enough work to hide the dispatch, and little enough
 # that progress shows and a signal is heard. Measured in docs/decisions.md, "Steps in one call".
 _NUMBERS_PER_CALL = 2**21
-# Training images that the mean and deviation of the pixels are taken from.
-_STATISTICS_IMAGES = 2000
+# Keys of config.data that are not load_dataset's arguments under the same name.
+_NOT_PASSED_ON = ("source", "dir", "placement", "resize_rule")
 
 
 class Setup(NamedTuple):
@@ -52,6 +53,49 @@ class Setup(NamedTuple):
     steps_per_epoch: int
     steps_per_call: int
     total_steps: int
+    weights: Mapping[str, Any] | None
+
+
+def resolve(
+    config: ConfigDict, stored: Mapping[str, Any] | None
+) -> tuple[ConfigDict, Mapping[str, Any] | None]:
+    """The config with what the weights and an earlier start decide, and the weights' variables.
+
+    Mean and deviation belong to the weights and are always theirs; the resize rule is theirs where
+    the config leaves it unset. `stored` is the config.json of the run that goes on, if any: the
+    mean and deviation of its training part, which it holds, are used again.
+
+    Raises:
+        UserError: weights that cannot be read or do not fit; a mean beside the weights' own.
+    """
+    config = config.copy_and_resolve_references().unlock()
+    name, path, augment, data = config.model.name, config.model.weights, config.augment, config.data
+    variables = None
+    if path:
+        variables = models.load_weights(name, path, embedding_size=config.model.embedding_size)
+        own = models.preprocessing(name, path)
+        if augment.mean and (tuple(augment.mean), tuple(augment.std)) != (own.mean, own.std):
+            raise UserError(
+                f"config.augment.mean is {tuple(augment.mean)}, but the weights' own is {own.mean}:"
+                " leave config.augment.mean and .std out"
+            )
+        augment.mean, augment.std = own.mean, own.std
+        data.resize_rule = data.resize_rule or own.resize_rule
+    data.resize_rule = data.resize_rule or "square"
+    if stored and not augment.mean:
+        earlier = stored.get("augment", {})
+        augment.mean = tuple(earlier.get("mean", ()))
+        augment.std = tuple(earlier.get("std", ()))
+    return config.lock(), variables
+
+
+def settle(config: ConfigDict, dataset: Dataset) -> ConfigDict:
+    """The config with the pixels' mean and deviation in it, also where they are the data's own."""
+    if config.augment.mean or dataset.inputs.ndim == 2:
+        return config
+    config = config.copy_and_resolve_references()
+    config.augment.mean, config.augment.std = pixel_statistics(dataset)
+    return config
 
 
 def load(config: ConfigDict) -> Dataset:
@@ -60,7 +104,8 @@ def load(config: ConfigDict) -> Dataset:
     dataset = load_dataset(
         data.source,
         folder=data.dir,
-        **{key: data[key] for key in data if key not in ("source", "dir", "placement")},
+        resize_rule=data.resize_rule or "square",
+        **{key: data[key] for key in data if key not in _NOT_PASSED_ON},
     )
     rows = dataset.rows(TRAIN)
     most = max(config.evaluate.k_p)
@@ -80,8 +125,8 @@ def load(config: ConfigDict) -> Dataset:
     return dataset
 
 
-def build(config: ConfigDict, dataset: Dataset) -> Setup:
-    """The setup of a training on `dataset`."""
+def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | None = None) -> Setup:
+    """The setup of a training on `dataset` that starts from the backbone's `weights`, if any."""
     devices = get_devices(config.devices, config.parallel)
     if config.batch.size % devices.size:
         raise UserError(
@@ -92,7 +137,14 @@ def build(config: ConfigDict, dataset: Dataset) -> Setup:
     labels = dataset.labels[rows]
     per_epoch = steps_per_epoch(len(rows), config.batch.size)
     schedule = learning_rate(config, per_epoch)
-    augment, prepare = input_functions(config, dataset)
+    augment, prepare = input_functions(
+        dataset,
+        config.model.name,
+        crop=config.augment.crop,
+        flip=config.augment.flip,
+        mean=tuple(config.augment.mean),
+        std=tuple(config.augment.std),
+    )
     recipe = Recipe(
         network=network(config, dataset, devices),
         optimizer=optimizer(config, schedule),
@@ -129,12 +181,45 @@ def build(config: ConfigDict, dataset: Dataset) -> Setup:
         steps_per_epoch=per_epoch,
         steps_per_call=config.steps_per_call or _steps_per_call(config, dataset),
         total_steps=config.epochs * per_epoch,
+        weights=weights,
     )
 
 
 def first_state(setup: Setup) -> TrainState:
     """The state before training, on every device."""
-    return replicate(setup.devices, init_state(setup.recipe, jnp.asarray(setup.dataset.inputs[:1])))
+    state = init_state(setup.recipe, jnp.asarray(setup.dataset.inputs[:1]))
+    if setup.weights is not None:
+        params = state.params | {"backbone": _placed("params", state.params, setup.weights)}
+        state = state._replace(params=params)
+        if state.batch_stats:
+            own = _placed("batch_stats", state.batch_stats, setup.weights)
+            state = state._replace(batch_stats=state.batch_stats | {"backbone": own})
+    return replicate(setup.devices, state)
+
+
+def _placed(
+    collection: str, initial: Mapping[str, Any], weights: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The backbone's `collection` with the weights' arrays; a projection of its own stays."""
+    found = weights.get(collection, {})
+
+    def place(path: tuple[Any, ...], array: Array) -> Array:
+        keys = [key.key for key in path]
+        node: Any = found
+        for key in keys:
+            node = node.get(key) if isinstance(node, Mapping) else None
+        if node is None and keys[0] == "projection":
+            return array
+        if node is None or node.shape != array.shape:
+            has = "nothing" if node is None else list(node.shape)
+            raise UserError(
+                f"config.model.weights has {has} for {'/'.join(keys)}, the network wants "
+                f"{list(array.shape)}; published weights want config.data.channels=3"
+            )
+        return jnp.asarray(node, array.dtype)
+
+    placed: dict[str, Any] = jax.tree_util.tree_map_with_path(place, initial["backbone"])
+    return placed
 
 
 def _steps_per_call(config: ConfigDict, dataset: Dataset) -> int:
@@ -199,62 +284,3 @@ def train_counts(dataset: Dataset) -> np.ndarray:
     """Training examples of each class [C]."""
     labels = dataset.labels[dataset.rows(TRAIN)]
     return np.bincount(labels, minlength=len(dataset.class_names))
-
-
-def input_functions(
-    config: ConfigDict, dataset: Dataset
-) -> tuple[Callable[[Array, Array, Array], Array], Callable[[Array], Array]]:
-    """`augment` and `prepare` of the Recipe, for images or for features."""
-    if dataset.inputs.ndim == 2:
-        if config.augment.crop or config.augment.flip:
-            raise UserError("config.augment.crop and .flip are for images; the data are features")
-        if config.model.name != "mlp":
-            raise UserError("the data are feature vectors: set config.model.name to mlp")
-        mean, std = feature_statistics(dataset)
-
-        def standardize(features: Array) -> Array:
-            return (features - mean[None, :]) / std[None, :]
-
-        return lambda features, ids, key: standardize(features), standardize
-
-    height, width, channels = dataset.inputs.shape[1:]
-    crop = config.augment.crop
-    if crop > min(height, width):
-        raise UserError(
-            f"config.augment.crop is {crop}, but the images are {height} x {width}: "
-            "choose a smaller crop or a larger config.data.size"
-        )
-    if not crop and config.augment.flip:
-        raise UserError("config.augment.flip needs config.augment.crop (the images' side will do)")
-    means, stds = config.augment.mean, config.augment.std
-    if not means:
-        means, stds = pixel_statistics(dataset)
-    elif len(means) != channels:
-        raise UserError(f"config.augment.mean has {len(means)} numbers for {channels} channel(s)")
-
-    def augment(images: Array, ids: Array, key: Array) -> Array:
-        if crop:
-            images = random_crop_flip(images, key, ids, crop=crop, flip=config.augment.flip)
-        return normalize(images, mean=means, std=stds)
-
-    def prepare(images: Array) -> Array:
-        return normalize(center_crop(images, crop=crop) if crop else images, mean=means, std=stds)
-
-    return augment, prepare
-
-
-def feature_statistics(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation [F] of the training part's features; deviation 1 for a constant one."""
-    features = dataset.inputs[dataset.rows(TRAIN)].astype(np.float64)
-    std = features.std(axis=0)
-    return features.mean(axis=0).astype(np.float32), np.where(std > 0, std, 1).astype(np.float32)
-
-
-def pixel_statistics(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation per channel, on the scale 0..1, of (at most 2,000) training images."""
-    rows = dataset.rows(TRAIN)
-    rows = rows[:: -(-len(rows) // _STATISTICS_IMAGES)]
-    pixels = dataset.inputs[rows].astype(np.float32) / 255
-    std = pixels.std(axis=(0, 1, 2), dtype=np.float64)
-    mean = pixels.mean(axis=(0, 1, 2), dtype=np.float64)
-    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1).tolist())

@@ -21,7 +21,16 @@ from deepknn_jax.evaluate import Embedded, Entry, Evidence, classify, embed_rows
 from deepknn_jax.feed import plan_calls, train_calls
 from deepknn_jax.files import read_json, write_text
 from deepknn_jax.logs import Record, duration, record_log, say
-from deepknn_jax.setup import METHODS, Setup, build, first_state, load, train_counts
+from deepknn_jax.setup import (
+    METHODS,
+    Setup,
+    build,
+    first_state,
+    load,
+    resolve,
+    settle,
+    train_counts,
+)
 from deepknn_jax.step import StepLog, TrainState
 
 Variables = tuple[Any, Any]  # params, batch_stats
@@ -43,6 +52,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         UserError: for whatever the user can mend.
     """
     config_lib.check(config)
+    config, weights = resolve(config, read_json(workdir / "config.json"))
     results = check_workdir(config, workdir)
     if results is not None:
         say(f"{workdir}: finished before")
@@ -50,7 +60,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         return results
     dataset = load(config)
     describe(dataset)
-    setup = build(config, dataset)
+    config = settle(config, dataset)
+    setup = build(config, dataset, weights)
     workdir.mkdir(parents=True, exist_ok=True)
     write_text(workdir / "config.json", config_lib.to_json(config))
     seconds: Seconds = {}
@@ -296,12 +307,13 @@ def references(config: ConfigDict, setup: Setup) -> dict[str, Any]:
         )
         found[name] = {"test": knn_entries(config, setup, test, gallery)[0]}
     if "untrained" in wanted:
-        untrained = _variables(first_state(setup))
+        variables = _variables(first_state(setup))
         test, gallery = (
-            embed_split(config, setup, untrained, split)._replace(logits=None)
+            embed_split(config, setup, variables, split)._replace(logits=None)
             for split in (TEST, TRAIN)
         )
-        found["untrained"] = {"test": knn_entries(config, setup, test, gallery)[0]}
+        name = "untrained" if setup.weights is None else "pretrained"
+        found[name] = {"test": knn_entries(config, setup, test, gallery)[0]}
     return found
 
 

@@ -85,3 +85,62 @@ def cross_entropy(logits, labels, weights):
         total += weights[label] * (np.log(np.sum(np.exp(row - row.max()))) + row.max() - row[label])
         weight += weights[label]
     return total / weight
+
+
+def log_sum_exp(values):
+    """Stable log of a sum of exponentials."""
+    top = max(values)
+    return top + np.log(np.sum(np.exp(np.subtract(values, top))))
+
+
+def nca_loop(x, labels, *, temperature=1.0, log=False, ids=None, where=None):
+    """Loss and gradient of NCA (Goldberger et al. 2004): the mean of -p_i, or of -log p_i."""
+    x = np.asarray(x, np.float64)
+    ids = range(len(x)) if ids is None else ids
+    rows = [i for i in range(len(x)) if where is None or where[i]]
+    loss, gradient, count = 0.0, np.zeros_like(x), 0
+    for i in rows:
+        score = {j: -(distance(x[i], x[j]) ** 2) / temperature for j in rows if ids[j] != ids[i]}
+        same = {j: score[j] for j in score if labels[j] == labels[i]}
+        if not same:
+            count += not log  # p_i is 0, its logarithm is left out
+            continue
+        count += 1
+        of_same, of_all = log_sum_exp(list(same.values())), log_sum_exp(list(score.values()))
+        p = np.exp(of_same - of_all)
+        loss -= of_same - of_all if log else p
+        for j in score:
+            among_same = np.exp(score[j] - of_same) if j in same else 0.0
+            slope = (among_same - np.exp(score[j] - of_all)) * (1.0 if log else p) / temperature
+            gradient[i] += 2 * slope * (x[i] - x[j])
+            gradient[j] -= 2 * slope * (x[i] - x[j])
+    return (loss / count, gradient / count) if count else (0.0, gradient)
+
+
+def lmnn_loop(x, labels, targets, *, mu=0.5, margin=1.0, ids=None, where=None):
+    """Loss and gradient of LMNN (Weinberger and Saul 2009): weighted sums of pull and push."""
+    x = np.asarray(x, np.float64)
+    ids = list(range(len(x))) if ids is None else list(ids)
+    rows = [i for i in range(len(x)) if where is None or where[i]]
+    loss, gradient = 0.0, np.zeros_like(x)
+    for i in rows:
+        positives = [j for j in rows if labels[j] == labels[i] and ids[j] != ids[i]]
+        impostors = [c for c in rows if labels[c] != labels[i]]
+        for target in targets[i]:
+            found = [j for j in positives if ids[j] == target]
+            if not found:
+                continue
+            near = x[i] - x[found[0]]
+            loss += (1 - mu) * near @ near
+            slope = 1 - mu
+            for c in impostors:
+                far = x[i] - x[c]
+                term = margin + near @ near - far @ far
+                if term > 0:
+                    loss += mu * term
+                    slope += mu
+                    gradient[i] -= 2 * mu * far
+                    gradient[c] += 2 * mu * far
+            gradient[i] += 2 * slope * near
+            gradient[found[0]] -= 2 * slope * near
+    return loss, gradient

@@ -7,15 +7,17 @@ import sys
 import numpy as np
 import pytest
 from conftest import require
+from interop import import_vision
+from twins import shapes
 
-from deepknn_jax.bench import knn, loss, mlp, peers, resnet50
+from deepknn_jax import models
+from deepknn_jax.bench import backbones, knn, loss, mlp, peers
 from deepknn_jax.bench.timing import Row, Side, compare, table
 
 MEASURES = {
     "loss": lambda: loss.measure(((16, 4),), repeats=2),
     "knn": lambda: knn.measure(((6, 40, 4, 3),), repeats=2),
     "mlp": lambda: mlp.measure(features=5, batch=16, steps=2, repeats=2),
-    "resnet50": lambda: resnet50.measure(batch=8, size=33, repeats=2),
 }
 
 
@@ -39,6 +41,37 @@ def test_the_sides_agree_and_each_is_timed(name):
     (row,) = MEASURES[name]()
     names = {"xla", "torch", "faiss", "sklearn"} if name == "knn" else {"xla", "torch"}
     assert set(row.milliseconds) == names
+
+
+def test_a_backbone_is_compared_with_its_peer_in_time_and_memory():
+    import_vision("torchvision")
+    rows = list(backbones.measure(names=("resnet18",), batch=8, size=33, repeats=1))
+    assert [row.task.split(",")[0] for row in rows] == [
+        "resnet18 evaluation step",
+        "resnet18 train step",
+    ]
+    for row in rows:
+        assert set(row.milliseconds) == set(row.mebibytes) == {"xla", "torch"}
+        assert row.mebibytes["xla"] > 0
+    assert rows[1].mebibytes["torch"] > 20  # a step's gradients alone are 43
+    lines = table(rows).splitlines()
+    assert lines[0] == "| ms (times XLA's) | xla | torch | MiB xla | MiB torch | load |"
+
+
+def test_without_torch_a_backbone_is_measured_alone(monkeypatch):
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda module: None)
+    rows = list(backbones.measure(names=("resnet18",), batch=8, size=33, repeats=1))
+    assert [set(row.milliseconds) for row in rows] == [{"xla"}, {"xla"}]
+
+
+@pytest.mark.parametrize("name", backbones.PEERS)
+def test_every_published_backbone_has_a_peer(name):
+    package, _ = backbones.PEERS[name]
+    import_vision(package)
+    _, model = backbones.peer(name)
+    with_norm = "batch_stats" in shapes(models.build(name), 96)
+    assert any("running_mean" in key for key in model.state_dict()) == with_norm
+    assert set(backbones.PEERS) == set(models.published.PUBLISHED)
 
 
 def test_sides_that_disagree_are_not_timed():
@@ -79,7 +112,7 @@ def test_command_writes_json(tmp_path):
     command = [sys.executable, "-m", "deepknn_jax.bench", "--only=zzz"]
     wrong = subprocess.run(command, capture_output=True, text=True, check=False)
     assert wrong.returncode != 0
-    assert "takes loss, knn, mlp, resnet50" in wrong.stderr + wrong.stdout
+    assert "takes loss, knn, mlp, backbones" in wrong.stderr + wrong.stdout
     code = (
         "import sys; from absl import app; from deepknn_jax.bench import __main__ as bench, loss;"
         "bench.MEASUREMENTS['loss'] = lambda: loss.measure(((16, 4),), repeats=2);"

@@ -5,33 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import require
+from interop import import_vision
 from runs import digits_file, small_config
+from test_inputs import images
 
 from deepknn_jax import losses, setup
 from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.errors import UserError
 from deepknn_jax.neighbors import Examples
 from deepknn_jax.parallel import get_devices
-
-
-def images(n=2500, shape=(9, 8, 3)):
-    """Three quarters train; the classes have 4 : 2 : 1 of the examples."""
-    rng = np.random.default_rng(0)
-    labels = rng.choice(3, n, p=[4 / 7, 2 / 7, 1 / 7]).astype(np.int32)
-    inputs = rng.integers(0, 256, (n, *shape), np.uint8)
-    inputs[..., -1] //= 2
-    splits = np.where(np.arange(n) % 4 == 3, "test", "train")
-    names = tuple(map(str, range(n)))
-    return Dataset(inputs, labels, names, ("a", "b", "c"), splits)
-
-
-def features(n=50):
-    rng = np.random.default_rng(0)
-    inputs = rng.normal([5, -3, 0], [2, 0.1, 1], (n, 3)).astype(np.float32)
-    inputs[:, 2] = 7  # constant
-    splits = np.where(np.arange(n) % 4 == 3, "test", "train")
-    labels = (np.arange(n) % 2).astype(np.int32)
-    return Dataset(inputs, labels, tuple(map(str, range(n))), ("a", "b"), splits)
 
 
 def test_the_rate_is_halved_every_so_many_epochs():
@@ -114,78 +97,6 @@ def test_a_head_only_where_the_loss_needs_one(name):
     assert network.backbone.bn_axis is None
 
 
-def test_features_are_standardised_by_the_training_part():
-    dataset = features()
-    augment, prepare = setup.input_functions(small_config(), dataset)
-    train = dataset.inputs[dataset.rows("train")].astype(np.float64)
-    wanted = (dataset.inputs - train.mean(0)) / np.where(train.std(0) > 0, train.std(0), 1)
-    np.testing.assert_allclose(prepare(dataset.inputs), wanted, atol=1e-5)
-    np.testing.assert_array_equal(augment(dataset.inputs, None, None), prepare(dataset.inputs))
-    assert (np.asarray(prepare(dataset.inputs))[:, 2] == 0).all()
-
-
-def test_pixels_are_normalised_by_the_training_part_or_by_the_config():
-    dataset = images(n=800)
-    pixels = dataset.inputs[dataset.rows("train")].astype(np.float64) / 255
-    means, stds = setup.pixel_statistics(dataset)
-    np.testing.assert_allclose(means, pixels.mean((0, 1, 2)), rtol=1e-6)
-    np.testing.assert_allclose(stds, pixels.std((0, 1, 2)), rtol=1e-6)
-    given = {"augment__mean": (0.5, 0.4, 0.3), "augment__std": (0.1, 0.2, 0.3)}
-    _, prepare = setup.input_functions(small_config(model__name="cnn", **given), dataset)
-    wanted = (dataset.inputs / 255 - (0.5, 0.4, 0.3)) / (0.1, 0.2, 0.3)
-    np.testing.assert_allclose(prepare(dataset.inputs), wanted, atol=1e-5)
-
-
-def test_pixel_statistics_of_many_images_come_from_some_of_them():
-    dataset = images(n=12000, shape=(2, 2, 1))
-    rows = dataset.rows("train")
-    assert len(rows) == 9000
-    seen = dataset.inputs[rows[::5]] / 255
-    means, _ = setup.pixel_statistics(dataset)
-    np.testing.assert_allclose(means, [seen.mean()], rtol=1e-6)
-
-
-def test_testing_takes_the_middle_and_training_some_crop():
-    dataset = images(n=40)
-    config = small_config(
-        model__name="cnn", augment__crop=5, augment__mean=(0.0,) * 3, augment__std=(1.0,) * 3
-    )
-    augment, prepare = setup.input_functions(config, dataset)
-    np.testing.assert_allclose(
-        prepare(dataset.inputs), dataset.inputs[:, 2:7, 1:6] / 255, rtol=1e-5
-    )
-    ids, key = np.arange(40, dtype=np.int32), jax.random.key(0)
-    crops = np.asarray(augment(dataset.inputs, ids, key))
-    windows = np.lib.stride_tricks.sliding_window_view(dataset.inputs / 255, (5, 5), (1, 2))
-    windows = windows.transpose(0, 1, 2, 4, 5, 3)
-    matches = np.isclose(windows, crops[:, None, None], atol=1e-5).all((3, 4, 5))
-    assert (matches.sum((1, 2)) == 1).all()
-    assert len(np.unique(np.argwhere(matches)[:, 1:], axis=0)) > 5
-
-
-@pytest.mark.parametrize(
-    ("changes", "dataset", "words"),
-    [
-        ({"augment__crop": 9, "model__name": "cnn"}, images(8), "augment.crop is 9, .* 9 x 8"),
-        (
-            {"augment__flip": True, "model__name": "cnn"},
-            images(8),
-            "flip needs .*crop",
-        ),
-        (
-            {"augment__mean": (0.5,), "augment__std": (0.5,), "model__name": "cnn"},
-            images(8),
-            "mean has 1 numbers for 3",
-        ),
-        ({"augment__flip": True}, features(), "are for images"),
-        ({"model__name": "cnn"}, features(), "config.model.name to mlp"),
-    ],
-)
-def test_inputs_that_do_not_fit_are_named(changes, dataset, words):
-    with pytest.raises(UserError, match=words):
-        setup.input_functions(small_config(**changes), dataset)
-
-
 def test_loading_checks_the_batch_and_the_neighbours(tmp_path):
     source = {"data__source": "npz", "data__dir": str(digits_file(tmp_path))}
     published = source | {"data__split": "published"}
@@ -224,3 +135,54 @@ def test_steps_in_one_call_shrink_as_inputs_grow(shape, steps):
     inputs = np.zeros((2, *shape), np.uint8)
     dataset = Dataset(inputs, np.zeros(2, np.int32), ("a", "b"), ("c",), np.array(["train"] * 2))
     assert setup._steps_per_call(small_config(batch__size=96), dataset) == steps
+
+
+def test_what_a_config_leaves_open_is_filled_in():
+    config, weights = setup.resolve(small_config(), None)
+    assert weights is None
+    assert config.data.resize_rule == "square"
+    assert tuple(config.augment.mean) == ()
+    settled = setup.settle(small_config(model__name="cnn"), images(n=400))
+    assert len(settled.augment.mean) == len(settled.augment.std) == 3
+    stored = settled.to_dict()
+    again, _ = setup.resolve(small_config(model__name="cnn"), stored)
+    assert tuple(again.augment.mean) == tuple(settled.augment.mean)
+    given = small_config(augment__mean=(0.1,), augment__std=(0.2,))
+    assert tuple(setup.resolve(given, stored)[0].augment.mean) == (0.1,)
+    assert setup.settle(given, images(n=400)) is given
+
+
+def test_published_weights_bring_their_preprocessing(tmp_path):
+    """A config may choose the resize rule; mean and deviation belong to the weights."""
+    torch = require("torch")
+    model = import_vision("torchvision.models").resnet18()
+    path = tmp_path / "resnet18.pth"
+    torch.save(model.state_dict(), path)
+    given = {"model__name": "resnet18", "model__weights": str(path)}
+    config, weights = setup.resolve(small_config(**given), None)
+    np.testing.assert_allclose(config.augment.mean, (0.485, 0.456, 0.406))
+    np.testing.assert_allclose(config.augment.std, (0.229, 0.224, 0.225))
+    assert config.data.resize_rule == "short_side"
+    squashed, _ = setup.resolve(small_config(data__resize_rule="square", **given), None)
+    assert squashed.data.resize_rule == "square"
+    other = small_config(augment__mean=(0.5,) * 3, augment__std=(0.5,) * 3, **given)
+    with pytest.raises(UserError, match=r"augment\.mean is \(0\.5.*weights' own is \(0\.485"):
+        setup.resolve(other, None)
+
+    dataset = images(n=200, shape=(40, 40, 3))
+    built = setup.build(config, dataset, weights)
+    state = setup.first_state(built)
+    kernel = state.params["backbone"]["conv1"]["kernel"]
+    expected = model.conv1.weight.detach().numpy().transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(kernel, expected)
+    assert state.batch_stats["backbone"]["bn1"]["var"].shape == (64,)
+
+    config.unlock().model.embedding_size = 7
+    state = setup.first_state(setup.build(config, dataset, weights))
+    assert state.params["backbone"]["projection"]["kernel"].shape == (512, 7)
+    np.testing.assert_array_equal(state.params["backbone"]["conv1"]["kernel"], expected)
+
+    config.augment.mean, config.augment.std = (0.5,), (0.5,)
+    grey = setup.build(config, images(n=200, shape=(40, 40, 1)), weights)
+    with pytest.raises(UserError, match=r"\[7, 7, 3, 64\] for conv1/kernel.*data\.channels=3"):
+        setup.first_state(grey)

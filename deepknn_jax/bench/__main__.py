@@ -1,4 +1,4 @@
-"""`python -m deepknn_jax.bench [--only=loss,knn,mlp,resnet50] [--out=FILE.json]`."""
+"""`python -m deepknn_jax.bench [--only=loss,knn,mlp,backbones] [--out=FILE.json]`."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from deepknn_jax.bench import knn, loss, mlp, peers, resnet50
+from deepknn_jax.bench import backbones, knn, loss, mlp, peers
 from deepknn_jax.bench.timing import Row, table
 from deepknn_jax.logs import say
 
@@ -14,7 +14,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "loss": loss.measure,
     "knn": knn.measure,
     "mlp": mlp.measure,
-    "resnet50": resnet50.measure,
+    "backbones": backbones.measure,
 }
 
 _ONLY = flags.DEFINE_list("only", list(MEASUREMENTS), "What to measure.")

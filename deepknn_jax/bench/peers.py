@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import resource
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax
 NAMES = {
     "torch": "torch",
     "torchvision": "torchvision",
+    "timm": "timm",
     "faiss": "faiss-cpu",
     "sklearn": "scikit-learn",
 }
@@ -22,7 +24,7 @@ def load(name: str) -> ModuleType | None:
     """The module `name`, or None where its package is absent."""
     if importlib.util.find_spec(name) is None:
         return None
-    if name == "torchvision":
+    if name in ("torchvision", "timm"):
         declare_torchvision_operators()
     return importlib.import_module(name)
 
@@ -51,6 +53,13 @@ def finish(torch: ModuleType) -> None:
     """Waits until the GPU has done what torch queued; a CPU has when the call returns."""
     if torch_device(torch) == "cuda":
         torch.cuda.synchronize()
+
+
+def peak_mebibytes(torch: ModuleType) -> float:
+    """The most memory that this process held so far: torch's on the GPU, or its resident set."""
+    if torch_device(torch) == "cuda":
+        return float(torch.cuda.max_memory_allocated() / 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def machine() -> dict[str, Any]:

@@ -15,24 +15,28 @@ class Side(NamedTuple):
     """One library's way to do a task.
 
     `run()` does it and returns when the device is done; `values(result)` is what must agree with
-    the other sides', as an array; `units` is how often one run does the task (steps in a call).
+    the other sides', as an array; `units` is how often one run does the task (steps in a call);
+    `mebibytes` is what it takes beside its arguments and results, where that is known.
     """
 
     run: Callable[[], Any]
     values: Callable[[Any], np.ndarray]
     units: int = 1
+    mebibytes: float | None = None
 
 
 class Row(NamedTuple):
     """A task and the median milliseconds that each side takes for it; "xla" is one of them.
 
     `load` is the machine's load average of the last minute before: above a few tenths other
-    programs share the cores, and the figures cannot be trusted.
+    programs share the cores, and the figures cannot be trusted. `mebibytes` of each side, where
+    they are known.
     """
 
     task: str
     milliseconds: dict[str, float]
     load: float
+    mebibytes: dict[str, float | None] | None = None
 
 
 def compare(
@@ -82,13 +86,17 @@ def _timed(side: Side) -> float:
 def table(rows: Sequence[Row]) -> str:
     """Markdown: milliseconds of each side and, in brackets, how many times XLA's that is."""
     names = list(dict.fromkeys(name for row in rows for name in row.milliseconds))
-    lines = ["| ms (times XLA's) | " + " | ".join([*names, "load"]) + " |"]
-    lines.append("|---" * (len(names) + 2) + "|")
+    weighed = any(row.mebibytes for row in rows)
+    heads = [*names, *([f"MiB {name}" for name in names] if weighed else []), "load"]
+    lines = [f"| ms (times XLA's) | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for row in rows:
         cells = []
         for name in names:
             taken = row.milliseconds.get(name)
             ratio = "" if taken is None else f" ({taken / row.milliseconds['xla']:.2f})"
             cells.append("" if taken is None else f"{taken:.3g}" + ("" if name == "xla" else ratio))
+        for name in names if weighed else []:
+            size = (row.mebibytes or {}).get(name)
+            cells.append("" if size is None else f"{size:,.0f}")
         lines.append(f"| {row.task} | " + " | ".join([*cells, f"{row.load:.1f}"]) + " |")
     return "\n".join(lines)
