@@ -16,10 +16,18 @@ _CHOICES = {
     "data.on_error": ("stop", "skip"),
     "data.placement": ("auto", "device", "stream"),
     "model.dtype": ("float32", "bfloat16"),
-    "loss.name": ("deep_knn", "triplet", "cross_entropy", "weighted_cross_entropy"),
+    "loss.name": (
+        "deep_knn",
+        "triplet",
+        "cross_entropy",
+        "weighted_cross_entropy",
+        "nca",
+        "lmnn",
+    ),
     "optimizer.name": ("sgd", "adam"),
     "batch.kind": ("shuffled", "balanced", "proportional"),
     "evaluate.best_by": ("mcr", "acc"),
+    "neighbors": ("batch", "dataset"),
     "parallel": ("shard_map", "pmap"),
 }
 # Smallest value allowed.
@@ -34,6 +42,7 @@ _LEAST = {
     "loss.m": 1,
     "loss.p": 1.0,
     "loss.margin": 0.0,
+    "loss.temperature": 0.0,
     "optimizer.learning_rate": 0.0,
     "optimizer.weight_decay": 0.0,
     "optimizer.halve_every_epochs": 0,
@@ -41,6 +50,7 @@ _LEAST = {
     "epochs": 1,
     "devices": 0,
     "steps_per_call": 0,
+    "refresh_steps": 0,
     "augment.crop": 0,
     "evaluate.every_epochs": 0,
     "evaluate.batch_size": 1,
@@ -104,10 +114,13 @@ def default() -> ConfigDict:
             },
             "loss": {
                 "name": "deep_knn",
-                "k": 5,  # nearest positives
+                "k": 5,  # nearest positives; lmnn: target neighbours
                 "m": 5,  # nearest negatives
-                "margin": 1.0,  # alpha, in units of the distance
+                "margin": 1.0,  # alpha, in units of the distance; lmnn: of its square
                 "p": 2.0,  # order of the norm
+                "temperature": 1.0,  # nca: in units of the squared distance
+                "log": False,  # nca: mean of -log p_i in place of -p_i
+                "mu": 0.5,  # lmnn: weight of the push, 1 - mu that of the pull
             },
             "optimizer": {
                 "name": "sgd",
@@ -130,6 +143,10 @@ def default() -> ConfigDict:
                 "references": ("pixels", "untrained"),  # kNN to compare with
                 "pictures": True,
             },
+            # Where deep_knn's neighbours are searched: batch, or dataset: among the embeddings of
+            # all training images, refreshed every so many steps.
+            "neighbors": "batch",
+            "refresh_steps": 0,  # 1: the paper's exact form; 0: an epoch
             "parallel": "shard_map",  # or pmap
             "devices": 0,  # 0: all
             "steps_per_call": 0,  # training steps in one call of the device; 0: chosen
@@ -180,6 +197,10 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{key} is {flat[key]}: it must be finite and at least {least}")
     if flat["optimizer.learning_rate"] == 0:
         raise UserError("config.optimizer.learning_rate is 0: nothing would be learnt")
+    if not 0 <= flat["loss.mu"] <= 1:
+        raise UserError(f"config.loss.mu is {flat['loss.mu']}: choose 0 to 1")
+    if flat["loss.temperature"] <= 0:
+        raise UserError(f"config.loss.temperature is {flat['loss.temperature']}: choose above 0")
     if not 0 <= flat["optimizer.momentum"] < 1:
         raise UserError(f"config.optimizer.momentum is {flat['optimizer.momentum']}: choose 0 to 1")
     k_p = flat["evaluate.k_p"]

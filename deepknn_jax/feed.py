@@ -4,9 +4,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jax import Array
 
+from deepknn_jax.mining import Batches, Mined
 from deepknn_jax.parallel import Devices, replicate, spread
 
 # Of inputs kept in device memory where the device does not tell its size.
@@ -27,12 +29,13 @@ class Store(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Arguments of one call of `train_steps` after the state; `rows` and `ids` are [T, B]."""
+    """Arguments of one call of `train_steps` after the state: rows, ids [T, B], mined [T, ...]."""
 
     pool: Array
     labels: Array
     rows: np.ndarray
     ids: np.ndarray
+    mined: Mined
     steps: int
 
 
@@ -49,16 +52,17 @@ def _room(devices: Devices) -> int:
     return stats.get("bytes_limit", 4 * _RESIDENT_BYTES) // 4
 
 
-def plan_calls(first: int, last: int, *, steps_per_epoch: int, most: int) -> list[range]:
-    """The steps first..last-1 cut into calls of at most `most`, none across an epoch's end.
+def plan_calls(first: int, last: int, *, intervals: Sequence[int], most: int) -> list[range]:
+    """The steps first..last-1 cut into calls of at most `most`.
 
-    Where a cut falls depends on the step alone, so a resumed run makes the same calls.
+    None goes across a multiple of one of the `intervals`: the steps of an epoch, or between two
+    minings. Where a cut falls depends on the step alone, so a resumed run makes the same calls.
     """
     calls, step = [], first
     while step < last:
-        epoch_start = step - step % steps_per_epoch
-        within = ((step - epoch_start) // most + 1) * most
-        stop = min(epoch_start + min(within, steps_per_epoch), last)
+        start = max(step - step % interval for interval in intervals)
+        end = min(step - step % interval + interval for interval in intervals)
+        stop = min(start + ((step - start) // most + 1) * most, end, last)
         calls.append(range(step, stop))
         step = stop
     return calls
@@ -68,7 +72,7 @@ def train_calls(
     store: Store,
     devices: Devices,
     calls: Sequence[range],
-    batches: Callable[[range], np.ndarray],
+    batches: Callable[[range], Batches],
     *,
     most: int,
 ) -> Iterator[Call]:
@@ -78,26 +82,31 @@ def train_calls(
         store: where the inputs are.
         devices: over which a batch is cut, evenly.
         calls: ranges of steps, each no longer than `most`.
-        batches: a pure function, steps -> example ids [len(steps), B].
+        batches: a pure function, steps -> the examples of each.
         most: T, to which shorter calls are filled up so that all run one program.
     """
 
-    def ids_of(call: range) -> np.ndarray:
-        ids = batches(call)
-        return np.pad(ids, ((0, most - len(call)), (0, 0)), mode="edge")
+    def filled(call: range) -> Batches:
+        missing = most - len(call)
+
+        def fill(x: np.ndarray) -> np.ndarray:
+            return np.pad(x, ((0, missing), *((0, 0),) * (x.ndim - 1)), mode="edge")
+
+        return jax.tree.map(fill, batches(call))
 
     if store.pool is not None:
         for call in calls:
-            ids = ids_of(call)
-            yield Call(store.pool, store.labels, ids, ids, len(call))
+            ids, mined = filled(call)
+            yield Call(store.pool, store.labels, ids, ids, mined, len(call))
         return
 
-    def load(number: int) -> tuple[np.ndarray, np.ndarray, int]:
-        ids = ids_of(calls[number])
-        return store.inputs[_by_device(ids, devices.size)], ids, len(calls[number])
+    def load(number: int) -> tuple[np.ndarray, Batches, int]:
+        found = filled(calls[number])
+        return store.inputs[_by_device(found.ids, devices.size)], found, len(calls[number])
 
-    for inputs, ids, steps in _ahead(len(calls), load):
-        yield Call(spread(devices, inputs), store.labels, _rows(ids, devices.size), ids, steps)
+    for inputs, (ids, mined), steps in _ahead(len(calls), load):
+        rows = _rows(ids, devices.size)
+        yield Call(spread(devices, inputs), store.labels, rows, ids, mined, steps)
 
 
 def _by_device(ids_TxB: np.ndarray, count: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from deepknn_jax.distances import at_least_float32, centre_of, squared_euclidean
-from deepknn_jax.losses import Sums, _batch, hinge_sums, mean
+from deepknn_jax.losses import Sums, as_examples, hinge_sums, mean
 from deepknn_jax.neighbors import (
     Examples,
     cross_class_mask,
@@ -31,8 +31,8 @@ def nca_sums(
     others_AxG = same_AxG | cross_class_mask(anchors, gallery)
     lonely_Ax1 = ~jnp.any(same_AxG, axis=1, keepdims=True)
     # A lonely row sums over everything twice: 0, which is finite and carries no gradient.
-    log_p_A = _log_sum_exp(score_AxG, same_AxG | lonely_Ax1)
-    log_p_A -= _log_sum_exp(score_AxG, others_AxG | lonely_Ax1)
+    log_p_A = jax.nn.logsumexp(score_AxG, axis=1, where=same_AxG | lonely_Ax1)
+    log_p_A -= jax.nn.logsumexp(score_AxG, axis=1, where=others_AxG | lonely_Ax1)
     lonely_A = lonely_Ax1[:, 0]
     term_A = jnp.where(lonely_A, 0.0, -log_p_A if log else -jnp.exp(log_p_A))
     counted_A = ~lonely_A if log else anchors.where
@@ -87,6 +87,18 @@ def lmnn_sums(
     return _with_nan_shown(sums, anchors)
 
 
+def lmnn_anchor_sums(
+    anchors: Examples, gallery: Examples, *, targets: Array, mu: float, margin: float
+) -> Sums:
+    """LMNN for mini-batches: `lmnn_sums` over the number of anchors, whatever the gallery holds.
+
+    The gallery is the anchors and their targets (mining.with_partners), all impostors to an anchor
+    of another class. The mean over the anchors makes the learning rate independent of their number.
+    """
+    sums = lmnn_sums(anchors, gallery, targets, mu=mu, margin=margin)
+    return sums._replace(weight=jnp.sum(anchors.where, dtype=sums.loss.dtype))
+
+
 def _squared_distances(anchors: Examples, gallery: Examples) -> Array:
     """Squared Euclidean distances [A, G]; rows removed by `where` stand at the centre.
 
@@ -99,13 +111,6 @@ def _squared_distances(anchors: Examples, gallery: Examples) -> Array:
         jnp.where(anchors.where[:, None], x_AxD - centre_1xD, 0.0),
         jnp.where(gallery.where[:, None], y_GxD - centre_1xD, 0.0),
     )
-
-
-def _log_sum_exp(score_AxG: Array, mask_AxG: Array) -> Array:
-    """Log-sum-exp [A] over the allowed columns, of which each row has at least one."""
-    # Not logsumexp(where=): it sets the others to 0, and where all that is allowed lies below
-    # -100 their exponentials overflow into a gradient of NaN.
-    return jax.nn.logsumexp(jnp.where(mask_AxG, score_AxG, -jnp.inf), axis=1)
 
 
 def _with_nan_shown(sums: Sums, anchors: Examples) -> Sums:
@@ -151,7 +156,7 @@ def nca_loss(
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
-    batch = _batch(embeddings_BxD, labels_B, ids, where, 2.0)
+    batch = as_examples(embeddings_BxD, labels_B, ids, where, 2.0)
     return mean(nca_sums(batch, batch, temperature=temperature, log=log))
 
 
@@ -190,7 +195,7 @@ def lmnn_loss(
     """
     if not 0 <= mu <= 1:
         raise ValueError(f"mu must be in 0..1, got {mu}")
-    batch = _batch(embeddings_BxD, labels_B, ids, where, 2.0)
+    batch = as_examples(embeddings_BxD, labels_B, ids, where, 2.0)
     targets_BxK = jnp.asarray(targets_BxK)
     if targets_BxK.ndim != 2 or targets_BxK.shape[0] != batch.labels.shape[0]:
         raise ValueError(f"expected targets [{batch.labels.shape[0]}, K], got {targets_BxK.shape}")

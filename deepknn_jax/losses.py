@@ -44,7 +44,8 @@ class Sums(NamedTuple):
     terms: Array
 
 
-LossFn = Callable[[Examples, Examples], Sums]
+# (anchors, gallery), and by name what was mined for the anchors, where the loss takes that
+LossFn = Callable[..., Sums]
 # (distances [A, G], positives allowed [A, G], negatives allowed [A, G]) -> positives, negatives
 Selector = Callable[[Array, Array, Array], tuple[Neighbors, Neighbors]]
 
@@ -61,6 +62,12 @@ def select_batch_hard(
 ) -> tuple[Neighbors, Neighbors]:
     """The furthest positive and the nearest negative (Hermans et al. 2017, batch hard)."""
     return furthest_in(distances_AxG, same_AxG), nearest_in(distances_AxG, cross_AxG, 1)
+
+
+def find_listed(gallery: Examples, ids_AxK: Array) -> Neighbors:
+    """Where in the gallery the examples of these ids are; -1 and the absent are not valid."""
+    match_AxKxG = (ids_AxK[:, :, None] == gallery.ids[None, None, :]) & gallery.where[None, None, :]
+    return Neighbors(jnp.argmax(match_AxKxG, axis=2), jnp.any(match_AxKxG, axis=2))
 
 
 def hinge_sums(
@@ -126,6 +133,31 @@ def deep_knn_sums(
     """Deep kNN, equations 1-3, as sums over the anchors; see `deep_knn_loss`."""
     select = functools.partial(select_nearest, k=k, m=m)
     return triplet_sums(anchors, gallery, select=select, margin=margin, p=p)
+
+
+def listed_triplet_sums(
+    anchors: Examples,
+    gallery: Examples,
+    *,
+    positives: Array,
+    negatives: Array,
+    margin: float,
+    p: float = 2.0,
+) -> Sums:
+    """The hinge sums over given neighbours: deep kNN with the search in the whole training set.
+
+    Args:
+        anchors: A examples.
+        gallery: where their neighbours' embeddings are.
+        positives: ids int [A, K], -1 for none (mining.nearest_in_set).
+        negatives: ids int [A, M], likewise.
+        margin: alpha, in the units of the distance.
+        p: order of the norm.
+    """
+    listed = find_listed(gallery, positives), find_listed(gallery, negatives)
+    return triplet_sums(
+        anchors, gallery, select=lambda distances, same, cross: listed, margin=margin, p=p
+    )
 
 
 def batch_hard_triplet_sums(
@@ -211,7 +243,7 @@ def deep_knn_loss(
     """
     if k < 1 or m < 1:
         raise ValueError(f"k and m must be at least 1, got k = {k}, m = {m}")
-    batch = _batch(embeddings_BxD, labels_B, ids, where, p)
+    batch = as_examples(embeddings_BxD, labels_B, ids, where, p)
     return mean(deep_knn_sums(batch, batch, k=k, m=m, margin=margin, p=p))
 
 
@@ -243,11 +275,11 @@ def batch_hard_triplet_loss(
     Raises:
         ValueError: p < 1; shapes that do not fit.
     """
-    batch = _batch(embeddings_BxD, labels_B, ids, where, p)
+    batch = as_examples(embeddings_BxD, labels_B, ids, where, p)
     return mean(batch_hard_triplet_sums(batch, batch, margin=margin, p=p))
 
 
-def _batch(
+def as_examples(
     embeddings: Array, labels: Array, ids: Array | None, where: Array | None, p: float
 ) -> Examples:
     """The public arguments as Examples, checked."""

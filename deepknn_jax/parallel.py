@@ -68,14 +68,14 @@ def collectives(axis: str | None) -> Collectives:
 def map_train_steps(
     devices: Devices, recipe: Recipe, *, pool_is_spread: bool
 ) -> Callable[..., tuple[TrainState, StepLog]]:
-    """`train_steps` over all devices: (state, pool, labels_N, rows_TxB, ids_TxB, steps).
+    """`train_steps` over all devices: (state, pool, labels_N, rows_TxB, ids_TxB, mined, steps).
 
     The state is donated. `pool_is_spread`: each device holds its own part of the pool, and rows
     count within it; otherwise each holds the whole.
     """
     run = functools.partial(train_steps, recipe=recipe, collectives=collectives(devices.axis))
     pool = P(AXIS) if pool_is_spread else P()
-    specs = (P(), pool, P(), P(None, AXIS), P(None, AXIS), P())
+    specs = (P(), pool, P(), P(None, AXIS), P(None, AXIS), P(None, AXIS), P())
     return _map(devices, run, specs, P(), donate=(0,))
 
 

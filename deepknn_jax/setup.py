@@ -14,13 +14,21 @@ import optax
 from jax import Array
 from ml_collections import ConfigDict
 
-from deepknn_jax import losses, models
+from deepknn_jax import linear_metrics, losses, models
 from deepknn_jax.batching import batch_indices, check_batching, steps_per_epoch
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.data.load import load_dataset
 from deepknn_jax.errors import UserError
 from deepknn_jax.feed import Store, make_store
 from deepknn_jax.inputs import input_functions, pixel_statistics
+from deepknn_jax.mining import (
+    Batches,
+    Mined,
+    Mining,
+    nearest_in_set,
+    places_needed,
+    with_partners,
+)
 from deepknn_jax.models.network import Network
 from deepknn_jax.parallel import Devices, get_devices, map_embed, map_train_steps, replicate
 from deepknn_jax.step import Recipe, TrainState, flat_inputs, init_state
@@ -30,6 +38,8 @@ METHODS = {
     "triplet": "triplet (batch hard)",
     "cross_entropy": "cross entropy",
     "weighted_cross_entropy": "weighted cross entropy",
+    "nca": "NCA",
+    "lmnn": "LMNN",
 }
 # Input numbers that go through one call: enough work to hide the dispatch, and little enough
 # that progress shows and a signal is heard. Measured in docs/decisions.md, "Steps in one call".
@@ -39,7 +49,11 @@ _NOT_PASSED_ON = ("source", "dir", "placement", "resize_rule")
 
 
 class Setup(NamedTuple):
-    """Everything of a training but its state."""
+    """Everything of a training but its state.
+
+    `sampler(first, mined)` gives the batches of the steps from `first` to the next mining;
+    `positions(steps)` [T, A] are their anchors in the training part.
+    """
 
     dataset: Dataset
     devices: Devices
@@ -49,7 +63,9 @@ class Setup(NamedTuple):
     train: Callable[..., Any]
     embed: Callable[..., Any]
     flat: Callable[..., Any]
-    batches: Callable[[range], np.ndarray]
+    mining: Mining | None
+    positions: Callable[[range], np.ndarray]
+    sampler: Callable[[int, Mined], Callable[[range], Batches]]
     steps_per_epoch: int
     steps_per_call: int
     total_steps: int
@@ -155,8 +171,8 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
     )
     store = make_store(devices, dataset.inputs, dataset.labels, config.data.placement)
 
-    def batches(steps: range) -> np.ndarray:
-        chosen = batch_indices(
+    def positions(steps: range) -> np.ndarray:
+        return batch_indices(
             config.batch.kind,
             labels,
             batch_size=config.batch.size,
@@ -165,7 +181,22 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
             seed=config.seed,
             steps=steps,
         )
-        return rows[chosen]
+
+    mining = miner(config, dataset, per_epoch)
+
+    def sampler(first: int, mined: Mined) -> Callable[[range], Batches]:
+        if mining is None:
+            return lambda steps: Batches(rows[positions(steps)], {})
+        places = places_needed(rows[positions(range(first, first + mining.interval))], mined, rows)
+
+        def batches(steps: range) -> Batches:
+            anchors = rows[positions(steps)]
+            part = {
+                name: ids[steps.start - first : steps.stop - first] for name, ids in mined.items()
+            }
+            return with_partners(anchors, part, rows, places=places, devices=devices.size)
+
+        return batches
 
     mapped = functools.partial(map_embed, devices, recipe, pool_is_spread=store.streams)
     return Setup(
@@ -177,11 +208,57 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
         train=map_train_steps(devices, recipe, pool_is_spread=store.streams),
         embed=mapped(),
         flat=mapped(function=flat_inputs),
-        batches=batches,
+        mining=mining,
+        positions=positions,
+        sampler=sampler,
         steps_per_epoch=per_epoch,
         steps_per_call=config.steps_per_call or _steps_per_call(config, dataset),
         total_steps=config.epochs * per_epoch,
         weights=weights,
+    )
+
+
+def miner(config: ConfigDict, dataset: Dataset, per_epoch: int) -> Mining | None:
+    """What the config's loss needs beside the batch, None where that is nothing."""
+    options, rows = config.loss, dataset.rows(TRAIN)
+    labels, most = dataset.labels[rows], len(rows) - 1
+    if options.name == "lmnn":
+        return _lmnn_mining(dataset, options.k, per_epoch, config.batch.size)
+    if config.neighbors == "batch":
+        return None
+    if options.name != "deep_knn":
+        raise UserError(
+            f"config.neighbors=dataset is for config.loss.name=deep_knn, not {options.name}"
+        )
+    interval = config.refresh_steps or per_epoch
+    shape = interval, config.batch.size
+    return Mining(
+        mine=functools.partial(
+            nearest_in_set, rows_N=rows, labels_N=labels, k=options.k, m=options.m, p=options.p
+        ),
+        interval=interval,
+        empty={
+            "positives": np.full((*shape, min(options.k, most)), -1, np.int32),
+            "negatives": np.full((*shape, min(options.m, most)), -1, np.int32),
+        },
+        embeds=True,
+    )
+
+
+def _lmnn_mining(dataset: Dataset, k: int, per_epoch: int, batch_size: int) -> Mining:
+    """LMNN's targets: fixed neighbours of the same class among the standardised inputs."""
+    rows = dataset.rows(TRAIN)
+    inputs = dataset.inputs[rows].reshape(len(rows), -1).astype(np.float32)
+    std = inputs.std(axis=0)
+    inputs = (inputs - inputs.mean(axis=0)) / np.where(std > 0, std, 1)
+    k = min(k, len(rows) - 1)
+    found = np.asarray(linear_metrics.target_neighbors(inputs, dataset.labels[rows], k=k))
+    targets_NxK = np.where(found < 0, -1, rows[found]).astype(np.int32)
+    return Mining(
+        mine=lambda bank, anchors_RxA: {"targets": targets_NxK[anchors_RxA]},
+        interval=per_epoch,
+        empty={"targets": np.full((per_epoch, batch_size, k), -1, np.int32)},
+        embeds=False,
     )
 
 
@@ -264,6 +341,8 @@ def loss_function(config: ConfigDict, dataset: Dataset) -> losses.LossFn:
     """The config's loss as a function of (anchors, gallery)."""
     options = config.loss
     match options.name:
+        case "deep_knn" if config.neighbors == "dataset":
+            return functools.partial(losses.listed_triplet_sums, margin=options.margin, p=options.p)
         case "deep_knn":
             return functools.partial(
                 losses.deep_knn_sums, k=options.k, m=options.m, margin=options.margin, p=options.p
@@ -271,6 +350,14 @@ def loss_function(config: ConfigDict, dataset: Dataset) -> losses.LossFn:
         case "triplet":
             return functools.partial(
                 losses.batch_hard_triplet_sums, margin=options.margin, p=options.p
+            )
+        case "nca":
+            return functools.partial(
+                linear_metrics.nca_sums, temperature=options.temperature, log=options.log
+            )
+        case "lmnn":
+            return functools.partial(
+                linear_metrics.lmnn_anchor_sums, mu=options.mu, margin=options.margin
             )
         case "cross_entropy":
             return losses.cross_entropy_sums

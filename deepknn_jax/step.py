@@ -4,7 +4,8 @@ These functions see the other devices only through `Collectives`; with one devic
 identity. All randomness is fold_in(seed, step) and, per image, fold_in(that, id).
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from deepknn_jax.losses import LossFn, Sums, mean
 from deepknn_jax.neighbors import Examples
 
 Tree = Any
+Mined = dict[str, Array]  # what a miner found for the anchors, by the loss's names for it
 
 
 class TrainState(NamedTuple):
@@ -78,6 +80,7 @@ def loss_and_gradients(
     x_b: Array,
     labels_b: Array,
     ids_b: Array,
+    mined_a: Mined,
     *,
     network: nn.Module,
     loss: LossFn,
@@ -95,13 +98,21 @@ def loss_and_gradients(
     """
 
     def objective(params: Tree) -> tuple[Array, tuple[Sums, Tree]]:
-        (embeddings_bxD, logits_bxC), updates = network.apply(
-            {"params": params, "batch_stats": batch_stats}, x_b, train=True, mutable=["batch_stats"]
-        )
-        present_b = jnp.ones_like(labels_b, dtype=bool)
+        present_b = ids_b >= 0
+        with _without_padding(present_b if mined_a else None):
+            (embeddings_bxD, logits_bxC), updates = network.apply(
+                {"params": params, "batch_stats": batch_stats},
+                x_b,
+                train=True,
+                mutable=["batch_stats"],
+            )
         anchors = Examples(embeddings_bxD, labels_b, ids_b, present_b)
         gallery = jax.tree.map(collectives.gather, anchors)
-        sums = loss(anchors._replace(logits=logits_bxC), gallery)
+        anchors = anchors._replace(logits=logits_bxC)
+        if mined_a:
+            count = len(next(iter(mined_a.values())))
+            anchors = jax.tree.map(lambda x: x[:count], anchors)
+        sums = loss(anchors, gallery, **mined_a)
         everywhere = sums._replace(weight=collectives.total(sums.weight))
         return mean(everywhere), (sums, updates)
 
@@ -116,16 +127,41 @@ def loss_and_gradients(
     return gradients, updates.get("batch_stats", {}), log
 
 
+@contextlib.contextmanager
+def _without_padding(present_b: Array | None) -> Iterator[None]:
+    """In the block BatchNorm's statistics leave out the rows that are not present; None: all are.
+
+    Flax takes the mean over devices of their means: each device must have as many rows present.
+    """
+    if present_b is None:
+        yield
+        return
+
+    def masked(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+            x = args[0]
+            kwargs = kwargs | {"mask": present_b.reshape(-1, *(1,) * (x.ndim - 1))}
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(masked):
+        yield
+
+
 def train_step(
     state: TrainState,
     inputs_b: Array,
     labels_b: Array,
     ids_b: Array,
+    mined_a: Mined,
     *,
     recipe: Recipe,
     collectives: Collectives,
 ) -> tuple[TrainState, StepLog]:
-    """One update from this device's share of the batch: b stored inputs, their labels and ids."""
+    """One update from this device's share of the batch: b stored inputs, their labels and ids.
+
+    Without anything mined all b are anchors; otherwise the first a, to which `mined_a` belongs, and
+    an id of -1 is padding.
+    """
     key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
     x_b = recipe.augment(inputs_b, ids_b, key)
     gradients, batch_stats, log = loss_and_gradients(
@@ -134,6 +170,7 @@ def train_step(
         x_b,
         labels_b,
         ids_b,
+        mined_a,
         network=recipe.network,
         loss=recipe.loss,
         collectives=collectives,
@@ -149,6 +186,7 @@ def train_steps(
     labels_N: Array,
     rows_Txb: Array,
     ids_Txb: Array,
+    mined_Txa: Mined,
     steps: Array,
     *,
     recipe: Recipe,
@@ -161,7 +199,8 @@ def train_steps(
         pool: stored inputs [P, ...] on this device: the whole data set, or what this call needs.
         labels_N: labels of the whole data set, indexed by id.
         rows_Txb: where in the pool each example of each step is.
-        ids_Txb: which example of the data set it is.
+        ids_Txb: which example of the data set it is; -1 for padding.
+        mined_Txa: by name, what was mined for the first a of the b examples, [T, a, ...].
         steps: int scalar, how many of the T steps to make: a short call runs the same program.
 
     Returns:
@@ -172,7 +211,13 @@ def train_steps(
         state, logs = carry
         ids_b = ids_Txb[t]
         state, log = train_step(
-            state, pool[rows_Txb[t]], labels_N[ids_b], ids_b, recipe=recipe, collectives=collectives
+            state,
+            pool[rows_Txb[t]],
+            labels_N[ids_b],
+            ids_b,
+            {name: values[t] for name, values in mined_Txa.items()},
+            recipe=recipe,
+            collectives=collectives,
         )
         return state, jax.tree.map(lambda all_T, one: all_T.at[t].set(one), logs, log)
 

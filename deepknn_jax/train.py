@@ -1,6 +1,7 @@
 """A run: load, train, evaluate, write. The only place that orders side effects."""
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -21,6 +22,7 @@ from deepknn_jax.evaluate import Embedded, Entry, Evidence, classify, embed_rows
 from deepknn_jax.feed import plan_calls, train_calls
 from deepknn_jax.files import read_json, write_text
 from deepknn_jax.logs import Record, duration, record_log, say
+from deepknn_jax.mining import Mined
 from deepknn_jax.setup import (
     METHODS,
     Setup,
@@ -106,12 +108,14 @@ def describe(dataset: Dataset) -> None:
 def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fitted:
     """Trains from the last checkpoint, or from the start, to the end."""
     manager = checkpoint.open_manager(workdir / "checkpoints", keep=2)
-    state = first_state(setup)
+    state, mined = first_state(setup), setup.mining.empty if setup.mining else {}
     validates = config.data.validation > 0
-    # The best so far is part of each checkpoint: the two are always of one moment.
+    # The best so far, and what was mined, are part of each checkpoint: all are of one moment.
     best = Fitted(_copy(state) if validates else ((), ()), 0, None)
     if (found := checkpoint.latest_step(manager)) is not None:
-        (state, variables), extra = checkpoint.restore(manager, found, (state, best.variables))
+        like = (state, best.variables, jax.tree.map(jnp.asarray, mined))
+        (state, variables, mined), extra = checkpoint.restore(manager, found, like)
+        mined = jax.tree.map(np.asarray, mined)
         best = Fitted(variables, extra["best_step"], extra["best_figure"])
         seconds.update(extra["seconds"])
         say(f"going on from step {found} of {setup.total_steps}")
@@ -120,8 +124,8 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
     recent: list[Record] = []
     record = record_log(workdir, int(state.step))
     with stop_signals() as stopped:
-        for new_state, log in train(setup, state, seconds):
-            state = new_state
+        for new_state, new_mined, log in train(config, setup, state, mined, seconds):
+            state, mined = new_state, new_mined
             step = log["step"]
             record(log)
             recent.append(log)
@@ -136,7 +140,7 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
             if done or stopped() or time.monotonic() - saved >= config.checkpoint_seconds:
                 extra = {"best_step": best.step, "best_figure": best.figure, "seconds": seconds}
                 with clock(seconds, "checkpoints"):
-                    checkpoint.save(manager, step, (state, best.variables), extra)
+                    checkpoint.save(manager, step, (state, best.variables, mined), extra)
                 saved = time.monotonic()
             if stopped():
                 say(f"stopped at step {step} and saved; the same command goes on from there")
@@ -144,41 +148,68 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
     return best if validates else Fitted(_variables(state), setup.total_steps, None)
 
 
-def train(setup: Setup, state: TrainState, seconds: Seconds) -> Iterator[tuple[TrainState, Record]]:
-    """Makes the calls that remain; after each, the new state and what is to be recorded.
+def train(
+    config: ConfigDict, setup: Setup, state: TrainState, mined: Mined, seconds: Seconds
+) -> Iterator[tuple[TrainState, Mined, Record]]:
+    """Makes the calls that remain; after each, the new state, what is mined, and a record.
 
     Raises:
         UserError: a loss or a gradient is not finite; the state of that call is not handed out.
     """
-    first, most = int(state.step), setup.steps_per_call
-    per_epoch = setup.steps_per_epoch
-    calls = plan_calls(first, setup.total_steps, steps_per_epoch=per_epoch, most=most)
-    feed = train_calls(setup.store, setup.devices, calls, setup.batches, most=most)
-    for steps in calls:
-        with clock(seconds, "waiting for data"):
-            call = next(feed)
-        began = time.monotonic()
-        with clock(seconds, "training" if steps.start > first else "first call (compiles)"):
-            state, logs = setup.train(state, *call)
-            logs = StepLog(*(np.asarray(log)[: len(steps)] for log in logs))  # type: ignore[arg-type]
-        finite = np.isfinite(logs.loss) & np.isfinite(logs.gradient_norm)
-        if not finite.all():
-            raise UserError(
-                f"step {steps.start + int(np.argmin(finite)) + 1}: loss or gradient is not finite; "
-                "stopped, the last checkpoint is kept: try a smaller config.optimizer.learning_rate"
-            )
-        record: Record = {
-            "step": steps.stop,
-            "epoch": steps.stop / per_epoch,
-            "loss": float(np.mean(logs.loss)),
-            "active": float(np.mean(logs.active)),
-            "gradient_norm": float(np.mean(logs.gradient_norm)),
-            "lr": float(setup.schedule(steps.stop - 1)),
-        }
-        if steps.start > first:
-            examples = call.rows.shape[1] * len(steps)
-            record["examples_per_s"] = examples / (time.monotonic() - began)
-        yield state, record
+    first, per_epoch = int(state.step), setup.steps_per_epoch
+    interval = setup.mining.interval if setup.mining else setup.total_steps
+    most = min(setup.steps_per_call, interval)
+    calls = plan_calls(first, setup.total_steps, intervals=(per_epoch, interval), most=most)
+    for number, group in itertools.groupby(calls, lambda steps: steps.start // interval):
+        own_calls, start = list(group), number * interval
+        if setup.mining and own_calls[0].start == start:
+            with clock(seconds, "mining"):
+                mined = mine(config, setup, state, range(start, start + interval))
+        feed = train_calls(
+            setup.store, setup.devices, own_calls, setup.sampler(start, mined), most=most
+        )
+        for steps in own_calls:
+            with clock(seconds, "waiting for data"):
+                call = next(feed)
+            began = time.monotonic()
+            with clock(seconds, "training" if steps.start > first else "first call (compiles)"):
+                state, logs = setup.train(state, *call)
+                logs = StepLog(*(np.asarray(log)[: len(steps)] for log in logs))  # type: ignore[arg-type]
+            _check_finite(logs, steps)
+            record = _record(setup, logs, steps)
+            if steps.start > first:
+                examples = config.batch.size * len(steps)
+                record["examples_per_s"] = examples / (time.monotonic() - began)
+            yield state, mined, record
+
+
+def mine(config: ConfigDict, setup: Setup, state: TrainState, steps: range) -> Mined:
+    """What the anchors of `steps` are trained against, as the network of `state` sees the set."""
+    assert setup.mining is not None
+    bank = None
+    if setup.mining.embeds:
+        bank = embed_split(config, setup, _variables(state), TRAIN).embeddings
+    return setup.mining.mine(bank, setup.positions(steps))
+
+
+def _check_finite(logs: StepLog, steps: range) -> None:
+    finite = np.isfinite(logs.loss) & np.isfinite(logs.gradient_norm)
+    if not finite.all():
+        raise UserError(
+            f"step {steps.start + int(np.argmin(finite)) + 1}: loss or gradient is not finite; "
+            "stopped, the last checkpoint is kept: try a smaller config.optimizer.learning_rate"
+        )
+
+
+def _record(setup: Setup, logs: StepLog, steps: range) -> Record:
+    return {
+        "step": steps.stop,
+        "epoch": steps.stop / setup.steps_per_epoch,
+        "loss": float(np.mean(logs.loss)),
+        "active": float(np.mean(logs.active)),
+        "gradient_norm": float(np.mean(logs.gradient_norm)),
+        "lr": float(setup.schedule(steps.stop - 1)),
+    }
 
 
 def end_epoch(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
@@ -65,12 +66,14 @@ def fit(config, workdir):
 
 
 def last_checkpoint(workdir, config):
-    """(state, best variables) of the newest checkpoint as numpy arrays, its step, its extra."""
+    """(state, best variables, what was mined) of the newest checkpoint, its step, its extra."""
     manager = checkpoint.open_manager(workdir / "checkpoints", keep=2)
     step = checkpoint.latest_step(manager)
-    state = first_state(setup_of(config))
+    setup = setup_of(config)
+    state, mined = first_state(setup), setup.mining.empty if setup.mining else {}
     best = (state.params, state.batch_stats) if config.data.validation > 0 else ((), ())
-    arrays, extra = checkpoint.restore(manager, step, (state, best))
+    like = (state, best, jax.tree.map(jnp.asarray, mined))
+    arrays, extra = checkpoint.restore(manager, step, like)
     manager.close()
     return jax.tree.map(np.asarray, arrays), step, extra
 

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepknn_jax.feed import eval_batches, make_store, plan_calls, train_calls
+from deepknn_jax.mining import Batches
 from deepknn_jax.parallel import get_devices
 
 INPUTS = np.arange(40, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
@@ -12,23 +13,27 @@ LABELS = np.arange(40, dtype=np.int32) % 4
 
 @given(
     st.integers(0, 50), st.integers(1, 60), st.integers(1, 13), st.integers(1, 9),
-    st.integers(0, 50),
+    st.integers(1, 20),
 )  # fmt: skip
 def test_calls_cover_each_step_once_and_do_not_depend_on_the_start(
-    first, more, per_epoch, most, resumed
+    first, more, per_epoch, most, between
 ):
     last = first + more
-    calls = plan_calls(first, last, steps_per_epoch=per_epoch, most=most)
+    options = {"intervals": (per_epoch, between), "most": most}
+    calls = plan_calls(first, last, **options)
     assert [step for call in calls for step in call] == list(range(first, last))
     for call in calls:
         assert 1 <= len(call) <= most
-        assert call.start // per_epoch == (call.stop - 1) // per_epoch
-    whole = {call.stop for call in plan_calls(0, last, steps_per_epoch=per_epoch, most=most)}
+        for interval in options["intervals"]:
+            assert call.start // interval == (call.stop - 1) // interval
+    whole = {call.stop for call in plan_calls(0, last, **options)}
     assert {call.stop for call in calls} <= whole
 
 
 def batches(steps):
-    return np.stack([np.random.default_rng(step).permutation(40)[:8] for step in steps])
+    """Eight of the forty, of which what was mined are numbers that belong to the ids."""
+    ids = np.stack([np.random.default_rng(step).permutation(40)[:8] for step in steps])
+    return Batches(ids, {"doubled": 2 * ids[:, :, None]})
 
 
 @pytest.mark.parametrize("size", [1, 4])
@@ -36,11 +41,12 @@ def batches(steps):
 def test_every_device_finds_its_examples(size, placement):
     devices = get_devices(size, "shard_map")
     store = make_store(devices, INPUTS, LABELS, placement)
-    calls = plan_calls(3, 9, steps_per_epoch=5, most=2)
+    calls = plan_calls(3, 9, intervals=(5,), most=2)
     for steps, call in zip(calls, train_calls(store, devices, calls, batches, most=2), strict=True):
         assert call.steps == len(steps)
         assert call.rows.shape == call.ids.shape == (2, 8)
-        np.testing.assert_array_equal(call.ids[: len(steps)], batches(steps))
+        np.testing.assert_array_equal(call.ids[: len(steps)], batches(steps).ids)
+        np.testing.assert_array_equal(call.mined["doubled"], 2 * call.ids[:, :, None])
         for number, shard in enumerate(call.pool.addressable_shards):
             mine = slice(number * 8 // size, (number + 1) * 8 // size)
             seen = np.asarray(shard.data)[call.rows[:, mine]]

@@ -13,6 +13,8 @@ SHAPES = {
     "linear": ((12, 30), 30),
     "cnn": ((12, 8, 8, 1), 64),
     "resnet18": ((12, 33, 33, 3), 512),
+    "resnet34": ((12, 33, 33, 3), 512),
+    "resnet101": ((12, 33, 33, 3), 2048),
     "resnet50": ((12, 33, 33, 3), 2048),
     "seresnet50": ((12, 33, 33, 3), 2048),
     "legacy_seresnet50": ((12, 33, 33, 3), 2048),
@@ -91,6 +93,14 @@ def test_batch_statistics_are_those_of_all_devices():
 
 
 @pytest.mark.parametrize("name", models.BACKBONES)
+def test_the_width_is_the_one_that_is_told(name):
+    shape, width = SHAPES[name]
+    model = models.build(name)
+    embeddings, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.ones(shape))
+    assert embeddings.shape == (12, width)
+
+
+@pytest.mark.parametrize("name", models.BACKBONES)
 def test_embedding_size_is_the_width(name):
     model = models.build(name, embedding_size=10)
     x = jnp.ones(SHAPES[name][0])
@@ -101,5 +111,5 @@ def test_embedding_size_is_the_width(name):
 def test_an_unknown_name_is_answered_with_the_near_ones():
     with pytest.raises(UserError, match=r"'resnet05'.*did you mean resnet50.*mlp"):
         models.build("resnet05")
-    with pytest.raises(UserError, match=r"'zzz': there are cnn, mlp, resnet18, resnet50"):
+    with pytest.raises(UserError, match=r"'zzz': there are cnn, .*mlp, .*resnet18, .*resnet50"):
         models.build("zzz")

@@ -338,7 +338,7 @@ def test_preprocessing_of_the_package():
 
 def test_a_runs_best_variables(finished):
     workdir, config, _ = finished
-    (_, (params, batch_stats)), _, _ = last_checkpoint(workdir, config)
+    (_, (params, batch_stats), _), _, _ = last_checkpoint(workdir, config)
     expected = {"params": params["backbone"], "batch_stats": batch_stats["backbone"]}
     for folder in (workdir, workdir / "checkpoints"):
         variables = models.load_weights("cnn", folder, embedding_size=0)
@@ -350,7 +350,7 @@ def test_a_runs_last_variables_without_a_validation_part(tmp_path):
     config = small_config(model__embedding_size=16, epochs=1, loss__name="cross_entropy")
     fit(config, tmp_path)
     (tmp_path / "config.json").write_text(config_lib.to_json(config))
-    (state, _), _, _ = last_checkpoint(tmp_path, config)
+    (state, *_), _, _ = last_checkpoint(tmp_path, config)
     assert "head" in state.params
     variables = models.load_weights("mlp", tmp_path, embedding_size=16)
     same_bits(variables["params"], state.params["backbone"])

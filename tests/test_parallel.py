@@ -8,6 +8,7 @@ import pytest
 
 from deepknn_jax import losses
 from deepknn_jax.errors import UserError
+from deepknn_jax.mining import nearest_in_set, places_needed, with_partners
 from deepknn_jax.models.mlp import MLP
 from deepknn_jax.models.network import Network
 from deepknn_jax.neighbors import Examples
@@ -73,7 +74,7 @@ def run_steps(devices, loss, dtype, *, steps=1, is_spread=False):
         rows = np.tile(np.arange(BATCH // devices.size, dtype=np.int32), (steps, devices.size))
     train = map_train_steps(devices, recipe, pool_is_spread=is_spread)
     ids = np.tile(ids, (steps, 1))
-    return train(replicate(devices, state), pool, labels_by_id, rows, ids, steps)
+    return train(replicate(devices, state), pool, labels_by_id, rows, ids, {}, steps)
 
 
 def assert_close(found, expected, rtol):
@@ -150,3 +151,39 @@ def test_more_devices_than_there_are():
     with pytest.raises(UserError, match=r"config.devices is 5, but this machine shows 4"):
         get_devices(5, "shard_map")
     assert isinstance(get_devices(0, "shard_map"), Devices)
+
+
+def mined_step(devices, places, features, labels):
+    """One step over mined neighbours: 16 anchors of 60 examples, in float64."""
+    recipe = make_recipe("deep_knn", devices.axis, np.float64)._replace(
+        loss=functools.partial(losses.listed_triplet_sums, margin=1.0)
+    )
+    rows = np.arange(60, dtype=np.int32)
+    anchors = np.random.default_rng(2).permutation(60)[None, :16].astype(np.int32)
+    mined = nearest_in_set(features, anchors, rows_N=rows, labels_N=labels, k=3, m=2, p=2.0)
+    assert places >= places_needed(anchors, mined, rows)
+    ids, mined = with_partners(anchors, mined, rows, places=places, devices=devices.size)
+    assert (ids < 0).any()
+    start = make_recipe("deep_knn", None, np.float64)
+    state = init_state(start, jnp.asarray(features[:1]))
+    state = jax.tree.map(
+        lambda x: x.astype(np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, state
+    )
+    train = map_train_steps(devices, recipe, pool_is_spread=False)
+    pool = replicate(devices, features)
+    return train(replicate(devices, state), pool, labels, ids, ids, mined, 1)
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_mined_neighbours_on_four_devices_give_the_one_device_step(mode):
+    rng = np.random.default_rng(1)
+    labels = rng.choice(3, 60, p=[0.7, 0.2, 0.1]).astype(np.int32)
+    with jax.enable_x64(True):
+        features = rng.normal(size=(60, 6)) + labels[:, None]
+        expected, expected_log = mined_step(get_devices(1, mode), 64, features, labels)
+        assert 0 < expected_log.active[0] < 1
+        # More padding, and the same anchors and partners on four devices.
+        for devices, places in ((get_devices(1, mode), 128), (get_devices(4, mode), 64)):
+            found, log = mined_step(devices, places, features, labels)
+            assert_close(found._asdict(), expected._asdict(), 1e-9)
+            assert_close(log._asdict(), expected_log._asdict(), 1e-9)

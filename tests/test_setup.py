@@ -120,10 +120,11 @@ def test_a_batch_is_shared_evenly():
 def test_batches_are_rows_of_the_training_part_whatever_was_asked_before():
     config = small_config()
     built = setup.build(config, setup.load(config))
-    batches = built.batches(range(3, 9))
+    batches, mined = built.sampler(0, {})(range(3, 9))
+    assert mined == {}
     assert batches.shape == (6, 64)
     assert set(batches.ravel()) <= set(built.dataset.rows("train").tolist())
-    np.testing.assert_array_equal(built.batches(range(5, 6))[0], batches[2])
+    np.testing.assert_array_equal(built.sampler(0, {})(range(5, 6)).ids[0], batches[2])
     assert built.total_steps == config.epochs * built.steps_per_epoch == 14
 
 

@@ -71,7 +71,7 @@ def test_two_steps_are_those_of_the_equations_and_of_sgd():
         kernel = kernel - RATE * velocity
         ids = jnp.arange(16)
         state, log = train_step(
-            state, jnp.asarray(x), jnp.asarray(labels), ids, recipe=recipe, collectives=ALONE
+            state, jnp.asarray(x), jnp.asarray(labels), ids, {}, recipe=recipe, collectives=ALONE
         )
         np.testing.assert_allclose(log.loss, expected, rtol=1e-5)
         np.testing.assert_allclose(log.gradient_norm, np.linalg.norm(gradient), rtol=1e-5)
@@ -84,7 +84,7 @@ def run(recipe, state, rows, steps, room):
     pool, labels = images()
     rows = np.pad(rows, ((0, room - len(rows)), (0, 0)), mode="edge")
     call = jax.jit(functools.partial(train_steps, recipe=recipe, collectives=ALONE))
-    return call(state, pool, labels, rows, rows, steps)
+    return call(state, pool, labels, rows, rows, {}, steps)
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +126,68 @@ def test_embedding_leaves_the_statistics_and_knows_no_batch():
     one, _ = embed(state.params, state.batch_stats, pool, jnp.asarray([7]), recipe=recipe)
     np.testing.assert_allclose(one[0], all_at_once[7], rtol=1e-5, atol=1e-6)
     assert logits is None
+
+
+def test_a_mined_step_is_that_of_the_lists_by_hand():
+    """Each anchor against the listed, wherever they stand; what is only listed is no anchor."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(12, 5)).astype(np.float32)
+    ids = np.array([7, 2, 9, 0, 1, 3, 4, -1, 5, -1], np.int32)  # three anchors, five more, padding
+    mined = {
+        "positives": np.array([[2, 0], [9, -1], [1, 3]], np.int32),
+        "negatives": np.array([[4, 5, 1], [3, 4, -1], [5, 11, 0]], np.int32),  # 11 is not here
+    }
+    recipe = linear_recipe()._replace(
+        loss=functools.partial(losses.listed_triplet_sums, margin=MARGIN)
+    )
+    state = init_state(recipe, jnp.asarray(x[:1]))
+    kernel = np.asarray(state.params["backbone"]["Dense_0"]["kernel"], np.float64)
+
+    def objective(kernel):
+        y = {i: x[i].astype(np.float64) @ kernel for i in ids if i >= 0}
+        terms = [
+            max(0.0, np.linalg.norm(y[a] - y[i]) - np.linalg.norm(y[a] - y[j]) + MARGIN)
+            for a, near, far in zip(ids, mined["positives"], mined["negatives"], strict=False)
+            for i in near
+            for j in far
+            if i in y and j in y
+        ]
+        assert len(terms) == 6 + 2 + 4
+        return np.mean(terms)
+
+    new, log = train_step(
+        state, jnp.asarray(x[ids]), jnp.arange(10) % 3, jnp.asarray(ids), mined,
+        recipe=recipe, collectives=ALONE,
+    )  # fmt: skip
+    np.testing.assert_allclose(log.loss, objective(kernel), rtol=1e-5)
+    step = 1e-6
+    gradient = np.zeros_like(kernel)
+    for place in np.ndindex(*kernel.shape):
+        shift = np.zeros_like(kernel)
+        shift[place] = step
+        gradient[place] = (objective(kernel + shift) - objective(kernel - shift)) / (2 * step)
+    found = new.params["backbone"]["Dense_0"]["kernel"]
+    np.testing.assert_allclose(found, kernel - RATE * gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_stays_out_of_batch_norm():
+    recipe = image_recipe()._replace(
+        loss=functools.partial(losses.listed_triplet_sums, margin=MARGIN)
+    )
+    pool, labels = images()
+    state = init_state(recipe, pool[:1])
+    ids = np.array([3, 8, 11, 0, 5, 19, 2, 7])
+    mined = {"positives": np.array([[0], [5], [7]]), "negatives": np.array([[19], [2], [0]])}
+
+    def after(ids):
+        ids = jnp.asarray(ids)
+        new, log = train_step(
+            state, pool[ids], labels[ids], ids, mined, recipe=recipe, collectives=ALONE
+        )
+        return {"stats": new.batch_stats, "params": new.params, "loss": log.loss}
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        after(np.append(ids, [-1] * 5)),
+        after(ids),
+    )

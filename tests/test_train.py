@@ -1,5 +1,6 @@
 """A run from start to end: killed, stopped, started again, refused."""
 
+import itertools
 import json
 import signal
 import time
@@ -20,6 +21,7 @@ from runs import (
 from deepknn_jax import train
 from deepknn_jax.errors import UserError
 from deepknn_jax.logs import read_records
+from deepknn_jax.setup import first_state
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 KILLED = {"epochs": 3, "steps_per_call": 2, "data__validation": 0.1}
@@ -175,7 +177,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path)
     with pytest.raises(UserError, match=r"^step (\d+): loss or gradient is not finite") as error:
         fit(config, tmp_path / "run")
     named = int(str(error.value).split(":")[0].removeprefix("step "))
-    (state, _), step, _ = last_checkpoint(tmp_path / "run", config)
+    (state, *_), step, _ = last_checkpoint(tmp_path / "run", config)
     assert step == state.step == named - 1
     assert [record["step"] for record in steps_of(tmp_path / "run")] == list(range(1, named))
 
@@ -226,3 +228,88 @@ def test_ctrl_c_and_sigterm_are_noted_in_the_block_and_handlers_come_back():
         with pytest.raises(KeyboardInterrupt):  # a second one is obeyed
             signal.raise_signal(signal.SIGINT)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+MINED = {
+    "neighbors": "dataset", "refresh_steps": 5, "epochs": 2, "steps_per_call": 2,
+    "evaluate__every_epochs": 0,
+}  # fmt: skip
+
+
+def test_stopped_between_two_minings_it_ends_as_if_never_stopped(tmp_path):
+    undisturbed, config = tmp_path / "undisturbed", small_config(**MINED)
+    fit(config, undisturbed)
+    arrays, step, _ = last_checkpoint(undisturbed, config)
+    assert step == 14
+    assert (arrays[2]["positives"][:4] >= 0).all()  # the steps 10..13, mined at 10
+    workdir = tmp_path / "run"
+    process = start([*arguments(small_config(**MINED)), f"--workdir={workdir}"], tmp_path)
+    wait_for(process, lambda: len(steps_of(workdir)) >= 1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    stopped = last_checkpoint(workdir, config)[1]
+    assert 0 < stopped < 14
+    train.run(small_config(**MINED), workdir)
+    found, step, _ = last_checkpoint(workdir, config)
+    same_bits(found, arrays)
+
+
+def test_mined_neighbours_are_fed_alike_from_memory_and_by_stream(tmp_path):
+    arrays = []
+    for placement in ("device", "stream"):
+        config = small_config(**MINED | {"data__placement": placement, "epochs": 1})
+        fit(config, tmp_path / placement)
+        arrays.append(last_checkpoint(tmp_path / placement, config)[0])
+    same_bits(*arrays)
+
+
+def test_the_first_mining_is_of_the_first_networks_neighbours(tmp_path):
+    """And every later one of the network as it is then."""
+    config = small_config(**MINED | {"refresh_steps": 1})
+    setup = setup_of(config)
+    seen = []
+
+    def mine(bank, anchors):
+        seen.append(bank)
+        return setup.mining.mine(bank, anchors)
+
+    watched = setup._replace(mining=setup.mining._replace(mine=mine))
+    state = first_state(setup)
+    first = train.embed_split(config, setup, (state.params, state.batch_stats), "train")
+    list(train.train(config, watched, state, setup.mining.empty, {}))
+    assert len(seen) == 14
+    np.testing.assert_array_equal(seen[0], first.embeddings)
+    changes = [np.abs(b - a).max() for a, b in itertools.pairwise(seen)]
+    assert min(changes) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("loss", "method", "rate"), [("nca", "NCA", 0.01), ("lmnn", "LMNN", 1e-4)]
+)
+def test_linear_metrics_are_trained_by_the_same_trainer(tmp_path, loss, method, rate):
+    config = small_config(
+        loss__name=loss, loss__k=3, model__name="linear", model__embedding_size=5, epochs=3,
+        optimizer__learning_rate=rate,
+    )  # fmt: skip
+    results = train.run(config, tmp_path / "run")
+    assert results["method"] == method
+    losses = [record["loss"] for record in steps_of(tmp_path / "run")]
+    assert losses[-1] < losses[0]
+    assert results["test"]["5"]["acc"] > 0.9
+
+
+def test_lmnn_s_batches_hold_the_nearest_of_the_class_in_the_input_space():
+    config = small_config(loss__name="lmnn", loss__k=2, model__name="linear")
+    setup = setup_of(config)
+    mined = setup.mining.mine(None, setup.positions(range(7)))
+    batches = setup.sampler(0, mined)(range(2, 3))
+    dataset = setup.dataset
+    rows = dataset.rows("train")
+    x = dataset.inputs.astype(np.float64)
+    x = (x - x[rows].mean(0)) / x[rows].std(0)
+    anchors = rows[setup.positions(range(2, 3))[0]]
+    for anchor, targets in zip(anchors, batches.mined["targets"][0], strict=True):
+        others = rows[(dataset.labels[rows] == dataset.labels[anchor]) & (rows != anchor)]
+        distances = np.linalg.norm(x[others] - x[anchor], axis=1)
+        np.testing.assert_array_equal(targets, others[np.argsort(distances)[:2]])
+    assert set(anchors) | set(batches.mined["targets"].ravel()) <= set(batches.ids[0])

@@ -129,8 +129,9 @@ def gradients_agree(build, theirs, size, *, batch=3, tolerance=1e-8):
         gradients, changed = jax.jit(jax.grad(objective, has_aux=True))(start["params"])
 
     def close(ours, reference):
+        # A bias that BatchNorm takes out again has gradient 0 and rounding: hence a least scale.
         np.testing.assert_allclose(
-            ours, reference, atol=tolerance * np.abs(reference).max(), rtol=0
+            ours, reference, atol=tolerance * max(np.abs(reference).max(), 1e-3), rtol=0
         )
 
     after = dict(theirs.state_dict())

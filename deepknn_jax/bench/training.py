@@ -67,11 +67,11 @@ def xla_side(
     state = _state(recipe, inputs, variables)
     initial = jax.tree.map(np.array, state.params["backbone"])
     pool, classes, rows = (jnp.asarray(x) for x in (inputs, labels, rows_TxB))
-    memory = _temporary_mebibytes(steps, state, pool, classes, rows, rows, len(rows))
+    memory = _temporary_mebibytes(steps, state, pool, classes, rows, rows, {}, len(rows))
 
     def run() -> jax.Array:
         nonlocal state
-        state, logs = steps(state, pool, classes, rows, rows, len(rows))
+        state, logs = steps(state, pool, classes, rows, rows, {}, len(rows))
         return jax.block_until_ready(logs.loss)
 
     return Side(run, np.asarray, units=len(rows), mebibytes=memory), initial

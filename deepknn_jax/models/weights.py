@@ -216,7 +216,7 @@ def _of_run(name: str, folder: Path, embedding_size: int | None) -> dict[str, An
     if own["name"] != name or embedding_size not in (None, own["embedding_size"]):
         size = "" if embedding_size is None else f" with {embedding_size}"
         raise UserError(f"{workdir}: its model is {found}, not {name}{size}")
-    state, best = checkpoint.newest_arrays(workdir / "checkpoints")
+    state, best, *_ = checkpoint.newest_arrays(workdir / "checkpoints")
     # Without a validation part there is no best.
     params, batch_stats = best if best[0] else (state["params"], state["batch_stats"])
     variables = {"params": params["backbone"]}

@@ -1,0 +1,145 @@
+"""What anchors are trained against, found in the whole training set, and the batches it makes.
+
+A miner gives ids for each anchor of the steps to come. They are found at one step and used at
+later ones: state, saved with the checkpoint.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from deepknn_jax.neighbors import nearest_neighbors
+
+Mined = dict[str, np.ndarray]
+# (embeddings [N, D] of the training part or None, positions of anchors in it [R, A]) -> ids by
+# name, each [R, A, ...]; -1 where there is none.
+Miner = Callable[[np.ndarray | None, np.ndarray], Mined]
+
+# Distinct examples of a step are filled up with others to a multiple of this, so that up to eight
+# devices embed equally many, and BatchNorm's mean of their means is the mean.
+_EVEN = 8
+# Places for them come in multiples of this: few programs are compiled.
+_PLACES = 64
+
+
+class Mining(NamedTuple):
+    """How a training mines: for the next `interval` steps at a time.
+
+    `empty` is what `mine` returns, filled with -1; `embeds` says whether it looks at embeddings.
+    """
+
+    mine: Miner
+    interval: int
+    empty: Mined
+    embeds: bool
+
+
+class Batches(NamedTuple):
+    """T steps: `ids` [T, U] of the examples to embed, -1 for padding, and what was mined.
+
+    With nothing mined all are anchors. Otherwise the anchors stand first in each device's share of
+    a row, and `mined` has [T, A, ...] for them in that order.
+    """
+
+    ids: np.ndarray
+    mined: Mined
+
+
+@functools.partial(jax.jit, static_argnames=("k", "p", "same_class"))
+def _search(
+    bank_NxD: Array, labels_N: Array, anchors_Q: Array, *, k: int, p: float, same_class: bool
+) -> Array:
+    return nearest_neighbors(
+        bank_NxD[anchors_Q],
+        bank_NxD,
+        k=k,
+        p=p,
+        query_ids=anchors_Q,
+        gallery_ids=jnp.arange(len(labels_N)),
+        query_labels=labels_N[anchors_Q],
+        gallery_labels=labels_N,
+        same_class=same_class,
+    )[1]
+
+
+def nearest_in_set(
+    bank_NxD: np.ndarray | None,
+    anchors_RxA: np.ndarray,
+    *,
+    rows_N: np.ndarray,
+    labels_N: np.ndarray,
+    k: int,
+    m: int,
+    p: float,
+) -> Mined:
+    """The K nearest positives and M nearest negatives in the whole set (Deep kNN, section 2.2).
+
+    Args:
+        bank_NxD: embeddings of the training part, in evaluation mode.
+        anchors_RxA: positions in it.
+        rows_N: ids of its examples.
+        labels_N: their labels.
+        k, m: neighbours wanted, cut to N - 1.
+        p: order of the norm.
+
+    Returns:
+        {"positives": [R, A, K], "negatives": [R, A, M]}, ids, the nearest first.
+    """
+    assert bank_NxD is not None
+    search = functools.partial(
+        _search, jnp.asarray(bank_NxD), jnp.asarray(labels_N), jnp.asarray(anchors_RxA.ravel()), p=p
+    )
+    found = {}
+    for name, wanted, same_class in (("positives", k, True), ("negatives", m, False)):
+        places = np.asarray(search(k=min(wanted, len(labels_N) - 1), same_class=same_class))
+        ids = np.where(places < 0, -1, rows_N[places]).astype(np.int32)
+        found[name] = ids.reshape(*anchors_RxA.shape, -1)
+    return found
+
+
+def with_partners(
+    anchors_TxA: np.ndarray, mined: Mined, rows_N: np.ndarray, *, places: int, devices: int
+) -> Batches:
+    """The batches of anchors and all that was mined for them, each distinct example once.
+
+    Args:
+        anchors_TxA: ids, distinct in each row; A is a multiple of `devices`.
+        mined: ids for the anchors, [T, A, ...]; -1 for none.
+        rows_N: ids of the training part: what fills up an uneven number comes from here.
+        places: U, from `places_needed`.
+        devices: over which each row will be cut, evenly.
+    """
+    steps, size = anchors_TxA.shape
+    ids = np.full((steps, devices, places // devices), -1, np.int32)
+    ids[:, :, : size // devices] = anchors_TxA.reshape(steps, devices, -1)
+    for t, partners in enumerate(_partners(anchors_TxA, mined, rows_N)):
+        shared = partners.reshape(-1, devices).T
+        first = size // devices
+        ids[t, :, first : first + shared.shape[1]] = shared
+    return Batches(ids.reshape(steps, places), mined)
+
+
+def places_needed(anchors_TxA: np.ndarray, mined: Mined, rows_N: np.ndarray) -> int:
+    """Examples to embed in the fullest of these steps, rounded up."""
+    most = max(len(partners) for partners in _partners(anchors_TxA, mined, rows_N))
+    return -(-(anchors_TxA.shape[1] + most) // _PLACES) * _PLACES
+
+
+def _partners(anchors_TxA: np.ndarray, mined: Mined, rows_N: np.ndarray) -> list[np.ndarray]:
+    """For each step the distinct ids beside its anchors, their number a multiple of _EVEN."""
+    found = []
+    for t, anchors in enumerate(anchors_TxA):
+        listed = np.unique(np.concatenate([ids[t].ravel() for ids in mined.values()]))
+        others = np.setdiff1d(listed[listed >= 0], anchors, assume_unique=True)
+        if missing := -len(others) % _EVEN:
+            free = np.setdiff1d(rows_N, np.concatenate([anchors, others]))[:missing]
+            # A set smaller than its batches has none left: padding it is.
+            padding = np.full(missing - len(free), -1)
+            others = np.concatenate([others, free, padding])
+        found.append(others.astype(np.int32))
+    return found
