@@ -13,7 +13,7 @@ from twins import converted, count
 
 from deepknn_jax import models
 from deepknn_jax.errors import UserError
-from deepknn_jax.models.neighborhood_watch import Conv3D, Extractor, max_pool
+from deepknn_jax.models.neighborhood_watch import Conv3D, Extractor
 
 # Name, its input, and the parameters counted by hand: kernels + biases of each layer.
 CASES = {
@@ -159,13 +159,6 @@ def test_images_that_pooling_leaves_nothing_of_are_refused():
     with pytest.raises(UserError, match=r"4 poolings.*15 x 20: .*16 pixels.* set data\.size"):
         init(jnp.zeros((1, 15, 20, 1)))
     init(jnp.zeros((1, 16, 16, 1)))
-
-
-@pytest.mark.parametrize("shape", [(2, 7, 3), (2, 6, 5, 3), (2, 4, 7, 5, 3)])
-def test_max_pool_is_linens(shape):
-    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    window = (2,) * (len(shape) - 2)
-    np.testing.assert_array_equal(max_pool(x), nn.max_pool(x, window, window))
 
 
 def test_3d_convolution_is_linens_in_bfloat16_too():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import require
+from flax import linen as nn
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -28,6 +29,13 @@ def test_values_and_gradient_equal_torchs(size, stride, pad, ceil, pixels):
     expected.backward(torch.from_numpy(weights.transpose(0, 3, 1, 2).copy()))
     gradient = tensor.grad.numpy().transpose(0, 2, 3, 1)
     np.testing.assert_allclose(pull(weights)[0], gradient, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 3), (2, 6, 5, 3), (2, 4, 7, 5, 3)])
+def test_vectors_images_and_volumes_are_pooled_as_by_linen(shape):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    window = (2,) * (len(shape) - 2)
+    np.testing.assert_array_equal(max_pool(x, 2, stride=2), nn.max_pool(x, window, window))
 
 
 def test_nan_stays():

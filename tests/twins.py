@@ -1,5 +1,9 @@
 """Published models of other libraries beside ours: random twins, and the two sides compared."""
 
+import json
+import os
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,7 +96,22 @@ def embeddings_agree(model, theirs, sizes, *, tolerance=1e-4):
         assert embeddings.dtype == jnp.float32
         scale = np.abs(expected).max()
         assert scale > 0
+        _record(size, np.abs(embeddings - expected).max() / scale)
         np.testing.assert_allclose(embeddings, expected, atol=tolerance * scale, rtol=0)
+
+
+def _record(size, error):
+    """Adds a line to the file DEEPKNN_EXACTNESS, where one is named: how docs/exactness.jsonl came.
+
+    DEEPKNN_EXACTNESS=docs/exactness.jsonl pytest -m slow -k "equal and 224"
+    """
+    if path := os.environ.get("DEEPKNN_EXACTNESS"):
+        test = os.environ["PYTEST_CURRENT_TEST"].split(" ")[0].removeprefix("tests/")
+        torch = require("torch").__version__
+        line = {"test": test, "pixels": size, "largest difference": f"{error:.2g}"}
+        line |= {"jax": jax.__version__, "torch": torch}
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def gradients_agree(build, theirs, size, *, batch=3, tolerance=1e-8):

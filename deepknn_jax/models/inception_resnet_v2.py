@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from deepknn_jax.errors import UserError
 from deepknn_jax.models.conv import Conv
+from deepknn_jax.models.pool import max_pool
 
 LEAST = 75  # pixels of a side; below, the last reduction has no position left
 
@@ -87,9 +88,9 @@ class InceptionResNetV2(nn.Module):
         x = layer(32, 3, 2, 0, name="conv2d_1a")(x)
         x = layer(32, 3, 1, 0, name="conv2d_2a")(x)
         x = layer(64, 3, name="conv2d_2b")(x)
-        x = layer(80, 1, name="conv2d_3b")(_max_pool(x))
+        x = layer(80, 1, name="conv2d_3b")(max_pool(x, 3, stride=2))
         x = layer(192, 3, 1, 0, name="conv2d_4a")(x)
-        x = Mixed5b(layer, name="mixed_5b")(_max_pool(x))
+        x = Mixed5b(layer, name="mixed_5b")(max_pool(x, 3, stride=2))
         for i in range(self.depths[0]):
             x = nn.relu(residual(BLOCK35, 0.17, name=f"repeat_{i}")(x))
         x = Reduction(MIXED_6A, layer, name="mixed_6a")(x)
@@ -147,7 +148,9 @@ class Reduction(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, I] -> [B, (H - 1) // 2, (W - 1) // 2, the paths' widths + I]."""
-        return jnp.concatenate([*_through(self.paths, self.layer, x), _max_pool(x)], axis=-1)
+        return jnp.concatenate(
+            [*_through(self.paths, self.layer, x), max_pool(x, 3, stride=2)], axis=-1
+        )
 
 
 class Mixed5b(nn.Module):
@@ -175,7 +178,3 @@ def _through(paths: tuple[Path, ...], layer: Any, x: Array) -> list[Array]:
             y = layer(*options, name=f"branch{i}{number}")(y)
         outputs.append(y)
     return outputs
-
-
-def _max_pool(x: Array) -> Array:
-    return nn.max_pool(x, (3, 3), strides=(2, 2))

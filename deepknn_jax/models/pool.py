@@ -13,9 +13,9 @@ from jax import Array, lax
 
 
 def max_pool(x: Array, size: int, stride: int, padding: tuple[int, int] = (0, 0)) -> Array:
-    """The largest of each size x size window: [B, H, W, C] -> [B, H', W', C].
+    """The largest of each size x size window: [B, H, W, C] -> [B, H', W', C]; volumes likewise.
 
-    `padding` counts the rows (columns) of -inf before and after;
+    `padding` counts the rows (columns, slices) of -inf before and after;
     H' = (H + before + after - size) // stride + 1, so a last window that is not whole is dropped.
     Where values tie for the largest, torch and XLA give the gradient to the first, a CPU shares it
     between them; after a ReLU that shows only where equal values are above 0.
@@ -28,13 +28,15 @@ def max_pool(x: Array, size: int, stride: int, padding: tuple[int, int] = (0, 0)
 
 
 def _native(x: Array, size: int, stride: int, padding: tuple[int, int]) -> Array:
-    return nn.max_pool(x, (size, size), strides=(stride, stride), padding=(padding, padding))
+    axes = x.ndim - 2
+    return nn.max_pool(x, (size,) * axes, strides=(stride,) * axes, padding=(padding,) * axes)
 
 
 def _maxima(x: Array, size: int, stride: int, padding: tuple[int, int]) -> Array:
     if any(padding):
-        x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)), constant_values=-jnp.inf)
-    for axis in (1, 2):
+        around = ((0, 0), *[padding] * (x.ndim - 2), (0, 0))
+        x = jnp.pad(x, around, constant_values=-jnp.inf)
+    for axis in range(1, x.ndim - 1):
         reach = (x.shape[axis] - size) // stride * stride + 1
         largest = lax.slice_in_dim(x, 0, reach, stride, axis)
         for i in range(1, size):
