@@ -10,10 +10,10 @@ from deepknn_jax import config as config_lib
 from deepknn_jax import report
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluate import embed_rows
-from deepknn_jax.files import read_json, write_text
+from deepknn_jax.files import read_json
 from deepknn_jax.logs import say
-from deepknn_jax.setup import build, first_state, load, resolve, settle
-from deepknn_jax.train import check_workdir, describe
+from deepknn_jax.setup import first_state, resolve
+from deepknn_jax.train import check_workdir, prepare
 
 FILE = "features.npz"
 
@@ -36,12 +36,7 @@ def run(config: ConfigDict, workdir: Path) -> Path:
         return path
     if weights is None:
         say("config.model.weights is not set: these are features of a random network")
-    dataset = load(config)
-    describe(dataset)
-    config = settle(config, dataset)
-    setup = build(config, dataset, weights)
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_text(workdir / "config.json", config_lib.to_json(config))
+    config, setup = prepare(config, weights, workdir)
     state = first_state(setup)
     began = time.monotonic()
     part = embed_rows(
@@ -49,12 +44,12 @@ def run(config: ConfigDict, workdir: Path) -> Path:
         (state.params, state.batch_stats),
         setup.store,
         setup.devices,
-        np.arange(len(dataset.labels), dtype=np.int32),
+        np.arange(len(setup.dataset.labels), dtype=np.int32),
         config.evaluate.batch_size,
     )
     if not np.isfinite(part.embeddings).all():
         raise UserError(f"{config.model.weights or config.model.name}: features are not finite")
-    report.write_embeddings(path, dataset, [part], key="features")
+    report.write_embeddings(path, setup.dataset, [part], key="features")
     count, width = part.embeddings.shape
     speed = count / (time.monotonic() - began)
     say(f"{count} x {width} features written to {path} ({speed:,.0f} images/s)")

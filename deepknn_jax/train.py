@@ -5,7 +5,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,12 +60,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         say(f"{workdir}: finished before")
         say(report.table(results))
         return results
-    dataset = load(config)
-    describe(dataset)
-    config = settle(config, dataset)
-    setup = build(config, dataset, weights)
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_text(workdir / "config.json", config_lib.to_json(config))
+    config, setup = prepare(config, weights, workdir)
     seconds: Seconds = {}
     fitted = fit(config, setup, workdir, seconds)
     results = assess(config, setup, fitted, workdir, seconds)
@@ -74,6 +69,19 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     say("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
     say(f"written to {workdir}")
     return results
+
+
+def prepare(
+    config: ConfigDict, weights: Mapping[str, Any] | None, workdir: Path
+) -> tuple[ConfigDict, Setup]:
+    """Loads, builds, and writes config.json: the config as the weights and the data settle it."""
+    dataset = load(config)
+    describe(dataset)
+    config = settle(config, dataset)
+    setup = build(config, dataset, weights)
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_text(workdir / "config.json", config_lib.to_json(config))
+    return config, setup
 
 
 def check_workdir(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:

@@ -283,9 +283,7 @@ def test_the_first_mining_is_of_the_first_networks_neighbours(tmp_path):
     assert min(changes) > 1e-4
 
 
-@pytest.mark.parametrize(
-    ("loss", "method", "rate"), [("nca", "NCA", 0.01), ("lmnn", "LMNN", 1e-4)]
-)
+@pytest.mark.parametrize(("loss", "method", "rate"), [("nca", "NCA", 0.01), ("lmnn", "LMNN", 1e-4)])
 def test_linear_metrics_are_trained_by_the_same_trainer(tmp_path, loss, method, rate):
     config = small_config(
         loss__name=loss, loss__k=3, model__name="linear", model__embedding_size=5, epochs=3,
