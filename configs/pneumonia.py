@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config.data.split = "stratified"
     config.data.test_share = 5339 / 26684  # each class rounded, that is 1203 + 2365 + 1771
     config.data.size = 256
+    config.data.resize_rule = "square"  # the paper squashes
     config.data.channels = 3  # grey, but ImageNet weights want three
     config.augment.crop = 224
     config.augment.flip = True

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.data.train_list = "8_2_split/train_0.txt"
     config.data.test_list = "8_2_split/val_0.txt"
     config.data.size = 256
+    config.data.resize_rule = "square"  # the paper squashes
     config.augment.crop = 224
     config.augment.flip = True
     config.model.name = "resnet50"

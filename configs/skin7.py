@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
     config.data.split = "published"
     config.data.fold = 1
     config.data.size = 256
+    config.data.resize_rule = "square"  # the paper squashes
     config.augment.crop = 224
     config.augment.flip = True
     config.model.name = "resnet50"
