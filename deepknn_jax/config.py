@@ -70,7 +70,7 @@ def default() -> ConfigDict:
                 "source": "digits",  # deepknn_jax/data/load.py has the names
                 "dir": "",  # folder of the data set; for npz the file
                 "split": "stratified",  # or published, grouped (by patient, lesion, ...)
-                "fold": 0,  # skin7: 1..5 takes that published fold
+                "fold": 0,  # 1, 2, ...: that published fold of skin7, or of an npz that has several
                 "train_list": "",  # sd198: the lists of its published split, relative to dir;
                 "test_list": "",  # "": every image, no published split
                 "leave_out_censored": False,  # sarcoma: those censored before 1,096 days

@@ -93,6 +93,30 @@ def test_features_with_all_optional_keys_and_with_none(tmp_path):
     assert numbers.class_names == ("2", "10")
 
 
+def folds(tmp_path):
+    """Four examples; in the first column the last one tests, in the second the first."""
+    splits = np.asarray([["train", "test"], ["train", "Train"], ["val", "train"], ["test", "val"]])
+    return save(tmp_path, features=np.eye(4), labels=[0, 1, 0, 1], splits=splits)
+
+
+def test_the_fold_chooses_a_column_of_several_splits(tmp_path):
+    path = folds(tmp_path)
+    assert npz(path, fold=1).splits.tolist() == ["train", "train", "validation", "test"]
+    assert npz(path, fold=2).splits.tolist() == ["test", "train", "train", "validation"]
+    assert npz(path).splits is None
+    np.testing.assert_array_equal(npz(path, fold=2).inputs, np.eye(4))
+    with pytest.raises(UserError, match=r"config.data.fold is 3: its splits are 1\.\.2"):
+        npz(path, fold=3)
+
+
+def test_one_split_is_the_first_fold_and_no_other(tmp_path):
+    path = save(tmp_path, features=np.eye(2), labels=[0, 1], splits=["train", "test"])
+    for fold in (0, 1):
+        assert npz(path, fold=fold).splits.tolist() == ["train", "test"]
+    with pytest.raises(UserError, match=r"config.data.fold is 2: its splits are 1\.\.1"):
+        npz(path, fold=2)
+
+
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [

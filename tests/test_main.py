@@ -37,7 +37,7 @@ def command(tmp_path, monkeypatch, capfd):
         sys.modules.pop("config_config", None)  # the config file
         flags.FLAGS.unparse_flags()
         for name in list(flags.FLAGS):
-            if name == "workdir" or name.split(".")[0] == "config":
+            if name in ("workdir", "mode") or name.split(".")[0] == "config":
                 delattr(flags.FLAGS, name)
 
     def run(*args):
@@ -89,7 +89,7 @@ BAD = {
     "K_p in any order": (["--config.evaluate.k_p=(5,1)"], ["k_p", "ascending"]),
     "batch above the training set": (["--config.batch.size=457"], ["batch", "457", "456"]),
     "too many devices": (["--config.devices=77"], ["config.devices", "77"]),
-    "features in a CNN": (["--config.model.name=cnn"], ["feature", "config.model.name to mlp"]),
+    "features in a CNN": (["--config.model.name=cnn"], ["feature vectors", "config.model.name=cnn", "mlp"]),
     "a crop of features": (["--config.augment.crop=7"], ["augment.crop"]),
     "stray argument": (["epochs=3"], ["epochs=3", "--config."]),
     "no config file": (["--config=nowhere.py"], ["nowhere.py", "configs/digits.py"]),

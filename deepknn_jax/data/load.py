@@ -20,19 +20,18 @@ from deepknn_jax.data.sources_volumes import sarcoma
 from deepknn_jax.data.splits import assign_splits, check_class_sizes
 from deepknn_jax.errors import UserError
 
-# Sources that need a folder or a file and nothing else.
+# Sources that need a folder and nothing else.
 BY_FOLDER: dict[str, Callable[[str | Path], Listing]] = {
     "cifar10": cifar10,
     "cub200": cub200,
     "mnist": mnist,
-    "npz": npz,
     "pneumonia": pneumonia,
     "stl10": stl10,
     "tiny_imagenet": tiny_imagenet,
 }
 SOURCES = (
-    "breast_cancer", "class_folders", "csv_images", "digits", "sarcoma", "sd198", "skin7", "tfds",
-    *BY_FOLDER,
+    "breast_cancer", "class_folders", "csv_images", "digits", "npz", "sarcoma", "sd198", "skin7",
+    "tfds", *BY_FOLDER,
 )  # fmt: skip
 
 
@@ -115,6 +114,8 @@ def list_source(
             return digits()
         case "breast_cancer":
             return breast_cancer()
+        case "npz":
+            return npz(folder, fold=fold)
         case "skin7":
             return skin7(folder, fold=fold)
         case "sd198":

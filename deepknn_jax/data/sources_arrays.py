@@ -52,17 +52,18 @@ def breast_cancer() -> Listing:
     return Listing(names, bunch.target.astype(np.int32), class_names, inputs=inputs)
 
 
-def npz(path: str | Path) -> Listing:
+def npz(path: str | Path, *, fold: int = 0) -> Listing:
     """An .npz file in MedMNIST's keys, in Keras's keys, or of features.
 
     MedMNIST: {train,val,test}_{images,labels}; Keras: x_train, y_train, x_test, y_test. Their split
     is published. Images are uint8 [N, H, W] or [N, H, W, 1 or 3]; a 2-D array is features.
     Features: features (or embeddings) [N, F], labels [N], and, if they like, names [N], splits [N],
-    and classes [C], which labels then index. Labels are [N] or [N, 1].
+    and classes [C], which labels then index. Labels are [N] or [N, 1]. Of splits [N, S] `fold`,
+    1..S, chooses the column; 0: no split.
 
     Raises:
-        UserError: no such file, other keys, Python objects inside (they are never unpickled), or
-            arrays of other shapes or types.
+        UserError: no such file, other keys, Python objects inside (they are never unpickled),
+            arrays of other shapes or types, or no such fold.
     """
     if not str(path):
         raise UserError("no .npz file given: set config.data.dir")
@@ -73,7 +74,7 @@ def npz(path: str | Path) -> Listing:
             return _from_parts(path, arrays, parts)
     for key in ("features", "embeddings"):
         if key in arrays:
-            return _from_features(path, arrays, key)
+            return _from_features(path, arrays, key, fold)
     raise UserError(
         f"{path}: has keys {', '.join(arrays)}; wanted are train_images (MedMNIST), x_train "
         "(Keras) or features, each with its labels"
@@ -126,7 +127,7 @@ def _from_parts(
     return checked(listing, path)
 
 
-def _from_features(path: Path, arrays: dict[str, np.ndarray], key: str) -> Listing:
+def _from_features(path: Path, arrays: dict[str, np.ndarray], key: str, fold: int) -> Listing:
     if "labels" not in arrays:
         raise UserError(f"{path}: has {key} but no labels; it has: {', '.join(arrays)}")
     features = _inputs(path, key, arrays[key])
@@ -141,13 +142,23 @@ def _from_features(path: Path, arrays: dict[str, np.ndarray], key: str) -> Listi
     else:
         labels, class_names = index_labels(labels)
     names = tuple(str(name) for name in arrays.get("names", np.arange(len(features))))
-    splits = None
-    if "splits" in arrays:
-        words = [str(word).lower() for word in arrays["splits"]]
-        if unknown := set(words) - set(SPLIT_WORDS):
-            raise UserError(f"{path}: split {min(unknown)!r}; use train, validation or test")
-        splits = np.asarray([SPLIT_WORDS[word] for word in words])
+    splits = _fold(path, arrays["splits"], fold) if "splits" in arrays else None
     return checked(Listing(names, labels, class_names, inputs=features, splits=splits), path)
+
+
+def _fold(path: Path, splits: np.ndarray, fold: int) -> np.ndarray | None:
+    """The only split [N], which fold 0 and 1 mean, or of several, [N, S], that of `fold`."""
+    count = splits.shape[1] if splits.ndim == 2 else 1
+    if fold > count:
+        raise UserError(f"{path}: config.data.fold is {fold}: its splits are 1..{count}")
+    if splits.ndim == 2:
+        if fold == 0:
+            return None
+        splits = splits[:, fold - 1]
+    words = [str(word).lower() for word in splits]
+    if unknown := set(words) - set(SPLIT_WORDS):
+        raise UserError(f"{path}: split {min(unknown)!r}; use train, validation or test")
+    return np.asarray([SPLIT_WORDS[word] for word in words])
 
 
 def _inputs(path: Path, key: str, array: np.ndarray) -> np.ndarray:

@@ -1,0 +1,136 @@
+"""The command: python -m deepknn_jax.reproduce --table=3 --data_root=DIR."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+
+from deepknn_jax.errors import UserError
+from deepknn_jax.files import write_text
+from deepknn_jax.logs import say
+from deepknn_jax.reproduce import counts, figures, tables
+from deepknn_jax.reproduce.cells import Options
+from deepknn_jax.reproduce.methods import chosen
+from deepknn_jax.reproduce.plan import PLANS
+from deepknn_jax.reproduce.runs import run_cells, unfinished
+from deepknn_jax.reproduce.tune import tune
+
+TABLES = ("1", "2", "3", "4", "s1", "s2", "s3", "s4", "fig2", "figs1")
+# A cell of more minutes than this is told, and run with --all only.
+MOST_MINUTES = 60.0
+
+
+def main(argv: list[str]) -> None:
+    """Writes OUT/table<name>.md, or fig<name>.md, after running what it needs."""
+    if len(argv) > 1:
+        raise UserError(f"{argv[1]!r} is not understood: options look like --seeds=3")
+    values = flags.FLAGS
+    if not values["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # orbax tells every step of a save
+    if values.data_root is None or not (values.table or values.tune):
+        raise UserError("say --data_root=DIR, and --table=" + "|".join(TABLES) + " or --tune")
+    options = _options()
+    if not options.data_root.is_dir():
+        raise UserError(f"{options.data_root}: no such folder; it should hold a folder a data set")
+    options.out.mkdir(parents=True, exist_ok=True)
+    _share_compiled_programs(options.out)
+    if values.tune:
+        say(f"written to {tune(options)}")
+        options = _options()
+    if values.table in counts.TABLES:
+        text = counts.markdown(values.table, options.data_root, options.out)
+        write_text(_path(options.out), text)
+        say(text)
+    elif values.table:
+        _run_table(options)
+
+
+def _options() -> Options:
+    values = flags.FLAGS
+    out = Path(values.out).expanduser()
+    return Options(
+        data_root=Path(values.data_root).expanduser(),
+        out=out,
+        seeds=values.seeds,
+        weights=Path(values.weights).expanduser() if values.weights else None,
+        tuned={} if values.untuned else chosen(out),
+        gpu=jax.default_backend() != "cpu",
+    )
+
+
+def _run_table(options: Options) -> None:
+    values, out = flags.FLAGS, options.out
+    table = PLANS[values.table](options)
+    for words in table.absent:
+        say(f"absent: {words}")
+    todo = unfinished(table.cells, out)
+    costly = [] if values.all else [cell for cell in todo if cell.minutes > MOST_MINUTES]
+    for words in tables.costs(costly):
+        say(f"not run: {words}")
+    left_out = {cell.name for cell in costly}
+    wanted = [cell for cell in table.cells if cell.name not in left_out]
+    minutes = sum(cell.minutes for cell in unfinished(wanted, out))
+    say(f"{len(table.cells)} cells, {len(todo)} to do, about {tables.hours(minutes)} to run now")
+
+    command = f"--table={values.table} --data_root=DATA --seeds={options.seeds}"
+    command = f"python -m deepknn_jax.reproduce {command}{' --untuned' * values.untuned}"
+
+    def report() -> None:
+        drawn = {"fig2": figures.write_figure2, "figs1": figures.write_figure_s1}
+        extra = drawn[values.table](table, out) if values.table in drawn else []
+        write_text(_path(out), tables.markdown(table, out, costly, command, extra))
+
+    if not values.dry_run:
+        run_cells(wanted, data_root=options.data_root, out=out, after=report)
+        report()
+        say(f"written to {_path(out)}")
+
+
+def _path(out: Path) -> Path:
+    """The Markdown; that of the untuned table is another file: both are kept."""
+    name = flags.FLAGS.table
+    stem = name if name.startswith("fig") else f"table{name}"
+    return out / f"{stem}{'_untuned' if flags.FLAGS.untuned else ''}.md"
+
+
+def _share_compiled_programs(out: Path) -> None:
+    """A program that one cell compiled is there for the next, also in a later call."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str((out / "compiled").absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    try:
+        return list(flags.FLAGS(argv))
+    except flags.Error as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def cli() -> None:
+    """Entry point: errors that the user can mend end in one line and exit status 1."""
+    flags.DEFINE_enum("table", None, TABLES, "Which table or figure of the paper.")
+    flags.DEFINE_string("data_root", None, "Folder with a folder a data set: skin7, sd198, ...")
+    flags.DEFINE_string("out", "runs/reproduce", "Folder of cells, tables and figures.")
+    flags.DEFINE_integer("seeds", 3, "Runs of each cell, with seeds 0, 1, ...", lower_bound=1)
+    flags.DEFINE_string("weights", None, "Folder of published weights: resnet50.pth, ...")
+    flags.DEFINE_boolean("all", False, f"Also cells of more than {MOST_MINUTES:.0f} minutes.")
+    flags.DEFINE_boolean("dry_run", False, "Tell what would be run, and run nothing.")
+    flags.DEFINE_boolean("tune", False, "First search the options of table 3's methods.")
+    flags.DEFINE_boolean("untuned", False, "Table 3 without what the search chose.")
+    try:
+        app.run(main, flags_parser=_parse)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    cli()

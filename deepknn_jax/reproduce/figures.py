@@ -1,0 +1,122 @@
+"""Figure 2, training accuracy against epochs with convergence counted, and figure S1, t-SNE."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deepknn_jax import pictures
+from deepknn_jax.files import replacing
+from deepknn_jax.reproduce import store
+from deepknn_jax.reproduce.cells import Section, Table
+from deepknn_jax.reproduce.plan_images import MAPS
+
+SHARE = 0.95
+_COLORS = ("#0173b2", "#de8f05")  # the paper's: deep kNN blue, triplet orange
+
+Curve = Sequence[tuple[float, float]]  # (epoch, training accuracy)
+
+
+def epochs_to(curve: Curve, level: float) -> float | None:
+    """The first epoch at which the accuracy is at least `level`; None where it never is."""
+    return next((epoch for epoch, accuracy in curve if accuracy >= level), None)
+
+
+def curves(section: Section, out: Path) -> dict[str, list[Curve]]:
+    """Of each row of figure 2, the curves of its finished runs."""
+    found = {}
+    for row in section.rows:
+        records = [store.read(out, cell) for cell in row.cells]
+        found[row.label] = [record["curve"] for record in records if record is not None]
+    return found
+
+
+def convergence(found: Mapping[str, Sequence[Curve]]) -> list[str]:
+    """Markdown: epochs to 95 % of the method's own final training accuracy, and of the lower one.
+
+    The final accuracy is that of the last epoch, by leave-one-out at the largest K_p.
+    """
+    finals = {label: [runs[-1][1] for runs in each] for label, each in found.items() if each}
+    if not finals:
+        return ["not run"]
+    lower = min(float(np.mean(values)) for values in finals.values())
+    lines = [
+        "| method | final training Acc | epochs to 95 % of it | epochs to "
+        f"{100 * SHARE * lower:.1f} %, 95 % of the lower final Acc | runs |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for label, final in finals.items():
+        own = [
+            epochs_to(curve, SHARE * last) for curve, last in zip(found[label], final, strict=True)
+        ]
+        same = [epochs_to(curve, SHARE * lower) for curve in found[label]]
+        accuracy = _mean(final, 100, 1)
+        lines.append(f"| {label} | {accuracy} | {_mean(own)} | {_mean(same)} | {len(final)} |")
+    return lines
+
+
+def _mean(values: Sequence[float | None], scale: float = 1, digits: int = 1) -> str:
+    known = [scale * value for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return f"not reached in {len(values) - len(known)} of {len(values)} runs"
+    deviation = f" ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else ""
+    return f"{np.mean(known):.{digits}f}{deviation}"
+
+
+def draw_training(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]]) -> None:
+    """A panel a section: the mean over seeds, and as a band their least and largest."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * len(panels), 3.4), dpi=150, layout="constrained")
+    for i, (title, found) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), i + 1)
+        for color, (label, runs) in zip(_COLORS, found.items(), strict=True):
+            if not runs:
+                continue
+            epochs = [epoch for epoch, _ in runs[0]]
+            accuracy = 100 * np.asarray([[value for _, value in run] for run in runs])
+            axes.plot(epochs, accuracy.mean(0), color=color, label=label)
+            axes.fill_between(epochs, accuracy.min(0), accuracy.max(0), color=color, alpha=0.2)
+        axes.set_title(title, fontsize=8)
+        axes.set(xlabel="epoch", ylabel="training accuracy (leave-one-out), %")
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.lines:
+            axes.legend(frameon=False, loc="lower right")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def write_figure2(table: Table, out: Path) -> list[str]:
+    """fig2.png and the lines of Markdown that go with it."""
+    panels = {section.title: curves(section, out) for section in table.sections}
+    if not any(runs for found in panels.values() for runs in found.values()):
+        return []
+    draw_training(out / "fig2.png", panels)
+    lines = ["![training accuracy against epochs](fig2.png)", ""]
+    for title, found in panels.items():
+        lines += [f"## Convergence: {title}", "", *convergence(found), ""]
+    return lines
+
+
+def write_figure_s1(table: Table, out: Path) -> list[str]:
+    """A picture a cell of figure S1, from the embeddings in its workdir, and their Markdown."""
+    lines = []
+    for section in table.sections:
+        for row in section.rows:
+            (cell,) = row.cells
+            source = store.workdir_of(out, cell) / "embeddings.npz"
+            if store.read(out, cell) is None or not source.exists():
+                continue
+            target = out / f"figs1_{cell.set}_{row.label.replace(' ', '_')}.png"
+            if not target.exists():
+                _draw_map(source, target, MAPS[cell.set])
+            lines += [f"![{section.title}, {row.label}]({target.name})", ""]
+    return lines
+
+
+def _draw_map(source: Path, target: Path, part: str) -> None:
+    with np.load(source, allow_pickle=False) as archive:
+        rows = np.flatnonzero(archive["splits"] == part)
+        embeddings, labels = archive["embeddings"][rows], archive["labels"][rows]
+        classes = tuple(archive["classes"].tolist())
+        pictures.tsne(target, embeddings, labels, classes, archive["splits"][rows])

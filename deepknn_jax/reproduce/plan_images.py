@@ -1,0 +1,179 @@
+"""Tables 2, 4 and S2 and figure S1: what is trained from images."""
+
+from deepknn_jax.reproduce import paper
+from deepknn_jax.reproduce.cells import (
+    Options,
+    Row,
+    Section,
+    Table,
+    backbone,
+    knn_on_images,
+    on_images,
+)
+from deepknn_jax.reproduce.methods import Changes
+from deepknn_jax.reproduce.sets import SETS, absent, all_absent
+
+# A size at which two CPU cores train four networks in three hours; one seed.
+_SMALL: Changes = {
+    "data.size": 112, "augment.crop": 96, "epochs": 8, "optimizer.halve_every_epochs": 3,
+}  # fmt: skip
+_LABELS = {
+    "knn vgg19": "kNN (VGG19)",
+    "knn": "kNN, pretrained",
+    "triplet": "Triplet",
+    "deep_knn": "deep kNN",
+    "ce": "CE",
+    "weighted_ce": "Weighted-CE",
+    "deep_knn_star": "deep kNN*",
+}
+# Rows of tables 2 and S2: method and what its figures are read from.
+_ROWS2 = (
+    *((method, vote) for vote in ("1", "5") for method in ("knn", "triplet", "deep_knn")),
+    ("weighted_ce", "head"),
+    ("deep_knn_star", "5"),
+)
+
+
+def table2(options: Options) -> Table:
+    """Methods on the three medical sets, and on sets at hand that are like them."""
+    large, small = ("skin7", "pneumonia", "sd198", "chest_xray"), ("omniglot", "pneumoniamnist")
+    sections = []
+    for name in large:
+        if absent(name, options.data_root) is None:
+            sections += _medical(options, name)
+    for name in small:
+        if absent(name, options.data_root) is None:
+            sections.append(_small_images(options, name))
+    missing = all_absent(options.data_root, *large, *small)
+    return Table("Table 2. Deep kNN and baselines, K = M = 5", sections, missing)
+
+
+def _medical(options: Options, name: str) -> list[Section]:
+    """At the paper's size, and on a CPU also at one that a CPU can train."""
+    beside = "vasc" if name == "skin7" else ""
+    model = backbone(options)
+    # Published weights want three channels; that set's images are grey.
+    grey: Changes = {"data.channels": 3} if name == "chest_xray" else {}
+    return [
+        Section(
+            f"{SETS[name].title}: {model[0]}, {words}",
+            _rows2(options, name, model, seeds, grey | extra),
+            beside,
+        )
+        for words, seeds, extra in _sizes(options, name)
+    ]
+
+
+def _rows2(
+    options: Options,
+    name: str,
+    model: tuple[str, str],
+    seeds: int,
+    extra: Changes,
+) -> list[Row]:
+    printed = paper.TABLE2.get(name, {}) | paper.TABLES2.get(name, {})
+    rows = []
+    vgg19 = backbone(options, "vgg19")
+    for method, vote in _ROWS2:
+        if method == "knn":
+            if vgg19[0] == "vgg19" and ("knn vgg19", vote) in printed:
+                cells = [knn_on_images(options, name, "untrained", model=vgg19, extra=extra)]
+                key = ("knn vgg19", vote)
+                rows.append(Row(f"kNN (VGG19), K_p = {vote}", cells, vote, printed[key]))
+            cells = [knn_on_images(options, name, "untrained", model=model, extra=extra)]
+        else:
+            cells = [
+                on_images(options, name, method, seed=seed, model=model, extra=extra)
+                for seed in range(seeds)
+            ]
+        rows.append(Row(_label(method, vote), cells, vote, printed.get((method, vote), {})))
+    return rows
+
+
+def _label(method: str, vote: str) -> str:
+    return f"{_LABELS[method]}, {'head' if vote == 'head' else f'K_p = {vote}'}"
+
+
+def _small_images(options: Options, name: str) -> Section:
+    """A set that the small CNN learns from random weights."""
+    rows = [
+        Row(f"kNN, {reference}, K_p = 5", [knn_on_images(options, name, reference)], "5")
+        for reference in ("pixels", "untrained")
+    ]
+    methods = [("ce", "5"), *_ROWS2] if name == "omniglot" else _ROWS2
+    for method, vote in methods:
+        if method != "knn":
+            cells = [on_images(options, name, method, seed=s) for s in range(options.seeds)]
+            rows.append(Row(_label(method, vote), cells, vote))
+    return Section(f"{SETS[name].title}: small CNN from random weights", rows)
+
+
+def table4(options: Options) -> Table:
+    """The strong kNN (cross entropy, output layer removed) and deep kNN, by backbone."""
+    missing = all_absent(options.data_root, "sd198")
+    wanted = [backbone(options, name) for name in paper.TABLE4]
+    missing += [
+        f"{name}: no published weights: --weights=DIR, where DIR holds {name}.pth or .safetensors"
+        for name, (found, _) in zip(paper.TABLE4, wanted, strict=True)
+        if found != name
+    ]
+    models = dict(wanted)  # EfficientNet-Lite0 once, in place of all that lack weights
+    sections = []
+    for name in ("sd198", "skin7"):
+        if absent(name, options.data_root):
+            continue
+        for model in models.items():
+            printed = paper.TABLE4.get(model[0], {}) if name == "sd198" else {}
+            for size, seeds, extra in _sizes(options, name):
+                rows = [
+                    Row(
+                        f"{label}, K_p = 5",
+                        [on_images(options, name, method, seed=seed, model=model, extra=extra)
+                         for seed in range(seeds)],
+                        "5",
+                        printed.get(method, {}),
+                    )
+                    for method, label in (("ce", "strong kNN"), ("deep_knn", "deep kNN"))
+                ]  # fmt: skip
+                beside = "vasc" if name == "skin7" else ""
+                sections.append(Section(f"{SETS[name].title}: {model[0]}, {size}", rows, beside))
+    return Table("Table 4. Strong kNN and deep kNN by backbone, K = M = 5", sections, missing)
+
+
+def _sizes(options: Options, name: str) -> list[tuple[str, int, Changes]]:
+    """(words, seeds, changes): the paper's size, and for Skin-7 on a CPU the small one."""
+    full: tuple[str, int, Changes] = ("224 px", options.seeds, {})
+    small: tuple[str, int, Changes] = ("96 px, 8 epochs, one seed", 1, _SMALL)
+    return [full] if options.gpu or name != "skin7" else [full, small]
+
+
+def table_s2(options: Options) -> Table:
+    """The natural images, and MNIST, which is at hand more often."""
+    sections = []
+    names = ("stl10", "cub200", "tiny_imagenet")
+    for name in names:
+        if absent(name, options.data_root) is None:
+            model = backbone(options)
+            rows = _rows2(options, name, model, options.seeds, {})
+            sections.append(Section(f"{SETS[name].title}: {model[0]}, 224 px", rows))
+    if absent("mnist", options.data_root) is None:
+        sections.append(_small_images(options, "mnist"))
+    missing = all_absent(options.data_root, *names, "mnist")
+    return Table("Table S2. Natural images, K = M = 5", sections, missing)
+
+
+def figure_s1(options: Options) -> Table:
+    """Embeddings in two dimensions, of MNIST's training and STL10's test images."""
+    sections = []
+    for name, part in MAPS.items():
+        if absent(name, options.data_root) is None:
+            model = backbone(options) if name == "stl10" else None
+            rows = [
+                Row(label, [on_images(options, name, method, seed=0, model=model)], "5")
+                for method, label in (("triplet", "triplet"), ("deep_knn", "deep kNN"))
+            ]
+            sections.append(Section(f"{SETS[name].title}, {part} part", rows))
+    return Table("Figure S1. Embeddings by t-SNE", sections, all_absent(options.data_root, *MAPS))
+
+
+MAPS = {"mnist": "train", "stl10": "test"}  # the part that figure S1 shows
