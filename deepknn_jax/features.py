@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from deepknn_jax import config as config_lib
 from deepknn_jax import report
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluate import embed_rows
-from deepknn_jax.files import read_json
 from deepknn_jax.logs import say
-from deepknn_jax.setup import first_state, resolve
+from deepknn_jax.setup import first_state
 from deepknn_jax.train import check_workdir, prepare
 
 FILE = "features.npz"
@@ -27,10 +25,8 @@ def run(config: ConfigDict, workdir: Path) -> Path:
     Raises:
         UserError: for whatever the user can mend.
     """
-    config_lib.check(config)
     path = workdir / FILE
-    config, weights = resolve(config, read_json(workdir / "config.json"))
-    check_workdir(config, workdir)
+    config, weights = check_workdir(config, workdir)
     if path.exists():
         say(f"{path}: written before")
         return path

@@ -53,9 +53,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
         UserError: for whatever the user can mend.
     """
-    config_lib.check(config)
-    config, weights = resolve(config, read_json(workdir / "config.json"))
-    results = check_workdir(config, workdir)
+    config, weights = check_workdir(config, workdir)
+    results = report.read_results(workdir)
     if results is not None:
         say(f"{workdir}: finished before")
         say(report.table(results))
@@ -84,20 +83,20 @@ def prepare(
     return config, setup
 
 
-def check_workdir(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
-    """The results of a finished run of this config in `workdir`, None where it is to be done."""
+def check_workdir(config: ConfigDict, workdir: Path) -> tuple[ConfigDict, Mapping[str, Any] | None]:
+    """The config, resolved, and its weights, once it is known that they may go on in `workdir`."""
+    config_lib.check(config)
     existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(f"{existing}: cannot be written to; choose another --workdir")
     stored = read_json(workdir / "config.json")
-    if stored is None:
-        return None
-    if differ := config_lib.differences(config, stored):
+    config, weights = resolve(config, stored)
+    if stored is not None and (differ := config_lib.differences(config, stored)):
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(differ)}): "
             "choose another --workdir, or delete it"
         )
-    return report.read_results(workdir)
+    return config, weights
 
 
 def describe(dataset: Dataset) -> None:

@@ -15,6 +15,7 @@ from deepknn_jax import config as config_lib
 from deepknn_jax import main, train
 from deepknn_jax.errors import UserError
 from deepknn_jax.logs import read_records
+from deepknn_jax.setup import resolve
 
 pytestmark = [
     pytest.mark.usefixtures("compiled_once"),
@@ -89,7 +90,7 @@ BAD = {
     "K_p in any order": (["--config.evaluate.k_p=(5,1)"], ["k_p", "ascending"]),
     "batch above the training set": (["--config.batch.size=457"], ["batch", "457", "456"]),
     "too many devices": (["--config.devices=77"], ["config.devices", "77"]),
-    "features in a CNN": (["--config.model.name=cnn"], ["feature vectors", "config.model.name=cnn", "mlp"]),
+    "features in a CNN": (["--config.model.name=cnn"], ["feature vectors", "=cnn", "mlp"]),
     "a crop of features": (["--config.augment.crop=7"], ["augment.crop"]),
     "stray argument": (["epochs=3"], ["epochs=3", "--config."]),
     "no config file": (["--config=nowhere.py"], ["nowhere.py", "configs/digits.py"]),
@@ -204,7 +205,7 @@ def test_a_workdir_without_permission(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["config.json", "results.json"])
 def test_a_damaged_workdir_is_named(command, tmp_path, name):
     (tmp_path / "out").mkdir()
-    stored = config_lib.to_json(file_config("breast_cancer"))
+    stored = config_lib.to_json(resolve(file_config("breast_cancer"), None)[0])
     (tmp_path / "out" / "config.json").write_text(stored)
     (tmp_path / "out" / name).write_text('{"test": {"1')
     code, _ = command(QUICK[0], "--workdir=out")

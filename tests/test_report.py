@@ -11,7 +11,9 @@ from runs import small_config
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score
 from sklearn.neighbors import NearestNeighbors
 
+from deepknn_jax import config as config_lib
 from deepknn_jax import report, train
+from deepknn_jax.setup import resolve
 
 ENTRY = {"acc", "mcr", "rs", "rs_class", "per_class_recall", "n"}
 PICTURES = ("training_curves", "confusion", "tsne", "neighbors")
@@ -64,6 +66,12 @@ def test_results_are_as_specified(left, finished):
 def test_the_config_is_kept(finished):
     workdir, config, _ = finished
     kept = json.loads((workdir / "config.json").read_text())
+    resolved, _ = resolve(config, kept)
+    assert config_lib.differences(resolved, kept) == []
+    assert len(kept["augment"]["mean"]) == 1  # of the training part, which the config left open
+    assert kept["data"]["resize_rule"] == "square"
+    kept["augment"] |= {"mean": [], "std": []}
+    kept["data"]["resize_rule"] = ""
     assert kept == json.loads(json.dumps(config.to_dict()))
 
 

@@ -110,6 +110,7 @@ def torch_mebibytes(name: str, kind: str, batch: int, size: int) -> float:
         side = torch_evaluation(torch, network, turned)
     else:
         side = torch_side(torch, network, turned, labels, rows_1xB)
+    peers.restart_peak(torch)
     before = peers.peak_mebibytes(torch)
     side.run()
     side.run()

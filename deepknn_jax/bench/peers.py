@@ -5,7 +5,8 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
-import resource
+import re
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -55,11 +56,21 @@ def finish(torch: ModuleType) -> None:
         torch.cuda.synchronize()
 
 
+def restart_peak(torch: ModuleType) -> None:
+    """Lets `peak_mebibytes` count from what is held now."""
+    if torch_device(torch) == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak
+
+
 def peak_mebibytes(torch: ModuleType) -> float:
-    """The most memory that this process held so far: torch's on the GPU, or its resident set."""
+    """The most that this process held since `restart_peak`: on the GPU, or resident (Linux)."""
     if torch_device(torch) == "cuda":
         return float(torch.cuda.max_memory_allocated() / 2**20)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 2**10
 
 
 def machine() -> dict[str, Any]:
