@@ -45,14 +45,19 @@ def test_equals_torch(size, stride, pad, pixels):
         ((3, 3), 1, ((1, 1), (1, 1)), 6),
         ((5, 5), 2, ((1, 2), (2, 2)), 6),
         ((3, 3), 2, ((0, 0), (0, 0)), 2),
+        ((3, 3), 1, ((1, 1), (1, 1)), 12),
+        ((3, 3), 2, ((0, 1), (0, 1)), 12),
+        ((5, 5), 1, ((2, 2), (2, 2)), 12),
+        ((5, 5), 2, ((1, 2), (2, 2)), 12),
     ],
 )
 @pytest.mark.parametrize("pixels", [9, 14])
 def test_other_kernels_pads_and_groups_equal_torch(size, stride, pad, groups, pixels):
     torch = require("torch")
     rng = np.random.default_rng(stride)
-    x = rng.normal(size=(2, pixels, pixels + 3, 6)).astype(np.float32)
-    kernel = rng.normal(size=(*size, 6 // groups, 12)).astype(np.float32)
+    channels = max(groups, 6)
+    x = rng.normal(size=(2, pixels, pixels + 3, channels)).astype(np.float32)
+    kernel = rng.normal(size=(*size, channels // groups, 12)).astype(np.float32)
     bias = rng.normal(size=12).astype(np.float32)
     model = Conv(12, size, stride=stride, padding=pad, groups=groups, use_bias=True)
 
@@ -109,18 +114,26 @@ def test_gradients_equal_those_of_xlas_convolution(size, stride, pad, pixels):
     )
 
 
-def lowered(platform, size):
-    x, kernel = jnp.ones((1, 8, 8, 3)), jnp.ones((size, size, 3, 2))
-    traced = jax.jit(lambda x, w: convolve(x, w, 1, ((size // 2,) * 2,) * 2)).trace(x, kernel)
+def lowered(platform, size, channels=3, groups=1):
+    x = jnp.ones((1, 8, 8, channels))
+    kernel = jnp.ones((size, size, channels // groups, channels))
+
+    def gradient(x, kernel):
+        pad = (size // 2,) * 2
+        return jnp.sum(convolve(x, kernel, 1, (pad, pad), groups) ** 2)
+
+    traced = jax.jit(jax.grad(gradient, argnums=(0, 1))).trace(x, kernel)
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
 def test_only_a_cpu_gets_products():
-    assert "convolution" not in lowered("cpu", size=1)
     assert "convolution" in lowered("cpu", size=3)
-    for size in (1, 3):
-        assert "convolution" in lowered("cuda", size)
-        assert "dot_general" not in lowered("cuda", size)
+    forms = {"size": 1}, {"size": 3, "channels": 32}, {"size": 5, "channels": 6, "groups": 6}
+    for form in forms:
+        assert "convolution" not in lowered("cpu", **form)
+    for form in ({"size": 3}, *forms):
+        assert "convolution" in lowered("cuda", **form)
+        assert "dot_general" not in lowered("cuda", **form)
 
 
 def test_kernel_gradient_is_in_the_order_that_is_fast_in_a_loop():
@@ -143,18 +156,29 @@ def test_initial_kernel_is_kaiming_fan_out():
     assert abs(jnp.mean(kernel)) < 1e-3
 
 
-@pytest.mark.parametrize("pixels", [4, 12])
-def test_gradient_is_summed_over_devices_under_shard_map(pixels):
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize(
+    ("pixels", "channels", "stride", "groups"),
+    [(4, 3, 2, 1), (12, 3, 2, 1), (10, 32, 1, 1), (10, 4, 2, 4)],
+)
+def test_gradient_is_summed_over_devices_under_shard_map(
+    pixels, channels, stride, groups, check_vma
+):
+    """A small map's product, XLA's convolution, Winograd's, a depthwise one."""
     mesh = jax.make_mesh((4,), ("devices",), axis_types=(AxisType.Auto,))
-    x = jax.random.normal(jax.random.key(0), (8, pixels, pixels, 3))
-    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 2))
+    x = jax.random.normal(jax.random.key(0), (8, pixels, pixels, channels))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, channels // groups, channels))
 
     def objective(kernel, x):
-        return jnp.sum(convolve(x, kernel, 2, ONE) ** 2)
+        return jnp.sum(convolve(x, kernel, stride, ONE, groups) ** 2)
 
     def of_all(kernel, x):
-        return jax.grad(lambda kernel: lax.psum(objective(kernel, x), "devices"))(kernel)
+        if check_vma:
+            return jax.grad(lambda kernel: lax.psum(objective(kernel, x), "devices"))(kernel)
+        return lax.psum(jax.grad(objective)(kernel, x), "devices")
 
-    mapped = jax.shard_map(of_all, mesh=mesh, in_specs=(P(), P("devices")), out_specs=P())
+    specs = {"in_specs": (P(), P("devices")), "out_specs": P()}
+    mapped = jax.shard_map(of_all, mesh=mesh, check_vma=check_vma, **specs)
     expected = jax.grad(objective)(kernel, x)
-    np.testing.assert_allclose(jax.jit(mapped)(kernel, x), expected, rtol=1e-4, atol=1e-3)
+    scale = jnp.max(jnp.abs(expected))
+    np.testing.assert_allclose(jax.jit(mapped)(kernel, x), expected, rtol=0, atol=1e-5 * scale)

@@ -1,19 +1,26 @@
 """The convolution of every backbone, in the form that runs best on the platform.
 
-GPUs and TPUs get XLA's own. On a CPU (jax 0.10.2, two cores, times of forward + backward):
-- XLA's 1x1 convolution is slower than the matrix product that it is: batch 8, 56 px 64->64
-  13 -> 4.5 ms, 64->256 73 -> 16, 256->512 stride 2 97 -> 30; 14 px 1024->256 21 -> 14.
-- So are convolutions of small maps: batch 96, 3x3, 4 px 64->128 5.8 -> 1.6, 2 px 128->128
-  15 -> 2.5. From about 7 px on patches lose what the product gains.
-- So are depthwise ones as a grouped convolution: EfficientNet-Lite0 at 224 px, evaluation, batch
-  16: 105 ms of CPU time an image, as sums of shifted slices 32.
-- Inside a loop (the trainer scans over steps) the kernel's gradient falls to a naive
-  implementation, since its dimensions are not in XLA's canonical order (jax issue 12868): batch 96,
-  8 px 32->64, stride 2: 1.5 -> 80 ms. Written out in that order it keeps its 1.5 ms.
+GPUs and TPUs get XLA's own. A CPU gets the following (jax 0.10.2; CPU milliseconds of forward and
+both gradients at batch 8, XLA's own -> ours; on two quiet cores half of them pass, except where XLA
+uses one core only, as it does for maps of up to 64 output channels):
+- A 1x1 convolution is the matrix product that it is: on two cores 56 px 64->256 took 73 -> 16 ms,
+  14 px 1024->256 21 -> 14.
+- So is one of maps of a few pixels, over patches: batch 96, 3x3, 2 px 128->128 15 -> 2.5 ms; from
+  about 7 px on patches lose what the product gains. In one direction only (1x7, 7x1) they win at
+  any size: 17 px 160->192 49 -> 39.
+- A 3x3 convolution of stride 1 takes fewer multiplications (winograd.py), and always both cores:
+  56 px 64->64 60 -> 55 (one core -> two), 28 px 128->128 61 -> 36, 14 px 256->256 60 -> 33,
+  7 px 512->512 69 -> 44.
+- A depthwise one is a sum of shifted inputs: 56 px, 144 channels, 405 -> 43; 5x5 with stride 2
+  748 -> 59, forward alone 41 -> 6.
+- What remains (strides, 5x5, 7x7) stays XLA's. But inside a loop (the trainer scans over steps) the
+  kernel's gradient falls to a naive implementation, since its dimensions are not in XLA's canonical
+  order (jax issue 12868): batch 96, 8 px 32->64, stride 2: 1.5 -> 80 ms. Written out in that order
+  it keeps its 1.5 ms.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +28,14 @@ from flax import linen as nn
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from deepknn_jax.models.winograd import Padding as Padding
+from deepknn_jax.models.winograd import winograd
+
 # torchvision's: variance 2 / fan_out.
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 _SMALL_MAP = 16  # positions of an output map, up to which patches and a product win
-
-
-Padding = tuple[tuple[int, int], tuple[int, int]]
+_MANY_CHANNELS = 32  # of input and output each, from which the fewer multiplications win
 
 
 class Conv(nn.Module):
@@ -75,20 +83,41 @@ def convolve(
     H' = (H + top + bottom - S) // stride + 1. Output channels o of group g (O / groups each) see
     the input channels of that group only.
     """
-    height, width = _positions(x_BxHxWxI, kernel, stride, padding)
-    on_cpu: Callable[..., Array] = _in_loops
-    if groups > 1:
-        depthwise = groups == x_BxHxWxI.shape[3] == kernel.shape[3]
-        on_cpu = _depthwise if depthwise else partial(_native, groups=groups)
-    elif kernel.shape[:2] == (1, 1) or height * width <= _SMALL_MAP:
-        on_cpu = _product
+    on_cpu = _form_on_cpu(x_BxHxWxI, kernel, stride, padding, groups)
     # Chosen while lowering, so also right for a computation put on the CPU of a GPU machine.
     return lax.platform_dependent(
         x_BxHxWxI,
         kernel,
-        cpu=partial(on_cpu, stride=stride, padding=padding),
+        cpu=on_cpu,
         default=partial(_native, stride=stride, padding=padding, groups=groups),
     )
+
+
+def _form_on_cpu(
+    x: Array, kernel: Array, stride: int, padding: Padding, groups: int
+) -> Callable[[Array, Array], Array]:
+    """The function of x and kernel that convolves arrays of these shapes fastest on a CPU."""
+    size, (inputs, outputs) = kernel.shape[:2], kernel.shape[2:]
+    if groups == outputs and inputs == 1:
+        return partial(_depthwise, stride=stride, padding=padding)
+    if groups > 1:
+        return partial(_native, stride=stride, padding=padding, groups=groups)
+    height, width = _positions(x, kernel, stride, padding)
+    if 1 in size or height * width <= _SMALL_MAP:
+        return partial(_product, stride=stride, padding=padding)
+    if size == (3, 3) and stride == 1 and min(inputs, outputs) >= _MANY_CHANNELS:
+        return lambda x, kernel: winograd(x, _varying(kernel, x), padding)
+    return lambda x, kernel: _loop_safe(x, _varying(kernel, x), stride, padding)
+
+
+def _varying(kernel: Array, x: Array) -> Array:
+    """The kernel, as different on each device as x is.
+
+    shard_map wants a hand-written gradient to have its argument's type. The kernel is the same on
+    all devices, its gradient is not: adding a zero that differs by device, as x does, makes
+    autodiff sum it. XLA folds the zero away.
+    """
+    return kernel + jnp.where(False, x[0, 0, 0, 0], 0)
 
 
 def _positions(x: Array, kernel: Array, stride: int, padding: Padding) -> tuple[int, int]:
@@ -127,41 +156,38 @@ def _xla(
 
 def _product(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     """All patches [B H' W', S T I] times the kernel [S T I, O]; autodiff gives products again."""
-    patches = jnp.concatenate([part for *_, part in _shifted(x, kernel, stride, padding)], axis=-1)
+    shifted = [part for _, part in _shifted(x, kernel, stride, padding)]
+    batch, height, width, _ = shifted[0].shape
     # Flat: a dot_general over a four-dimensional array loses most of the gain.
-    rows = patches.reshape(-1, patches.shape[-1])
+    rows = jnp.concatenate(shifted, axis=-1).reshape(batch * height * width, -1)
     out = lax.dot(rows, kernel.reshape(-1, kernel.shape[-1]))
-    return out.reshape(*patches.shape[:3], -1)
+    return out.reshape(batch, height, width, -1)
 
 
 def _depthwise(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-    """Each channel by its own kernel [S, T, 1, I]: a fused sum of shifted slices times weights."""
-    y = jnp.zeros((), x.dtype)
-    for i, j, part in _shifted(x, kernel, stride, padding):
-        y += part * kernel[i, j, 0][None, None, None, :]
-    return y
+    """Each channel with its own kernel [S, T, 1, C]: the shifted inputs, weighted and summed."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    weighted = [
+        part.astype(wide) * kernel[i, j, 0].astype(wide)[None, None, None, :]
+        for (i, j), part in _shifted(x, kernel, stride, padding)
+    ]
+    return reduce(jnp.add, weighted).astype(x.dtype)
 
 
 def _shifted(
     x: Array, kernel: Array, stride: int, padding: Padding
-) -> Iterator[tuple[int, int, Array]]:
-    """For each element i, j of the kernel what it sees of x at all positions, [B, H', W', I]."""
-    batch, *_, channels = x.shape
+) -> list[tuple[tuple[int, int], Array]]:
+    """Each offset (i, j) into the kernel with the inputs [B, H', W', I] that it is applied to."""
     height, width = _positions(x, kernel, stride, padding)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    batch, _, _, channels = x.shape
     reach_h, reach_w = (height - 1) * stride + 1, (width - 1) * stride + 1
-    for i in range(kernel.shape[0]):
-        for j in range(kernel.shape[1]):
-            end = (batch, i + reach_h, j + reach_w, channels)
-            yield i, j, lax.slice(x, (0, i, j, 0), end, (1, stride, stride, 1))
-
-
-def _in_loops(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-    # shard_map wants a hand-written gradient to have its argument's type. The kernel is the same on
-    # all devices, its gradient is not: adding a zero that differs by device, as x does, makes
-    # autodiff sum it. XLA folds the zero away.
-    zero = jnp.where(False, x[0, 0, 0, 0], 0)
-    return _loop_safe(x, kernel + zero, stride, padding)
+    strides = (1, stride, stride, 1)
+    return [
+        ((i, j), lax.slice(x, (0, i, j, 0), (batch, i + reach_h, j + reach_w, channels), strides))
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
+    ]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
