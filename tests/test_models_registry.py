@@ -29,7 +29,7 @@ SHAPES = {
 }
 
 
-@pytest.fixture(scope="module", params=["mlp", "cnn", "resnet50"])
+@pytest.fixture(scope="module", params=["mlp", "cnn", "resnet18"])
 def trained(request):
     """A backbone whose BatchNorm statistics are of data: its name, model, variables, inputs."""
     name = request.param
