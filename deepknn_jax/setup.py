@@ -21,6 +21,7 @@ from deepknn_jax.data.load import load_dataset
 from deepknn_jax.errors import UserError
 from deepknn_jax.feed import Store, make_store
 from deepknn_jax.inputs import input_functions, pixel_statistics
+from deepknn_jax.logs import say
 from deepknn_jax.mining import (
     Batches,
     Mined,
@@ -88,7 +89,9 @@ def resolve(
     name, path, augment, data = config.model.name, config.model.weights, config.augment, config.data
     variables = None
     if path:
-        variables = models.load_weights(name, path, embedding_size=config.model.embedding_size)
+        variables = models.load_weights(
+            name, path, embedding_size=config.model.embedding_size, tell=say
+        )
         own = models.preprocessing(name, path)
         if augment.mean and (tuple(augment.mean), tuple(augment.std)) != (own.mean, own.std):
             raise UserError(

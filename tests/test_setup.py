@@ -153,7 +153,7 @@ def test_what_a_config_leaves_open_is_filled_in():
     assert setup.settle(given, images(n=400)) is given
 
 
-def test_published_weights_bring_their_preprocessing(tmp_path):
+def test_published_weights_bring_their_preprocessing(tmp_path, capsys):
     """A config may choose the resize rule; mean and deviation belong to the weights."""
     torch = require("torch")
     model = import_vision("torchvision.models").resnet18()
@@ -161,6 +161,8 @@ def test_published_weights_bring_their_preprocessing(tmp_path):
     torch.save(model.state_dict(), path)
     given = {"model__name": "resnet18", "model__weights": str(path)}
     config, weights = setup.resolve(small_config(**given), None)
+    told = "100 tensors of resnet18.pth are used; left out: fc.weight, fc.bias and 20 counters"
+    assert told in capsys.readouterr().out
     np.testing.assert_allclose(config.augment.mean, (0.485, 0.456, 0.406))
     np.testing.assert_allclose(config.augment.std, (0.229, 0.224, 0.225))
     assert config.data.resize_rule == "short_side"

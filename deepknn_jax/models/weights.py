@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +45,11 @@ class Weights(NamedTuple):
 
 
 def load_weights(
-    name: str, path: str | Path, *, embedding_size: int | None = None
+    name: str,
+    path: str | Path,
+    *,
+    embedding_size: int | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """{"params": ..., "batch_stats": ...} of the backbone `name`, float32 numpy arrays.
 
@@ -59,6 +64,7 @@ def load_weights(
             which the newest checkpoint is taken (the best variables, where it has a validation
             part), without its head.
         embedding_size: what a run's must be (0: the backbone's own); None: any.
+        tell: gets a line of how many tensors are used and which are left out.
 
     Raises:
         UserError: the file is absent, damaged, altered (its name carries a hash) or does not fit
@@ -67,7 +73,14 @@ def load_weights(
     found = find_weights(name, path)
     if found.is_dir():
         return _of_run(name, found, embedding_size)
-    return read_weights(name, found).variables
+    weights = read_weights(name, found)
+    if tell is not None:
+        used = len(jax.tree.leaves(weights.variables))
+        counters = [key for key in weights.unused if key.endswith("num_batches_tracked")]
+        others = [key for key in weights.unused if key not in counters]
+        left = f"{', '.join(others) or 'nothing else'} and {len(counters)} counters of batches"
+        tell(f"weights: {used} tensors of {found.name} are used; left out: {left}")
+    return weights.variables
 
 
 def preprocessing(name: str, path: str | Path) -> Preprocessing:
