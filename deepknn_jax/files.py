@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from deepknn_jax.errors import UserError
 
@@ -39,6 +41,12 @@ def write_text(path: Path, text: str) -> None:
     """Replaces `path` by `text`."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Replaces `path` by an .npz of the arrays."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def append(path: Path, data: bytes) -> None:

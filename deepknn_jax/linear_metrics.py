@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from deepknn_jax.distances import at_least_float32, centre_of, squared_euclidean
-from deepknn_jax.losses import Sums, as_examples, hinge_sums, mean
+from deepknn_jax.losses import Sums, as_examples, find_listed, hinge_sums, mean
 from deepknn_jax.neighbors import (
     Examples,
     cross_class_mask,
@@ -70,11 +70,9 @@ def lmnn_sums(
     """
     squared_AxG = _squared_distances(anchors, gallery)
     same_AxG = same_class_mask(anchors, gallery)
-    ids_G = jnp.asarray(gallery.ids)
-    ids_AxK = jnp.asarray(targets_AxK).astype(ids_G.dtype)
-    found_AxKxG = (ids_AxK[:, :, None] == ids_G[None, None, :]) & same_AxG[:, None, :]
-    present_AxK = jnp.any(found_AxKxG, axis=2)
-    target_AxK = jnp.take_along_axis(squared_AxG, jnp.argmax(found_AxKxG, axis=2), axis=1)
+    listed = find_listed(gallery, jnp.asarray(targets_AxK).astype(jnp.asarray(gallery.ids).dtype))
+    present_AxK = listed.valid & jnp.take_along_axis(same_AxG, listed.indices, axis=1)
+    target_AxK = jnp.take_along_axis(squared_AxG, listed.indices, axis=1)
     pull = jnp.sum(jnp.where(present_AxK, target_AxK, 0.0))
     impostors_AxG = cross_class_mask(anchors, gallery)
     push = hinge_sums(target_AxK, squared_AxG, present_AxK, impostors_AxG, margin)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -15,12 +16,8 @@ _CONFIG_FOLDERS = (_PACKAGE.parent, _PACKAGE)  # of a checkout, and of an instal
 _DEFAULT = "configs/digits.py"
 
 
-def main(argv: list[str]) -> None:
-    """Runs the config that the flags name; `argv` holds what absl left over."""
-    if len(argv) > 1:
-        raise UserError(f"{argv[1]!r} is not understood: options look like --config.loss.k=7")
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # orbax tells every step of a save
+def main() -> None:
+    """Runs the config that the flags name."""
     config = flags.FLAGS.config
     if config.get("deterministic"):
         # Read once, when the backend starts.
@@ -95,21 +92,37 @@ def _bad_key(argv: list[str], error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def cli() -> None:
-    """Entry point: errors that the user can mend end in one line and exit status 1."""
-    config_flags.DEFINE_config_file("config", lock_config=True)
-    flags.DEFINE_string("workdir", None, "Folder of the run's files; default runs/<config's name>.")
-    flags.DEFINE_enum(
-        "mode", "train", ["train", "embed"], "embed: write the backbone's features, train nothing."
-    )
+def run(command: Callable[[], None], parse: Callable[[list[str]], list[str]], like: str) -> None:
+    """Parses the flags and runs `command`; errors that the user can mend end in one line.
+
+    `like` is an option as an example, for what the flags leave over. Exit status 1 for an error.
+    """
+
+    def checked(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise UserError(f"{argv[1]!r} is not understood: options look like {like}")
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # orbax tells every step of a save
+        command()
+
     try:
-        app.run(main, flags_parser=_parse)
+        app.run(checked, flags_parser=parse)
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
         sys.exit(f"error: {error.filename or 'a file'}: {error.strerror}")
+
+
+def cli() -> None:
+    """Entry point."""
+    config_flags.DEFINE_config_file("config", lock_config=True)
+    flags.DEFINE_string("workdir", None, "Folder of the run's files; default runs/<config's name>.")
+    flags.DEFINE_enum(
+        "mode", "train", ["train", "embed"], "embed: write the backbone's features, train nothing."
+    )
+    run(main, _parse, like="--config.loss.k=7")
 
 
 if __name__ == "__main__":

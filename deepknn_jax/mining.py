@@ -103,31 +103,29 @@ def nearest_in_set(
 
 
 def with_partners(
-    anchors_TxA: np.ndarray, mined: Mined, rows_N: np.ndarray, *, places: int, devices: int
-) -> Batches:
-    """The batches of anchors and all that was mined for them, each distinct example once.
+    anchors_TxA: np.ndarray, mined: Mined, rows_N: np.ndarray, *, devices: int
+) -> np.ndarray:
+    """Ids [T, U] of the anchors and all that was mined for them, each distinct example once.
 
     Args:
         anchors_TxA: ids, distinct in each row; A is a multiple of `devices`.
         mined: ids for the anchors, [T, A, ...]; -1 for none.
         rows_N: ids of the training part: what fills up an uneven number comes from here.
-        places: U, from `places_needed`.
         devices: over which each row will be cut, evenly.
+
+    Returns:
+        -1 stands for padding; U is what the fullest step needs, rounded up.
     """
     steps, size = anchors_TxA.shape
+    partners = _partners(anchors_TxA, mined, rows_N)
+    places = size + max(len(others) for others in partners)
+    places += -places % _PLACES
     ids = np.full((steps, devices, places // devices), -1, np.int32)
-    ids[:, :, : size // devices] = anchors_TxA.reshape(steps, devices, -1)
-    for t, partners in enumerate(_partners(anchors_TxA, mined, rows_N)):
-        shared = partners.reshape(-1, devices).T
-        first = size // devices
-        ids[t, :, first : first + shared.shape[1]] = shared
-    return Batches(ids.reshape(steps, places), mined)
-
-
-def places_needed(anchors_TxA: np.ndarray, mined: Mined, rows_N: np.ndarray) -> int:
-    """Examples to embed in the fullest of these steps, rounded up."""
-    most = max(len(partners) for partners in _partners(anchors_TxA, mined, rows_N))
-    return -(-(anchors_TxA.shape[1] + most) // _PLACES) * _PLACES
+    first = size // devices
+    ids[:, :, :first] = anchors_TxA.reshape(steps, devices, -1)
+    for t, others in enumerate(partners):
+        ids[t, :, first : first + len(others) // devices] = others.reshape(-1, devices).T
+    return ids.reshape(steps, places)
 
 
 def _partners(anchors_TxA: np.ndarray, mined: Mined, rows_N: np.ndarray) -> list[np.ndarray]:

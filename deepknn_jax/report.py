@@ -11,7 +11,7 @@ import numpy as np
 from deepknn_jax import pictures
 from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.evaluate import Embedded, Evidence
-from deepknn_jax.files import read_json, replacing, write_text
+from deepknn_jax.files import read_json, replacing, write_arrays, write_text
 from deepknn_jax.logs import read_records
 from deepknn_jax.metrics import confusion_matrix, format_table
 
@@ -43,15 +43,14 @@ def write_embeddings(
     rows, embeddings = _joined(parts)
     order = np.argsort(rows)
     rows = rows[order]
-    arrays: dict[str, Any] = {
+    arrays = {
         key: embeddings[order],
         "labels": dataset.labels[rows],
         "names": np.asarray(dataset.names)[rows],
         "splits": dataset.splits[rows],
         "classes": np.asarray(dataset.class_names),
     }
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    write_arrays(path, arrays)
 
 
 def _joined(parts: Iterable[Embedded]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ Here and in train.py a ConfigDict is read; whatever they call takes plain values
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,17 +20,11 @@ from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.data.load import load_dataset
 from deepknn_jax.errors import UserError
 from deepknn_jax.feed import Store, make_store
-from deepknn_jax.inputs import input_functions, pixel_statistics
+from deepknn_jax.inputs import feature_statistics, input_functions, pixel_statistics
 from deepknn_jax.logs import say
-from deepknn_jax.mining import (
-    Batches,
-    Mined,
-    Mining,
-    nearest_in_set,
-    places_needed,
-    with_partners,
-)
+from deepknn_jax.mining import Batches, Mined, Mining, nearest_in_set, with_partners
 from deepknn_jax.models.network import Network
+from deepknn_jax.models.weights import find_weights
 from deepknn_jax.parallel import Devices, get_devices, map_embed, map_train_steps, replicate
 from deepknn_jax.step import Recipe, TrainState, flat_inputs, init_state
 
@@ -89,10 +83,10 @@ def resolve(
     name, path, augment, data = config.model.name, config.model.weights, config.augment, config.data
     variables = None
     if path:
-        variables = models.load_weights(
-            name, path, embedding_size=config.model.embedding_size, tell=say
+        variables, own, unused = models.open_weights(
+            name, path, embedding_size=config.model.embedding_size
         )
-        own = models.preprocessing(name, path)
+        _tell_unused(find_weights(name, path).name, variables, unused)
         if augment.mean and (tuple(augment.mean), tuple(augment.std)) != (own.mean, own.std):
             raise UserError(
                 f"config.augment.mean is {tuple(augment.mean)}, but the weights' own is {own.mean}:"
@@ -106,6 +100,15 @@ def resolve(
         augment.mean = tuple(earlier.get("mean", ()))
         augment.std = tuple(earlier.get("std", ()))
     return config.lock(), variables
+
+
+def _tell_unused(file: str, variables: Mapping[str, Any], unused: Sequence[str]) -> None:
+    if unused:
+        counters = [key for key in unused if key.endswith("num_batches_tracked")]
+        others = [key for key in unused if key not in counters]
+        left = f"{', '.join(others) or 'nothing else'} and {len(counters)} counters of batches"
+        used = len(jax.tree.leaves(variables))
+        say(f"weights: {used} tensors of {file} are used; left out: {left}")
 
 
 def settle(config: ConfigDict, dataset: Dataset) -> ConfigDict:
@@ -190,14 +193,12 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
     def sampler(first: int, mined: Mined) -> Callable[[range], Batches]:
         if mining is None:
             return lambda steps: Batches(rows[positions(steps)], {})
-        places = places_needed(rows[positions(range(first, first + mining.interval))], mined, rows)
+        anchors = rows[positions(range(first, first + mining.interval))]
+        ids = with_partners(anchors, mined, rows, devices=devices.size)
 
         def batches(steps: range) -> Batches:
-            anchors = rows[positions(steps)]
-            part = {
-                name: ids[steps.start - first : steps.stop - first] for name, ids in mined.items()
-            }
-            return with_partners(anchors, part, rows, places=places, devices=devices.size)
+            own = slice(steps.start - first, steps.stop - first)
+            return Batches(ids[own], {name: values[own] for name, values in mined.items()})
 
         return batches
 
@@ -251,9 +252,8 @@ def miner(config: ConfigDict, dataset: Dataset, per_epoch: int) -> Mining | None
 def _lmnn_mining(dataset: Dataset, k: int, per_epoch: int, batch_size: int) -> Mining:
     """LMNN's targets: fixed neighbours of the same class among the standardised inputs."""
     rows = dataset.rows(TRAIN)
-    inputs = dataset.inputs[rows].reshape(len(rows), -1).astype(np.float32)
-    std = inputs.std(axis=0)
-    inputs = (inputs - inputs.mean(axis=0)) / np.where(std > 0, std, 1)
+    mean, std = feature_statistics(dataset)
+    inputs = ((dataset.inputs[rows] - mean) / std).reshape(len(rows), -1)
     k = min(k, len(rows) - 1)
     found = np.asarray(linear_metrics.target_neighbors(inputs, dataset.labels[rows], k=k))
     targets_NxK = np.where(found < 0, -1, rows[found]).astype(np.int32)

@@ -6,6 +6,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from deepknn_jax.models.conv import Conv
+from deepknn_jax.models.norm import batch_norm
 
 
 class SmallCNN(nn.Module):
@@ -24,12 +25,6 @@ class SmallCNN(nn.Module):
         # Strides, not pooling: a max-pool's gradient is slow on a CPU.
         for width, stride in ((32, 1), (64, 2), (128, 2), (128, 1)):
             x = Conv(width, 3, stride=stride, dtype=self.dtype)(x)
-            x = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=0.9,
-                dtype=self.dtype,
-                axis_name=self.bn_axis,
-            )(x)
-            x = nn.relu(x)
+            x = nn.relu(batch_norm(train, self.dtype, self.bn_axis)()(x))
         x = jnp.mean(x, axis=(1, 2))
         return nn.Dense(self.embedding_size or 64, dtype=self.dtype)(x)

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from deepknn_jax.errors import UserError
 from deepknn_jax.models.conv import Conv
+from deepknn_jax.models.norm import batch_norm
 from deepknn_jax.models.pool import max_pool
 
 
@@ -49,14 +50,7 @@ class DenseNet(nn.Module):
             )
         init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")  # torchvision's here
         conv = partial(Conv, dtype=self.dtype, kernel_init=init)
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            dtype=self.dtype,
-            axis_name=self.bn_axis,
-        )
+        norm = batch_norm(train, self.dtype, self.bn_axis)
         x = conv(self.stem_features, 7, stride=2, name="features_conv0")(x)
         x = nn.relu(norm(name="features_norm0")(x))
         x = max_pool(x, 3, stride=2, padding=(1, 1))

@@ -16,6 +16,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from deepknn_jax.models.conv import Conv, Padding
+from deepknn_jax.models.norm import batch_norm
 
 Stage = tuple[int, int, int, int, int]  # blocks, expansion, kernel, first block's stride, width
 
@@ -50,14 +51,7 @@ class EfficientNetLite0(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         """[B, H, W, 3] -> [B, D] in `dtype`; `train`: normalise by the batch's statistics."""
         conv = partial(Conv, dtype=self.dtype)
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-3,
-            dtype=self.dtype,
-            axis_name=self.bn_axis,
-        )
+        norm = batch_norm(train, self.dtype, self.bn_axis, 1e-3)
         x = conv(32, 3, stride=2, padding=same_padding(x, 3, 2), name="conv_stem")(x)
         x = nn.relu6(norm(name="bn1")(x))
         for i, (blocks, expansion, size, stride, width) in enumerate(self.stages):

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from deepknn_jax.errors import UserError
 from deepknn_jax.models.conv import Conv
+from deepknn_jax.models.norm import batch_norm
 from deepknn_jax.models.pool import max_pool
 
 LEAST = 75  # pixels of a side; below, the last reduction has no position left
@@ -74,14 +75,7 @@ class InceptionResNetV2(nn.Module):
                 f"inception_resnet_v2 takes images of {LEAST} x {LEAST} pixels and more, not"
                 f" {size}: set data.size"
             )
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-3,
-            dtype=self.dtype,
-            axis_name=self.bn_axis,
-        )
+        norm = batch_norm(train, self.dtype, self.bn_axis, 1e-3)
         conv = partial(Conv, dtype=self.dtype)
         layer = partial(Layer, conv=conv, norm=norm)
         residual = partial(Residual, conv=conv, layer=layer)

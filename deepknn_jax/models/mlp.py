@@ -5,6 +5,8 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
+from deepknn_jax.models.norm import batch_norm
+
 
 class MLP(nn.Module):
     """F-512-256-128: BatchNorm and ReLU after the first two layers, the last linear.
@@ -23,11 +25,5 @@ class MLP(nn.Module):
         for width in (512, 256):
             # No bias: BatchNorm would take it out again.
             x = nn.Dense(width, use_bias=False, dtype=self.dtype)(x)
-            x = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=0.9,
-                dtype=self.dtype,
-                axis_name=self.bn_axis,
-            )(x)
-            x = nn.relu(x)
+            x = nn.relu(batch_norm(train, self.dtype, self.bn_axis)()(x))
         return nn.Dense(self.embedding_size or 128, dtype=self.dtype)(x)

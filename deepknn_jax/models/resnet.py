@@ -16,6 +16,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from deepknn_jax.models.conv import Conv
+from deepknn_jax.models.norm import batch_norm
 from deepknn_jax.models.pool import max_pool
 
 
@@ -40,14 +41,7 @@ class ResNet(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         """[B, H, W, 3] -> [B, D] in `dtype`; `train`: normalise by the batch's statistics."""
         conv = partial(Conv, dtype=self.dtype)
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.9,  # torch counts the other way: its 0.1
-            epsilon=1e-5,
-            dtype=self.dtype,
-            axis_name=self.bn_axis,
-        )
+        norm = batch_norm(train, self.dtype, self.bn_axis)
         stem, pad = ("layer0_", (0, 1)) if self.caffe else ("", (1, 1))
         x = conv(64, 7, stride=2, name=f"{stem}conv1")(x)
         x = nn.relu(norm(name=f"{stem}bn1")(x))

@@ -4,7 +4,6 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,18 +37,15 @@ _INPUTS: dict[str, Shape] = {
 
 
 class Weights(NamedTuple):
-    """A published file's tensors: placed in `variables`, or named in `unused`."""
+    """A backbone's variables, the input they want, and the names of the tensors left out."""
 
     variables: dict[str, Any]
-    unused: tuple[str, ...]
+    preprocessing: Preprocessing
+    unused: tuple[str, ...] = ()
 
 
 def load_weights(
-    name: str,
-    path: str | Path,
-    *,
-    embedding_size: int | None = None,
-    tell: Callable[[str], None] | None = None,
+    name: str, path: str | Path, *, embedding_size: int | None = None
 ) -> dict[str, Any]:
     """{"params": ..., "batch_stats": ...} of the backbone `name`, float32 numpy arrays.
 
@@ -64,23 +60,20 @@ def load_weights(
             which the newest checkpoint is taken (the best variables, where it has a validation
             part), without its head.
         embedding_size: what a run's must be (0: the backbone's own); None: any.
-        tell: gets a line of how many tensors are used and which are left out.
 
     Raises:
         UserError: the file is absent, damaged, altered (its name carries a hash) or does not fit
             `name` tensor by tensor; or the run is of another model.
     """
+    return open_weights(name, path, embedding_size=embedding_size).variables
+
+
+def open_weights(name: str, path: str | Path, *, embedding_size: int | None = None) -> Weights:
+    """What `load_weights` and `preprocessing` give, of one reading; arguments and errors alike."""
     found = find_weights(name, path)
-    if found.is_dir():
-        return _of_run(name, found, embedding_size)
-    weights = read_weights(name, found)
-    if tell is not None:
-        used = len(jax.tree.leaves(weights.variables))
-        counters = [key for key in weights.unused if key.endswith("num_batches_tracked")]
-        others = [key for key in weights.unused if key not in counters]
-        left = f"{', '.join(others) or 'nothing else'} and {len(counters)} counters of batches"
-        tell(f"weights: {used} tensors of {found.name} are used; left out: {left}")
-    return weights.variables
+    if not found.is_dir():
+        return read_weights(name, found)
+    return Weights(_of_run(name, found, embedding_size), _preprocessing_of_run(found))
 
 
 def preprocessing(name: str, path: str | Path) -> Preprocessing:
@@ -92,7 +85,11 @@ def preprocessing(name: str, path: str | Path) -> Preprocessing:
     found = find_weights(name, path)
     if not found.is_dir():
         return published_preprocessing(name, read_tensors(found))
-    config = _run_config(found)
+    return _preprocessing_of_run(found)
+
+
+def _preprocessing_of_run(folder: Path) -> Preprocessing:
+    config = _run_config(folder)
     mean, std = (tuple(config["augment"][key]) for key in ("mean", "std"))
     return Preprocessing(mean, std, config["data"]["resize_rule"] or "square")
 
@@ -162,7 +159,8 @@ def read_weights(name: str, path: Path) -> Weights:
         raise UserError(f"{path}: does not fit {name}: {_told(problems)}")
     arrays = [_to_flax(tensors[keys[place]]) for place in wanted]
     unused = tuple(key for key in tensors if key not in used)
-    return Weights(jax.tree_util.tree_unflatten(structure, arrays), unused)
+    variables = jax.tree_util.tree_unflatten(structure, arrays)
+    return Weights(variables, published_preprocessing(name, tensors), unused)
 
 
 def _told(problems: dict[str, list[str]]) -> str:

@@ -1,16 +1,16 @@
 """The command: python -m deepknn_jax.reproduce --table=3 --data_root=DIR."""
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from absl import app, flags, logging
+from absl import flags
 
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
+from deepknn_jax.main import run
 from deepknn_jax.reproduce import counts, figures, tables
 from deepknn_jax.reproduce.cells import Options
 from deepknn_jax.reproduce.methods import chosen
@@ -23,13 +23,9 @@ TABLES = ("1", "2", "3", "4", "s1", "s2", "s3", "s4", "fig2", "figs1")
 MOST_MINUTES = 60.0
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Writes OUT/table<name>.md, or fig<name>.md, after running what it needs."""
-    if len(argv) > 1:
-        raise UserError(f"{argv[1]!r} is not understood: options look like --seeds=3")
     values = flags.FLAGS
-    if not values["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # orbax tells every step of a save
     if values.data_root is None or not (values.table or values.tune):
         raise UserError("say --data_root=DIR, and --table=" + "|".join(TABLES) + " or --tune")
     options = _options()
@@ -112,7 +108,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def cli() -> None:
-    """Entry point: errors that the user can mend end in one line and exit status 1."""
+    """Entry point."""
     flags.DEFINE_enum("table", None, TABLES, "Which table or figure of the paper.")
     flags.DEFINE_string("data_root", None, "Folder with a folder a data set: skin7, sd198, ...")
     flags.DEFINE_string("out", "runs/reproduce", "Folder of cells, tables and figures.")
@@ -122,14 +118,7 @@ def cli() -> None:
     flags.DEFINE_boolean("dry_run", False, "Tell what would be run, and run nothing.")
     flags.DEFINE_boolean("tune", False, "First search the options of table 3's methods.")
     flags.DEFINE_boolean("untuned", False, "Table 3 without what the search chose.")
-    try:
-        app.run(main, flags_parser=_parse)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        if error.filename is None and error.errno is None:
-            raise
-        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror}")
+    run(main, _parse, like="--seeds=3")
 
 
 if __name__ == "__main__":

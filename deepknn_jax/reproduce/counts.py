@@ -10,6 +10,7 @@ from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
 from deepknn_jax.reproduce import paper
 from deepknn_jax.reproduce.prepare import make
 from deepknn_jax.reproduce.sets import SETS, absent, all_absent, folder, listing
+from deepknn_jax.reproduce.tables import line_of
 
 # Table 1 counts the smallest and largest class over all images, table S1 over the training part:
 # so the paper's own figures are (df 115 of all; CUB 29 and 30 of the training images).
@@ -81,14 +82,14 @@ def markdown(table: str, data_root: Path, out: Path) -> str:
         UserError: a set at hand is unsound.
     """
     title, printed, ours, parts = TABLES[table]
-    lines = [f"# {title}", "", _line(_HEAD), _line(("---",) * len(_HEAD))]
+    lines = [f"# {title}", "", line_of(_HEAD), line_of(("---",) * len(_HEAD))]
     for name in (*printed, *ours):
         if name in printed:
-            lines.append(_line((SETS[name].title, "paper", *printed[name], "")))
+            lines.append(line_of((SETS[name].title, "paper", *printed[name], "")))
         if absent(name, data_root) is None:
             make(name, data_root, out)
             counts = count(listing(name, folder(name, data_root, out)), parts)
-            lines.append(_line((SETS[name].title, "here", *_cells(counts))))
+            lines.append(line_of((SETS[name].title, "here", *_cells(counts))))
     over = "all images" if TEST in parts else "the training part"
     lines += ["", f"Smallest and largest class: of {over}. Ratio: largest / smallest.", ""]
     lines += [f"- absent: {words}" for words in all_absent(data_root, *printed, *ours)]
@@ -102,7 +103,3 @@ def _cells(counts: Counts) -> tuple[str, ...]:
     numbers = counts.classes, counts.train, counts.test
     ratio = f"{counts.largest / max(counts.smallest, 1):.1f}"
     return (*map(str, numbers), size, str(counts.smallest), str(counts.largest), ratio)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

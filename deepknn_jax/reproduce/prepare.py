@@ -12,7 +12,7 @@ from deepknn_jax.data.dataset import TEST, TRAIN, Listing
 from deepknn_jax.data.sources_files import skin7
 from deepknn_jax.data.splits import assign_splits
 from deepknn_jax.errors import UserError
-from deepknn_jax.files import replacing
+from deepknn_jax.files import write_arrays
 from deepknn_jax.reproduce.sets import SETS, config_of
 
 FOLDS = 5
@@ -148,5 +148,4 @@ def write_omniglot(archive: Path, target: Path) -> None:
 
 def _save(target: Path, arrays: dict[str, Any]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    write_arrays(target, arrays)

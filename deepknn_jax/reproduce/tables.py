@@ -96,7 +96,7 @@ def section_lines(section: Section, out: Path) -> list[str]:
         line.append(str(len(runs)) if len(runs) == len(row.cells) else
                     f"{len(runs)} of {len(row.cells)}")  # fmt: skip
         line.append(f"{np.mean([run['seconds'] for run in runs]):.0f}" if runs else "")
-    return [_line(head), _line(["---"] * len(head)), *map(_line, body)]
+    return [line_of(head), line_of(["---"] * len(head)), *map(line_of, body)]
 
 
 def _add_paper(head: list[str], body: list[list[str]], rows: Sequence[Row], key: str) -> None:
@@ -143,5 +143,6 @@ def hours(minutes: float) -> str:
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def _line(cells: Sequence[str]) -> str:
+def line_of(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
