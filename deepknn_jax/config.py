@@ -111,6 +111,7 @@ def default() -> ConfigDict:
                 "embedding_size": 0,  # 0: the backbone's own
                 "dtype": "float32",  # of the layers' arithmetic; parameters are float32
                 "normalize": False,  # embeddings of length 1 (the papers: no)
+                "dropout": 0.0,  # mlp: share of each hidden layer zeroed in training
             },
             "loss": {
                 "name": "deep_knn",
@@ -199,6 +200,8 @@ def check(config: ConfigDict) -> None:
         raise UserError("config.optimizer.learning_rate is 0: nothing would be learnt")
     if not 0 <= flat["loss.mu"] <= 1:
         raise UserError(f"config.loss.mu is {flat['loss.mu']}: choose 0 to 1")
+    if not 0 <= flat["model.dropout"] < 1:
+        raise UserError(f"config.model.dropout is {flat['model.dropout']}: choose 0 to below 1")
     if flat["loss.temperature"] <= 0:
         raise UserError(f"config.loss.temperature is {flat['loss.temperature']}: choose above 0")
     if not 0 <= flat["optimizer.momentum"] < 1:

@@ -40,7 +40,7 @@ def input_functions(
         crop: side of the random and the central crop of images; 0 for none.
         flip: images left to right with the crop; volumes along their second and third axes.
         mean: per channel, on the scale 0..1; with `std`. Not for features, which are standardised
-            by the training part's.
+            as data (`standardized`).
         std: likewise.
 
     Raises:
@@ -57,7 +57,7 @@ def input_functions(
     if kind == "feature vectors":
         if crop or flip:
             raise UserError("config.augment.crop and .flip are for images; the data are features")
-        return _of_features(dataset)
+        return InputFunctions(lambda features, ids, key: features, lambda features: features)
     channels = dataset.inputs.shape[-1]
     if not mean:
         mean, std = pixel_statistics(dataset)
@@ -68,15 +68,6 @@ def input_functions(
         )
     of_kind = _of_volumes if kind == "volumes" else _of_images
     return of_kind(dataset, crop, flip, mean, std)
-
-
-def _of_features(dataset: Dataset) -> InputFunctions:
-    mean, std = feature_statistics(dataset)
-
-    def standardize(features: Array) -> Array:
-        return (features - mean[None, :]) / std[None, :]
-
-    return InputFunctions(lambda features, ids, key: standardize(features), standardize)
 
 
 def _of_images(
@@ -116,11 +107,17 @@ def _of_volumes(
     return InputFunctions(augment, lambda volumes: normalize(volumes, mean=mean, std=std))
 
 
-def feature_statistics(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation [F] of the training part's features; deviation 1 for a constant one."""
+def standardized(dataset: Dataset) -> Dataset:
+    """With feature vectors of mean 0 and deviation 1 (0: constant) in the training part.
+
+    Done to the data, not by the program that trains on them: every fold runs the same one.
+    """
+    if dataset.inputs.ndim > 2:
+        return dataset
     features = dataset.inputs[dataset.rows(TRAIN)].astype(np.float64)
-    std = features.std(axis=0)
-    return features.mean(axis=0).astype(np.float32), np.where(std > 0, std, 1).astype(np.float32)
+    mean, std = features.mean(axis=0), features.std(axis=0)
+    found = (dataset.inputs - mean[None, :]) / np.where(std > 0, std, 1)[None, :]
+    return dataset._replace(inputs=found.astype(np.float32))
 
 
 def pixel_statistics(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -20,7 +20,7 @@ from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.data.load import load_dataset
 from deepknn_jax.errors import UserError
 from deepknn_jax.feed import Store, make_store
-from deepknn_jax.inputs import feature_statistics, input_functions, pixel_statistics
+from deepknn_jax.inputs import input_functions, pixel_statistics, standardized
 from deepknn_jax.logs import say
 from deepknn_jax.mining import Batches, Mined, Mining, nearest_in_set, with_partners
 from deepknn_jax.models.network import Network
@@ -155,6 +155,7 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
             f"config.batch.size is {config.batch.size}: the {devices.size} devices cannot share "
             "it evenly; change it, or config.devices"
         )
+    dataset = standardized(dataset)
     rows = dataset.rows(TRAIN)
     labels = dataset.labels[rows]
     per_epoch = steps_per_epoch(len(rows), config.batch.size)
@@ -252,8 +253,7 @@ def miner(config: ConfigDict, dataset: Dataset, per_epoch: int) -> Mining | None
 def _lmnn_mining(dataset: Dataset, k: int, per_epoch: int, batch_size: int) -> Mining:
     """LMNN's targets: fixed neighbours of the same class among the standardised inputs."""
     rows = dataset.rows(TRAIN)
-    mean, std = feature_statistics(dataset)
-    inputs = ((dataset.inputs[rows] - mean) / std).reshape(len(rows), -1)
+    inputs = dataset.inputs[rows].reshape(len(rows), -1)
     k = min(k, len(rows) - 1)
     found = np.asarray(linear_metrics.target_neighbors(inputs, dataset.labels[rows], k=k))
     targets_NxK = np.where(found < 0, -1, rows[found]).astype(np.int32)
@@ -335,6 +335,7 @@ def network(config: ConfigDict, dataset: Dataset, devices: Devices) -> Network:
         embedding_size=options.embedding_size or None,
         dtype=jnp.dtype(options.dtype),
         bn_axis=devices.axis,
+        dropout=options.dropout,
     )
     head = len(dataset.class_names) if "cross_entropy" in config.loss.name else None
     return Network(backbone, head, normalize=options.normalize)

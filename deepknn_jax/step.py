@@ -22,9 +22,14 @@ Mined = dict[str, Array]  # what a miner found for the anchors, by the loss's na
 
 
 class TrainState(NamedTuple):
-    """All that changes in training; `step` int32 counts the updates made."""
+    """All that changes in training, and the `key` uint32 [2] that all its randomness comes from.
+
+    `step` int32 counts the updates made. The key is data, not part of the program: trainings that
+    differ in their seed share one.
+    """
 
     step: Array
+    key: Array
     params: Tree
     batch_stats: Tree
     opt_state: Tree
@@ -64,10 +69,12 @@ def init_state(recipe: Recipe, inputs_b: Array) -> TrainState:
     """The state before the first step; of the stored inputs `inputs_b` only the shape matters."""
     # Compiled: run operation by operation, a ResNet's initialisation takes ten seconds.
     init = jax.jit(lambda key, inputs: recipe.network.init(key, recipe.prepare(inputs)))
-    variables = init(jax.random.key(recipe.seed), inputs_b)
+    key = jax.random.key(recipe.seed)
+    variables = init(key, inputs_b)
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
+        key=jax.random.key_data(key),
         params=params,
         batch_stats=variables.get("batch_stats", {}),
         opt_state=recipe.optimizer.init(params),
@@ -81,6 +88,7 @@ def loss_and_gradients(
     labels_b: Array,
     ids_b: Array,
     mined_a: Mined,
+    key: Array,
     *,
     network: nn.Module,
     loss: LossFn,
@@ -105,6 +113,7 @@ def loss_and_gradients(
                 x_b,
                 train=True,
                 mutable=["batch_stats"],
+                rngs={"dropout": key},
             )
         anchors = Examples(embeddings_bxD, labels_b, ids_b, present_b)
         gallery = jax.tree.map(collectives.gather, anchors)
@@ -162,7 +171,7 @@ def train_step(
     Without anything mined all b are anchors; otherwise the first a, to which `mined_a` belongs, and
     an id of -1 is padding.
     """
-    key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     x_b = recipe.augment(inputs_b, ids_b, key)
     gradients, batch_stats, log = loss_and_gradients(
         state.params,
@@ -171,13 +180,14 @@ def train_step(
         labels_b,
         ids_b,
         mined_a,
+        key,
         network=recipe.network,
         loss=recipe.loss,
         collectives=collectives,
     )
     updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, batch_stats, opt_state), log
+    return TrainState(state.step + 1, state.key, params, batch_stats, opt_state), log
 
 
 def train_steps(

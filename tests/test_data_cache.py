@@ -247,7 +247,12 @@ assert (images[:, 0, 0, 0] == np.arange(40)).all()
 
 def start_slow(folder):
     return subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SLOW, str(folder)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Where the tests run in a shell's background, they inherit that it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 

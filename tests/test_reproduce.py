@@ -19,7 +19,7 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.reproduce import cells as cells_lib
 from deepknn_jax.reproduce import paper, prepare, runs, store, tables, tune
 from deepknn_jax.reproduce.cells import Options, on_features, on_images
-from deepknn_jax.reproduce.methods import ON_FEATURES, chosen, trials
+from deepknn_jax.reproduce.methods import ON_FEATURES, TRIALS, chosen, trials
 from deepknn_jax.reproduce.plan import PLANS
 from deepknn_jax.reproduce.sets import config_of
 
@@ -238,7 +238,7 @@ def test_features_are_computed_from_the_images():
 
 
 def test_each_method_has_as_many_trials():
-    assert {len(trials(method)) for method in ON_FEATURES} == {18}
+    assert {len(trials(method)) for method in ON_FEATURES} == {TRIALS}
     for method, base in ON_FEATURES.items():
         for changes in trials(method):
             config = config_of("skin7_features", base | changes)
@@ -248,9 +248,9 @@ def test_each_method_has_as_many_trials():
 
 def test_the_search_keeps_the_best_trial_and_the_table_takes_it(options, counted):
     path = tune.tune(options)
-    assert len(counted) == 18 * len(ON_FEATURES)
+    assert len(counted) == TRIALS * len(ON_FEATURES)
     tune.tune(options)
-    assert len(counted) == 18 * len(ON_FEATURES)
+    assert len(counted) == TRIALS * len(ON_FEATURES)
     assert all(config.data.dir.endswith("tuning.npz") for config, _ in counted)
     found = json.loads(path.read_text())["methods"]
     best = chosen(options.out)

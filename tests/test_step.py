@@ -112,7 +112,8 @@ def test_randomness_depends_on_seed_and_step_alone(rows):
     assert len(set(np.asarray(log.loss).tolist())) == 3  # other crops at other steps
     _, again = run(recipe, start, rows[[0, 0, 0]], 3, 3)
     np.testing.assert_array_equal(log.loss, again.loss)
-    _, other = run(image_recipe(seed=1), start, rows[[0]], 1, 3)
+    reseeded = start._replace(key=jax.random.key_data(jax.random.key(1)))
+    _, other = run(recipe, reseeded, rows[[0]], 1, 3)
     assert other.loss[0] != log.loss[0]
 
 

@@ -57,6 +57,7 @@ def build(
     embedding_size: int | None = None,
     dtype: DTypeLike = jnp.float32,
     bn_axis: str | None = None,
+    dropout: float = 0.0,
 ) -> nn.Module:
     """The backbone `name`; its `apply(variables, x, train=False)` gives embeddings [B, D].
 
@@ -66,13 +67,16 @@ def build(
     resnet34 512; densenet121 1024; efficientnet_lite0 1280; inception_resnet_v2 1536; the other
     ResNets 2048. Parameters and BatchNorm statistics are float32; layers compute in `dtype` and
     embeddings leave in it (the losses cast up). In training BatchNorm's statistics are those of all
-    devices along the mapped axis `bn_axis`.
+    devices along the mapped axis `bn_axis`. `dropout` is the mlp's.
 
     Raises:
-        UserError: no backbone has that name.
+        UserError: no backbone has that name; it has no dropout.
     """
     if name not in BACKBONES:
         near = difflib.get_close_matches(name, BACKBONES)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise UserError(f"no model is named {name!r}: {hint}there are {', '.join(BACKBONES)}")
-    return BACKBONES[name](embedding_size=embedding_size, dtype=dtype, bn_axis=bn_axis)
+    options = {"dropout": dropout} if dropout else {}
+    if dropout and name != "mlp":
+        raise UserError(f"{name} has no dropout, only mlp has: leave config.model.dropout at 0")
+    return BACKBONES[name](embedding_size=embedding_size, dtype=dtype, bn_axis=bn_axis, **options)

@@ -1,6 +1,7 @@
 """The methods of the tables as changes to a config, and the options that are searched for each."""
 
 import itertools
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,13 @@ TITLES = {
 # What a method's figures are read from, K_p or the head: the table's own columns.
 VOTE = {"weighted_ce": "head"}
 
-# A method's 18 trials: two learning rates x three batches x three options of its own.
+# A method's trials: of two learning rates x three batches x two ways against overfitting x three
+# options of its own as many as TRIALS, at random, and for every method the same places of that grid.
+TRIALS = 20
 _SGD_RATES, _ADAM_RATES = (0.01, 0.05), (1e-4, 1e-3)
 _BATCHES = (SHUFFLED, BALANCED, {"batch.kind": "shuffled", "batch.size": 480})
+_DROPOUTS: tuple[Changes, ...] = ({"model.dropout": 0.0}, {"model.dropout": 0.3})
+_WIDTHS: tuple[Changes, ...] = ({"model.embedding_size": 128}, {"model.embedding_size": 32})
 _MARGINS: tuple[Changes, ...] = (
     {"loss.margin": 1.0},
     {"loss.margin": 4.0},
@@ -80,11 +85,14 @@ _OWN: dict[str, tuple[Changes, ...]] = {
 
 def trials(method: str) -> list[Changes]:
     """The changes of each trial of `method`, on top of ON_FEATURES: as many for every method."""
-    rates = _ADAM_RATES if ON_FEATURES[method].get("optimizer.name") == "adam" else _SGD_RATES
-    return [
-        {"optimizer.learning_rate": rate} | batch | own
-        for rate, batch, own in itertools.product(rates, _BATCHES, _OWN[method])
+    linear = ON_FEATURES[method].get("model.name") == "linear"
+    rates, simpler = (_ADAM_RATES, _WIDTHS) if linear else (_SGD_RATES, _DROPOUTS)
+    grid = [
+        {"optimizer.learning_rate": rate} | batch | less | own
+        for rate, batch, less, own in itertools.product(rates, _BATCHES, simpler, _OWN[method])
     ]
+    places = random.Random(0).sample(range(len(grid)), TRIALS)
+    return [grid[i] for i in sorted(places)]
 
 
 def chosen(out: Path) -> dict[str, Changes]:

@@ -1,6 +1,6 @@
 """The search for the options of table 3's methods: the same budget for each, on a validation part.
 
-Each method has 18 trials (methods.trials) of the table's own length, one seed, on fold 1's training
+Each method has 20 trials (methods.trials) of the table's own length, one seed, on fold 1's training
 part alone: four fifths train, and a fifth, without a lesion that trains, validates; the file that a
 trial reads does not hold the test part. Chosen is the highest mean of Acc and MCR, of the head for
 Weighted-CE and at K_p = 5 for all others. Acc alone is had by leaving the small classes out (always
