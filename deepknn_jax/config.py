@@ -10,20 +10,26 @@ from ml_collections import ConfigDict
 
 from deepknn_jax.errors import UserError
 
+_LOSSES = (
+    "deep_knn",
+    "triplet",
+    "cross_entropy",
+    "weighted_cross_entropy",
+    "nca",
+    "lmnn",
+    "local_margin",
+    "max_margin",
+    "max_margin_hard",
+)
 _CHOICES = {
     "data.split": ("published", "stratified", "grouped"),
     "data.resize_rule": ("", "square", "short_side"),
     "data.on_error": ("stop", "skip"),
     "data.placement": ("auto", "device", "stream"),
     "model.dtype": ("float32", "bfloat16"),
-    "loss.name": (
-        "deep_knn",
-        "triplet",
-        "cross_entropy",
-        "weighted_cross_entropy",
-        "nca",
-        "lmnn",
-    ),
+    "loss.name": _LOSSES,
+    "loss.reduction": ("sum", "mean"),
+    "first_stage": ("", *_LOSSES),
     "optimizer.name": ("sgd", "adam"),
     "batch.kind": ("shuffled", "balanced", "proportional"),
     "evaluate.best_by": ("mcr", "acc"),
@@ -38,7 +44,16 @@ _LEAST = {
     "data.channels": 0,
     "data.fold": 0,
     "model.embedding_size": 0,
-    "loss.k": 1,
+    "loss.k": 0,
+    "loss.draws": 1,
+    "loss.c_b": 0.0,
+    "loss.eps": 0.0,
+    "loss.w_lm": 0.0,
+    "loss.w_ms": 0.0,
+    "loss.w_md": 0.0,
+    "loss.w_ss": 0.0,
+    "loss.w_sd": 0.0,
+    "stop_tolerance": 0.0,
     "loss.m": 1,
     "loss.p": 1.0,
     "loss.margin": 0.0,
@@ -93,6 +108,10 @@ def default() -> ConfigDict:
                 "split_column": "",  # "": no published split
                 "suffix": "",  # added to image names without one, such as .jpg
                 "group_pattern": "",  # class_folders: expression that finds the group in a name
+                "name_column": "name",  # survival_csv: columns of patient,
+                "time_column": "time",  # days,
+                "event_column": "event",  # and 1 for a death, 0 for censored;
+                "feature_prefixes": (),  # of the columns that are features; (): all the others
                 "tfds_name": "",  # tfds: dir is TFDS's data_dir, "" its own default
             },
             "augment": {
@@ -115,13 +134,27 @@ def default() -> ConfigDict:
             },
             "loss": {
                 "name": "deep_knn",
-                "k": 5,  # nearest positives; lmnn: target neighbours
+                # Nearest positives; lmnn: target neighbours; local_margin: the neighbourhood's
+                "k": 5,  # size, there 0: the square root of the number of training examples
                 "m": 5,  # nearest negatives
                 "margin": 1.0,  # alpha, in units of the distance; lmnn: of its square
                 "p": 2.0,  # order of the norm
                 "temperature": 1.0,  # nca: in units of the squared distance
                 "log": False,  # nca: mean of -log p_i in place of -p_i
                 "mu": 0.5,  # lmnn: weight of the push, 1 - mu that of the pull
+                # Neighborhood Watch: local_margin, max_margin, max_margin_hard
+                "c_b": 3.0,  # local_margin: its margin is c_b d_{a,k+} + eps
+                "eps": 0.001,  # in units of the distance; the paper gives none
+                "mine": True,  # local_margin: negatives inside N_{a,k}, positives outside
+                "draws": 1,  # positives, and negatives, drawn for an anchor and epoch
+                "squared": False,  # D is the distance's square
+                "hard_positives": True,  # max_margin_hard: the furthest; False: any
+                "reduction": "mean",  # of the hinge: over what counts; or sum, as it is printed
+                "w_lm": 1000.0,  # weights: of the hinge,
+                "w_ms": 1.0,  # of the mean distance to positives,
+                "w_md": 1.0,  # to negatives, which is to grow,
+                "w_ss": 0.0,  # of the variances
+                "w_sd": 1.0,
             },
             "optimizer": {
                 "name": "sgd",
@@ -148,6 +181,9 @@ def default() -> ConfigDict:
             # all training images, refreshed every so many steps.
             "neighbors": "batch",
             "refresh_steps": 0,  # 1: the paper's exact form; 0: an epoch
+            "first_stage": "",  # deep kNN*: weighted_cross_entropy; its head is then removed
+            # Stop when an epoch's mean loss differs from the last one's by no more; 0: never.
+            "stop_tolerance": 0.0,
             "parallel": "shard_map",  # or pmap
             "devices": 0,  # 0: all
             "steps_per_call": 0,  # training steps in one call of the device; 0: chosen
@@ -200,6 +236,12 @@ def check(config: ConfigDict) -> None:
         raise UserError("config.optimizer.learning_rate is 0: nothing would be learnt")
     if not 0 <= flat["loss.mu"] <= 1:
         raise UserError(f"config.loss.mu is {flat['loss.mu']}: choose 0 to 1")
+    if flat["loss.k"] == 0 and flat["loss.name"] != "local_margin":
+        raise UserError(
+            "config.loss.k is 0, which only loss.name=local_margin knows; choose 1 or more"
+        )
+    if flat["loss.squared"] and flat["loss.p"] != 2:
+        raise UserError("config.loss.squared goes with config.loss.p=2")
     if not 0 <= flat["model.dropout"] < 1:
         raise UserError(f"config.model.dropout is {flat['model.dropout']}: choose 0 to below 1")
     if flat["loss.temperature"] <= 0:

@@ -10,7 +10,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from deepknn_jax.distances import at_least_float32, centre_of, squared_euclidean
-from deepknn_jax.losses import Sums, as_examples, find_listed, hinge_sums, mean
+from deepknn_jax.losses import (
+    Sums,
+    as_examples,
+    find_listed,
+    hinge_sums,
+    mean,
+    with_nan_shown,
+)
 from deepknn_jax.neighbors import (
     Examples,
     cross_class_mask,
@@ -39,7 +46,7 @@ def nca_sums(
     unlikely_A = counted_A & (lonely_A | (log_p_A < -jnp.log(2.0).astype(log_p_A.dtype)))
     count = jnp.sum(counted_A, dtype=term_A.dtype)
     active = jnp.sum(unlikely_A, dtype=term_A.dtype)
-    return _with_nan_shown(Sums(jnp.sum(term_A), count, active, count), anchors)
+    return with_nan_shown(Sums(jnp.sum(term_A), count, active, count), anchors)
 
 
 def lmnn_sums(
@@ -82,7 +89,7 @@ def lmnn_sums(
     sums = push._replace(
         loss=(1.0 - mu) * pull + mu * push.loss, weight=count_a / jnp.maximum(count_g, 1.0)
     )
-    return _with_nan_shown(sums, anchors)
+    return with_nan_shown(sums, anchors)
 
 
 def lmnn_anchor_sums(
@@ -109,12 +116,6 @@ def _squared_distances(anchors: Examples, gallery: Examples) -> Array:
         jnp.where(anchors.where[:, None], x_AxD - centre_1xD, 0.0),
         jnp.where(gallery.where[:, None], y_GxD - centre_1xD, 0.0),
     )
-
-
-def _with_nan_shown(sums: Sums, anchors: Examples) -> Sums:
-    """NaN as the loss where a present embedding is not finite: masks could leave it out."""
-    sound_AxD = jnp.isfinite(anchors.embeddings) | ~anchors.where[:, None]
-    return sums._replace(loss=jnp.where(jnp.all(sound_AxD), sums.loss, jnp.nan))
 
 
 def nca_loss(

@@ -35,13 +35,15 @@ class Sums(NamedTuple):
 
     `loss` is the weighted sum of the terms and `weight` the sum of their weights, which for the
     triplets is their count; `active` counts the terms that still push (hinge above 0; for cross
-    entropy: a wrong prediction) and `terms` all of them.
+    entropy: a wrong prediction) and `terms` all of them. `means` are shares of what else is worth
+    logging, by name: added up over devices they are means over the whole batch.
     """
 
     loss: Array
     weight: Array
     active: Array
     terms: Array
+    means: dict[str, Array] = {}  # noqa: RUF012
 
 
 # (anchors, gallery), and by name what was mined for the anchors, where the loss takes that
@@ -105,20 +107,43 @@ def triplet_sums(
 
     A NaN or infinite embedding, unless `where` removes its row, makes the loss NaN.
     """
-    x_AxD = _present(anchors)
+    positives, negatives = search(anchors, gallery, select, p=p)
+    positive_AxK, negative_AxM = triplet_distances(anchors, gallery, positives, negatives, p=p)
+    sums = hinge_sums(positive_AxK, negative_AxM, positives.valid, negatives.valid, margin)
+    return with_nan_shown(sums, anchors)
+
+
+def search(
+    anchors: Examples, gallery: Examples, select: Selector, *, p: float
+) -> tuple[Neighbors, Neighbors]:
+    """What `select` finds in the gallery by its distances, which carry no gradient."""
+    x_AxD = lax.stop_gradient(_present(anchors))
     one_device = anchors.embeddings is gallery.embeddings
-    y_GxD = x_AxD if one_device else _present(gallery)
-    positives, negatives = select(
-        pairwise_distances(lax.stop_gradient(x_AxD), lax.stop_gradient(y_GxD), p=p),
+    y_GxD = x_AxD if one_device else lax.stop_gradient(_present(gallery))
+    return select(
+        pairwise_distances(x_AxD, y_GxD, p=p),
         same_class_mask(anchors, gallery),
         cross_class_mask(anchors, gallery),
     )
+
+
+def triplet_distances(
+    anchors: Examples, gallery: Examples, positives: Neighbors, negatives: Neighbors, *, p: float
+) -> tuple[Array, Array]:
+    """Distances of the anchors to their positives [A, K] and negatives [A, M], with gradient."""
+    x_AxD = _present(anchors)
+    one_device = anchors.embeddings is gallery.embeddings
+    y_GxD = x_AxD if one_device else _present(gallery)
     indices_AxKM = jnp.concatenate([positives.indices, negatives.indices], axis=1)
     distances_AxKM = batch_distances(x_AxD, y_GxD, indices_AxKM, p=p)
     positive_AxK, negative_AxM = jnp.split(distances_AxKM, [positives.indices.shape[1]], axis=1)
-    sums = hinge_sums(positive_AxK, negative_AxM, positives.valid, negatives.valid, margin)
-    # Selection could leave a NaN row unselected, and its own triplets out of the count.
-    return sums._replace(loss=jnp.where(jnp.all(jnp.isfinite(x_AxD)), sums.loss, jnp.nan))
+    return positive_AxK, negative_AxM
+
+
+def with_nan_shown(sums: Sums, anchors: Examples) -> Sums:
+    """NaN as the loss where a present embedding is not finite: masks could leave it out."""
+    sound_AxD = jnp.isfinite(anchors.embeddings) | ~anchors.where[:, None]
+    return sums._replace(loss=jnp.where(jnp.all(sound_AxD), sums.loss, jnp.nan))
 
 
 def _present(examples: Examples) -> Array:

@@ -92,6 +92,14 @@ def _bad_key(argv: list[str], error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Absl's parsing for a command without a config file, with its errors in one line."""
+    try:
+        return list(flags.FLAGS(argv))
+    except flags.Error as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
 def run(command: Callable[[], None], parse: Callable[[list[str]], list[str]], like: str) -> None:
     """Parses the flags and runs `command`; errors that the user can mend end in one line.
 

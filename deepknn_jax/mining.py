@@ -16,9 +16,10 @@ from jax import Array
 from deepknn_jax.neighbors import nearest_neighbors
 
 Mined = dict[str, np.ndarray]
-# (embeddings [N, D] of the training part or None, positions of anchors in it [R, A]) -> ids by
-# name, each [R, A, ...]; -1 where there is none.
-Miner = Callable[[np.ndarray | None, np.ndarray], Mined]
+# (embeddings [N, D] of the training part or None, positions of anchors in it [R, A], the step of
+# the first) -> by name, each [R, A, ...]: integers are ids, -1 where there is none; other dtypes
+# tell something of the anchors.
+Miner = Callable[[np.ndarray | None, np.ndarray, int], Mined]
 
 # Distinct examples of a step are filled up with others to a multiple of this, so that up to eight
 # devices embed equally many, and BatchNorm's mean of their means is the mean.
@@ -30,7 +31,7 @@ _PLACES = 64
 class Mining(NamedTuple):
     """How a training mines: for the next `interval` steps at a time.
 
-    `empty` is what `mine` returns, filled with -1; `embeds` says whether it looks at embeddings.
+    `empty` is shaped as what `mine` returns; `embeds` says whether it looks at embeddings.
     """
 
     mine: Miner
@@ -70,6 +71,7 @@ def _search(
 def nearest_in_set(
     bank_NxD: np.ndarray | None,
     anchors_RxA: np.ndarray,
+    step: int,
     *,
     rows_N: np.ndarray,
     labels_N: np.ndarray,
@@ -82,6 +84,7 @@ def nearest_in_set(
     Args:
         bank_NxD: embeddings of the training part, in evaluation mode.
         anchors_RxA: positions in it.
+        step: not used: nothing is drawn.
         rows_N: ids of its examples.
         labels_N: their labels.
         k, m: neighbours wanted, cut to N - 1.
@@ -90,6 +93,7 @@ def nearest_in_set(
     Returns:
         {"positives": [R, A, K], "negatives": [R, A, M]}, ids, the nearest first.
     """
+    del step
     assert bank_NxD is not None
     search = functools.partial(
         _search, jnp.asarray(bank_NxD), jnp.asarray(labels_N), jnp.asarray(anchors_RxA.ravel()), p=p
@@ -109,7 +113,7 @@ def with_partners(
 
     Args:
         anchors_TxA: ids, distinct in each row; A is a multiple of `devices`.
-        mined: ids for the anchors, [T, A, ...]; -1 for none.
+        mined: for the anchors, [T, A, ...]; what is integer is ids, -1 for none.
         rows_N: ids of the training part: what fills up an uneven number comes from here.
         devices: over which each row will be cut, evenly.
 
@@ -131,8 +135,9 @@ def with_partners(
 def _partners(anchors_TxA: np.ndarray, mined: Mined, rows_N: np.ndarray) -> list[np.ndarray]:
     """For each step the distinct ids beside its anchors, their number a multiple of _EVEN."""
     found = []
+    ids_of = [values for values in mined.values() if np.issubdtype(values.dtype, np.integer)]
     for t, anchors in enumerate(anchors_TxA):
-        listed = np.unique(np.concatenate([ids[t].ravel() for ids in mined.values()]))
+        listed = np.unique(np.concatenate([ids[t].ravel() for ids in ids_of]))
         others = np.setdiff1d(listed[listed >= 0], anchors, assume_unique=True)
         if missing := -len(others) % _EVEN:
             free = np.setdiff1d(rows_N, np.concatenate([anchors, others]))[:missing]

@@ -91,6 +91,25 @@ def map_embed(
     return _map(devices, run, (P(), P(), pool, P(AXIS)), P(AXIS), donate=())
 
 
+def map_queries(devices: Devices, search: Callable[..., tuple]) -> Callable[..., tuple]:
+    """A search over all devices: three arrays [Q, ...] of queries are cut, the others are whole.
+
+    Q need not be even: the queries are filled up with copies of the last.
+    """
+    queries, whole = P(AXIS), P()
+    mapped = _map(devices, search, (*(queries,) * 3, *(whole,) * 3), queries, donate=())
+
+    def call(*arguments: np.ndarray) -> tuple:
+        count = len(arguments[0])
+        missing = -count % devices.size
+        filled = (
+            np.pad(x, ((0, missing), *((0, 0),) * (x.ndim - 1)), mode="edge") for x in arguments[:3]
+        )
+        return jax.tree.map(lambda x: x[:count], mapped(*filled, *arguments[3:]))
+
+    return call
+
+
 def _map(devices: Devices, run: Callable, in_specs: tuple, out_spec: P, donate: tuple) -> Callable:
     if devices.size == 1:
         return jax.jit(run, donate_argnums=donate)

@@ -14,7 +14,7 @@ import optax
 from jax import Array
 from ml_collections import ConfigDict
 
-from deepknn_jax import linear_metrics, losses, models
+from deepknn_jax import models
 from deepknn_jax.batching import batch_indices, check_batching, steps_per_epoch
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.data.load import load_dataset
@@ -22,20 +22,13 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.feed import Store, make_store
 from deepknn_jax.inputs import input_functions, pixel_statistics, standardized
 from deepknn_jax.logs import say
-from deepknn_jax.mining import Batches, Mined, Mining, nearest_in_set, with_partners
+from deepknn_jax.methods import loss_function, miner
+from deepknn_jax.mining import Batches, Mined, Mining, with_partners
 from deepknn_jax.models.network import Network
 from deepknn_jax.models.weights import find_weights
 from deepknn_jax.parallel import Devices, get_devices, map_embed, map_train_steps, replicate
 from deepknn_jax.step import Recipe, TrainState, flat_inputs, init_state
 
-METHODS = {
-    "deep_knn": "deep kNN",
-    "triplet": "triplet (batch hard)",
-    "cross_entropy": "cross entropy",
-    "weighted_cross_entropy": "weighted cross entropy",
-    "nca": "NCA",
-    "lmnn": "LMNN",
-}
 # Input numbers that go through one call: enough work to hide the dispatch, and little enough
 # that progress shows and a signal is heard. Measured in docs/decisions.md, "Steps in one call".
 _NUMBERS_PER_CALL = 2**21
@@ -68,19 +61,21 @@ class Setup(NamedTuple):
 
 
 def resolve(
-    config: ConfigDict, stored: Mapping[str, Any] | None
+    config: ConfigDict, stored: Mapping[str, Any] | None, start: str = ""
 ) -> tuple[ConfigDict, Mapping[str, Any] | None]:
     """The config with what the weights and an earlier start decide, and the weights' variables.
 
     Mean and deviation belong to the weights and are always theirs; the resize rule is theirs where
-    the config leaves it unset. `stored` is the config.json of the run that goes on, if any: the
+    the config leaves it unset. They are those of config.model.weights, or of `start` in its place:
+    the run of the first stage. `stored` is the config.json of the run that goes on, if any: the
     mean and deviation of its training part, which it holds, are used again.
 
     Raises:
         UserError: weights that cannot be read or do not fit; a mean beside the weights' own.
     """
     config = config.copy_and_resolve_references().unlock()
-    name, path, augment, data = config.model.name, config.model.weights, config.augment, config.data
+    name, augment, data = config.model.name, config.augment, config.data
+    path = start or config.model.weights
     variables = None
     if path:
         variables, own, unused = models.open_weights(
@@ -109,6 +104,17 @@ def _tell_unused(file: str, variables: Mapping[str, Any], unused: Sequence[str])
         left = f"{', '.join(others) or 'nothing else'} and {len(counters)} counters of batches"
         used = len(jax.tree.leaves(variables))
         say(f"weights: {used} tensors of {file} are used; left out: {left}")
+
+
+def first_stage(config: ConfigDict) -> ConfigDict:
+    """The config of the run that config.first_stage names a loss for: deep kNN*'s cross entropy.
+
+    All but the loss is the same; in shuffled batches, as cross entropy needs no positives.
+    """
+    first = config.copy_and_resolve_references().unlock()
+    first.loss.name, first.first_stage = config.first_stage, ""
+    first.batch.kind, first.neighbors = "shuffled", "batch"
+    return first.lock()
 
 
 def settle(config: ConfigDict, dataset: Dataset) -> ConfigDict:
@@ -171,7 +177,7 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
     recipe = Recipe(
         network=network(config, dataset, devices),
         optimizer=optimizer(config, schedule),
-        loss=loss_function(config, dataset),
+        loss=loss_function(config, dataset, devices),
         augment=augment,
         prepare=prepare,
         seed=config.seed,
@@ -189,7 +195,7 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
             steps=steps,
         )
 
-    mining = miner(config, dataset, per_epoch)
+    mining = miner(config, dataset, devices, per_epoch)
 
     def sampler(first: int, mined: Mined) -> Callable[[range], Batches]:
         if mining is None:
@@ -220,48 +226,6 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
         steps_per_call=config.steps_per_call or _steps_per_call(config, dataset),
         total_steps=config.epochs * per_epoch,
         weights=weights,
-    )
-
-
-def miner(config: ConfigDict, dataset: Dataset, per_epoch: int) -> Mining | None:
-    """What the config's loss needs beside the batch, None where that is nothing."""
-    options, rows = config.loss, dataset.rows(TRAIN)
-    labels, most = dataset.labels[rows], len(rows) - 1
-    if options.name == "lmnn":
-        return _lmnn_mining(dataset, options.k, per_epoch, config.batch.size)
-    if config.neighbors == "batch":
-        return None
-    if options.name != "deep_knn":
-        raise UserError(
-            f"config.neighbors=dataset is for config.loss.name=deep_knn, not {options.name}"
-        )
-    interval = config.refresh_steps or per_epoch
-    shape = interval, config.batch.size
-    return Mining(
-        mine=functools.partial(
-            nearest_in_set, rows_N=rows, labels_N=labels, k=options.k, m=options.m, p=options.p
-        ),
-        interval=interval,
-        empty={
-            "positives": np.full((*shape, min(options.k, most)), -1, np.int32),
-            "negatives": np.full((*shape, min(options.m, most)), -1, np.int32),
-        },
-        embeds=True,
-    )
-
-
-def _lmnn_mining(dataset: Dataset, k: int, per_epoch: int, batch_size: int) -> Mining:
-    """LMNN's targets: fixed neighbours of the same class among the standardised inputs."""
-    rows = dataset.rows(TRAIN)
-    inputs = dataset.inputs[rows].reshape(len(rows), -1)
-    k = min(k, len(rows) - 1)
-    found = np.asarray(linear_metrics.target_neighbors(inputs, dataset.labels[rows], k=k))
-    targets_NxK = np.where(found < 0, -1, rows[found]).astype(np.int32)
-    return Mining(
-        mine=lambda bank, anchors_RxA: {"targets": targets_NxK[anchors_RxA]},
-        interval=per_epoch,
-        empty={"targets": np.full((per_epoch, batch_size, k), -1, np.int32)},
-        embeds=False,
     )
 
 
@@ -339,39 +303,3 @@ def network(config: ConfigDict, dataset: Dataset, devices: Devices) -> Network:
     )
     head = len(dataset.class_names) if "cross_entropy" in config.loss.name else None
     return Network(backbone, head, normalize=options.normalize)
-
-
-def loss_function(config: ConfigDict, dataset: Dataset) -> losses.LossFn:
-    """The config's loss as a function of (anchors, gallery)."""
-    options = config.loss
-    match options.name:
-        case "deep_knn" if config.neighbors == "dataset":
-            return functools.partial(losses.listed_triplet_sums, margin=options.margin, p=options.p)
-        case "deep_knn":
-            return functools.partial(
-                losses.deep_knn_sums, k=options.k, m=options.m, margin=options.margin, p=options.p
-            )
-        case "triplet":
-            return functools.partial(
-                losses.batch_hard_triplet_sums, margin=options.margin, p=options.p
-            )
-        case "nca":
-            return functools.partial(
-                linear_metrics.nca_sums, temperature=options.temperature, log=options.log
-            )
-        case "lmnn":
-            return functools.partial(
-                linear_metrics.lmnn_anchor_sums, mu=options.mu, margin=options.margin
-            )
-        case "cross_entropy":
-            return losses.cross_entropy_sums
-        case "weighted_cross_entropy":
-            weights_C = losses.balanced_class_weights(jnp.asarray(train_counts(dataset)))
-            return functools.partial(losses.cross_entropy_sums, class_weights=weights_C)
-    raise UserError(f"config.loss.name is {options.name!r}: choose from {', '.join(METHODS)}")
-
-
-def train_counts(dataset: Dataset) -> np.ndarray:
-    """Training examples of each class [C]."""
-    labels = dataset.labels[dataset.rows(TRAIN)]
-    return np.bincount(labels, minlength=len(dataset.class_names))

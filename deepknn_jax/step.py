@@ -58,11 +58,15 @@ class Collectives(NamedTuple):
 
 
 class StepLog(NamedTuple):
-    """Scalars of one step: the loss, the share of terms that push, the gradient's L2 norm."""
+    """Scalars of one step: the loss, the share of terms that push, the gradient's L2 norm.
+
+    `means` are further means over the batch that the loss tells, by name.
+    """
 
     loss: Array
     active: Array
     gradient_norm: Array
+    means: dict[str, Array]
 
 
 def init_state(recipe: Recipe, inputs_b: Array) -> TrainState:
@@ -132,6 +136,7 @@ def loss_and_gradients(
         loss=collectives.total(own_loss),
         active=active / jnp.maximum(terms, 1.0),
         gradient_norm=optax.tree.norm(gradients),
+        means=jax.tree.map(collectives.total, sums.means),
     )
     return gradients, updates.get("batch_stats", {}), log
 
@@ -217,10 +222,9 @@ def train_steps(
         The new state, and logs [T] of which the first `steps` count.
     """
 
-    def body(t: Array, carry: tuple[TrainState, StepLog]) -> tuple[TrainState, StepLog]:
-        state, logs = carry
+    def step(t: Array | int, state: TrainState) -> tuple[TrainState, StepLog]:
         ids_b = ids_Txb[t]
-        state, log = train_step(
+        return train_step(
             state,
             pool[rows_Txb[t]],
             labels_N[ids_b],
@@ -229,10 +233,14 @@ def train_steps(
             recipe=recipe,
             collectives=collectives,
         )
-        return state, jax.tree.map(lambda all_T, one: all_T.at[t].set(one), logs, log)
 
-    empty = jnp.zeros(rows_Txb.shape[0], float)
-    return lax.fori_loop(0, steps, body, (state, StepLog(empty, empty, empty)))
+    def body(t: Array, carry: tuple[TrainState, StepLog]) -> tuple[TrainState, StepLog]:
+        state, log = step(t, carry[0])
+        return state, jax.tree.map(lambda all_T, one: all_T.at[t].set(one), carry[1], log)
+
+    _, log = jax.eval_shape(step, 0, state)
+    logs = jax.tree.map(lambda one: jnp.zeros(rows_Txb.shape[0], one.dtype), log)
+    return lax.fori_loop(0, steps, body, (state, logs))
 
 
 def embed(

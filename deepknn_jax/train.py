@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import operator
 import os
 import signal
 import time
@@ -16,26 +17,32 @@ from ml_collections import ConfigDict
 
 from deepknn_jax import checkpoint, report
 from deepknn_jax import config as config_lib
+from deepknn_jax.assess import (
+    Variables,
+    embed_split,
+    epoch_figures,
+    knn_entries,
+    references,
+    variables_of,
+)
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from deepknn_jax.errors import UserError
-from deepknn_jax.evaluate import Embedded, Entry, Evidence, classify, embed_rows, figures
 from deepknn_jax.feed import plan_calls, train_calls
 from deepknn_jax.files import read_json, write_text
-from deepknn_jax.logs import Record, duration, record_log, say
+from deepknn_jax.logs import Record, duration, read_records, record_log, say
+from deepknn_jax.methods import METHODS
 from deepknn_jax.mining import Mined
 from deepknn_jax.setup import (
-    METHODS,
     Setup,
     build,
+    first_stage,
     first_state,
     load,
     resolve,
     settle,
-    train_counts,
 )
 from deepknn_jax.step import StepLog, TrainState
 
-Variables = tuple[Any, Any]  # params, batch_stats
 Seconds = dict[str, float]  # where the time went
 
 
@@ -53,7 +60,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
         UserError: for whatever the user can mend.
     """
-    config, weights = check_workdir(config, workdir)
+    config_lib.check(config)
+    start = workdir / "first_stage" if config.first_stage else None
+    if start is not None and report.read_results(workdir) is None:
+        say(f"first stage: {METHODS[config.first_stage]}")
+        run(first_stage(config), start)
+    config, weights = check_workdir(config, workdir, start)
     results = report.read_results(workdir)
     if results is not None:
         say(f"{workdir}: finished before")
@@ -83,14 +95,19 @@ def prepare(
     return config, setup
 
 
-def check_workdir(config: ConfigDict, workdir: Path) -> tuple[ConfigDict, Mapping[str, Any] | None]:
-    """The config, resolved, and its weights, once it is known that they may go on in `workdir`."""
+def check_workdir(
+    config: ConfigDict, workdir: Path, start: Path | None = None
+) -> tuple[ConfigDict, Mapping[str, Any] | None]:
+    """The config, resolved, and its weights, once it is known that they may go on in `workdir`.
+
+    `start` is the run of the first stage, whose weights are taken.
+    """
     config_lib.check(config)
     existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(f"{existing}: cannot be written to; choose another --workdir")
     stored = read_json(workdir / "config.json")
-    config, weights = resolve(config, stored)
+    config, weights = resolve(config, stored, str(start or ""))
     if stored is not None and (differ := config_lib.differences(config, stored)):
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(differ)}): "
@@ -128,10 +145,13 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
         say(f"going on from step {found} of {setup.total_steps}")
 
     saved = time.monotonic()
-    recent: list[Record] = []
     record = record_log(workdir, int(state.step))
+    recent, objectives = so_far(workdir, int(state.step), setup.steps_per_epoch)
+    ended = converged(objectives, config.stop_tolerance)
     with stop_signals() as stopped:
-        for new_state, new_mined, log in train(config, setup, state, mined, seconds):
+        for new_state, new_mined, log in (
+            () if ended else train(config, setup, state, mined, seconds)
+        ):
             state, mined = new_state, new_mined
             step = log["step"]
             record(log)
@@ -140,11 +160,13 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
                 epoch = end_epoch(config, setup, state, recent, seconds)
                 record(epoch)
                 recent.clear()
+                objectives.append(epoch["objective"])
+                ended = converged(objectives, config.stop_tolerance)
                 figure = epoch.get(f"validation_{config.evaluate.best_by}") if validates else None
                 if figure is not None and (best.figure is None or figure > best.figure):
                     best = Fitted(_copy(state), step, figure)
-            done = step == setup.total_steps
-            if done or stopped() or time.monotonic() - saved >= config.checkpoint_seconds:
+            ended |= step == setup.total_steps
+            if ended or stopped() or time.monotonic() - saved >= config.checkpoint_seconds:
                 extra = {"best_step": best.step, "best_figure": best.figure, "seconds": seconds}
                 with clock(seconds, "checkpoints"):
                     checkpoint.save(manager, step, (state, best.variables, mined), extra)
@@ -152,7 +174,28 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
             if stopped():
                 say(f"stopped at step {step} and saved; the same command goes on from there")
                 raise SystemExit(128 + stopped())
-    return best if validates else Fitted(_variables(state), setup.total_steps, None)
+            if ended:
+                break
+    return best if validates else Fitted(variables_of(state), int(state.step), None)
+
+
+def so_far(workdir: Path, step: int, per_epoch: int) -> tuple[list[Record], list[float]]:
+    """From metrics.jsonl: the calls of the epoch that `step` is in, and the epochs' objectives."""
+    history = read_records(workdir / "metrics.jsonl")
+    epochs = [record for record in history if "objective" in record]
+    calls = [record for record in history if "objective" not in record]
+    recent = [record for record in calls if record["step"] > step - step % per_epoch]
+    return recent, [record["objective"] for record in epochs]
+
+
+def converged(objectives: list[float], tolerance: float) -> bool:
+    """Whether the last epoch changed the objective by no more than the tolerance, if there is one.
+
+    The stopping rule of Neighborhood Watch, algorithm 1.
+    """
+    if tolerance == 0 or len(objectives) < 2:
+        return False
+    return abs(objectives[-1] - objectives[-2]) <= tolerance
 
 
 def train(
@@ -181,7 +224,8 @@ def train(
             began = time.monotonic()
             with clock(seconds, "training" if steps.start > first else "first call (compiles)"):
                 state, logs = setup.train(state, *call)
-                logs = StepLog(*(np.asarray(log)[: len(steps)] for log in logs))  # type: ignore[arg-type]
+                logs = jax.tree.map(np.asarray, logs)
+            logs = jax.tree.map(operator.itemgetter(slice(len(steps))), logs)
             _check_finite(logs, steps)
             record = _record(setup, logs, steps)
             if steps.start > first:
@@ -195,8 +239,8 @@ def mine(config: ConfigDict, setup: Setup, state: TrainState, steps: range) -> M
     assert setup.mining is not None
     bank = None
     if setup.mining.embeds:
-        bank = embed_split(config, setup, _variables(state), TRAIN).embeddings
-    return setup.mining.mine(bank, setup.positions(steps))
+        bank = embed_split(config, setup, variables_of(state), TRAIN).embeddings
+    return setup.mining.mine(bank, setup.positions(steps), steps.start)
 
 
 def _check_finite(logs: StepLog, steps: range) -> None:
@@ -215,6 +259,7 @@ def _record(setup: Setup, logs: StepLog, steps: range) -> Record:
         "loss": float(np.mean(logs.loss)),
         "active": float(np.mean(logs.active)),
         "gradient_norm": float(np.mean(logs.gradient_norm)),
+        **{name: float(np.mean(values)) for name, values in logs.means.items()},
         "lr": float(setup.schedule(steps.stop - 1)),
     }
 
@@ -224,12 +269,16 @@ def end_epoch(
 ) -> Record:
     """Evaluates where the config says so, and tells how the epoch went."""
     step, epoch = recent[-1]["step"], recent[-1]["step"] // setup.steps_per_epoch
-    record: Record = {"step": step, "epoch": float(epoch)}
+    ends = [step - setup.steps_per_epoch, *(log["step"] for log in recent)]
+    loss, active = (
+        float(np.average([log[key] for log in recent], weights=np.diff(ends)))
+        for key in ("loss", "active")
+    )
+    record: Record = {"step": step, "epoch": float(epoch), "objective": loss}
     every = config.evaluate.every_epochs
     if epoch == config.epochs or (every and epoch % every == 0):
         with clock(seconds, "evaluation"):
-            record |= epoch_figures(config, setup, _variables(state))
-    loss, active = (float(np.mean([log[key] for log in recent])) for key in ("loss", "active"))
+            record |= epoch_figures(config, setup, variables_of(state))
     speeds = [log["examples_per_s"] for log in recent if "examples_per_s" in log]
     spent = sum(seconds.values()) - seconds.get("first call (compiles)", 0.0)
     words = [f"epoch {epoch}/{config.epochs}", f"loss {loss:.4f}", f"active {active:.1%}"]
@@ -241,69 +290,6 @@ def end_epoch(
     left = spent / step * (setup.total_steps - step)
     say("  ".join([*words, f"{duration(left)} left"]))
     return record
-
-
-def epoch_figures(config: ConfigDict, setup: Setup, variables: Variables) -> Record:
-    """Leave-one-out training accuracy, and validation figures where there is such a part."""
-    train_part = embed_split(config, setup, variables, TRAIN)
-    k_p = str(config.evaluate.k_p[-1])
-    record = {"train_acc": knn_entries(config, setup, train_part, train_part)[0][k_p]["acc"]}
-    if len(setup.dataset.rows(VALIDATION)):
-        part = embed_split(config, setup, variables, VALIDATION)
-        entry = knn_entries(config, setup, part, train_part)[0][k_p]
-        record |= {"validation_acc": entry["acc"], "validation_mcr": entry["mcr"]}
-    return record
-
-
-def embed_split(
-    config: ConfigDict,
-    setup: Setup,
-    variables: Variables,
-    split: str,
-    function: Callable[..., Any] | None = None,
-) -> Embedded:
-    """The embeddings of one split by the network, or by `function` in its place.
-
-    Raises:
-        UserError: they are not finite: their neighbours would mean nothing.
-    """
-    part = embed_rows(
-        function or setup.embed,
-        variables,
-        setup.store,
-        setup.devices,
-        setup.dataset.rows(split),
-        config.evaluate.batch_size,
-    )
-    if not np.isfinite(part.embeddings).all():
-        raise UserError(
-            f"the {split} part's embeddings are not finite; stopped, the last checkpoint is kept: "
-            "try a smaller config.optimizer.learning_rate"
-        )
-    return part
-
-
-def knn_entries(
-    config: ConfigDict, setup: Setup, queries: Embedded, gallery: Embedded
-) -> tuple[dict[str, Entry], Evidence]:
-    """The figures of the gallery's vote on the queries, and the vote itself."""
-    dataset = setup.dataset
-    evidence = classify(
-        queries,
-        gallery,
-        dataset.labels,
-        k_ps=config.evaluate.k_p,
-        num_classes=len(dataset.class_names),
-        p=config.loss.p,
-    )
-    entries = figures(
-        queries,
-        evidence,
-        dataset.labels,
-        class_names=dataset.class_names,
-        train_counts=train_counts(dataset),
-    )
-    return entries, evidence
 
 
 def assess(
@@ -334,34 +320,9 @@ def assess(
     return results | {"seconds": seconds}
 
 
-def references(config: ConfigDict, setup: Setup) -> dict[str, Any]:
-    """{"pixels": {"test": {...}}, ...}: kNN on the inputs themselves, and without training."""
-    wanted = config.evaluate.references
-    found: dict[str, Any] = {}
-    if "pixels" in wanted:
-        name = "pixels" if setup.dataset.inputs.ndim > 2 else "features"
-        test, gallery = (
-            embed_split(config, setup, ((), ()), split, setup.flat) for split in (TEST, TRAIN)
-        )
-        found[name] = {"test": knn_entries(config, setup, test, gallery)[0]}
-    if "untrained" in wanted:
-        variables = _variables(first_state(setup))
-        test, gallery = (
-            embed_split(config, setup, variables, split)._replace(logits=None)
-            for split in (TEST, TRAIN)
-        )
-        name = "untrained" if setup.weights is None else "pretrained"
-        found[name] = {"test": knn_entries(config, setup, test, gallery)[0]}
-    return found
-
-
-def _variables(state: TrainState) -> Variables:
-    return state.params, state.batch_stats
-
-
 def _copy(state: TrainState) -> Variables:
     """The variables in memory of their own: the state's is given to the next call."""
-    return jax.tree.map(jnp.copy, _variables(state))
+    return jax.tree.map(jnp.copy, variables_of(state))
 
 
 @contextlib.contextmanager

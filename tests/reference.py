@@ -144,3 +144,131 @@ def lmnn_loop(x, labels, targets, *, mu=0.5, margin=1.0, ids=None, where=None):
             gradient[i] += 2 * slope * near
             gradient[found[0]] -= 2 * slope * near
     return loss, gradient
+
+
+# survival.py
+
+
+def cox_loop(log_hazards, times, events, where=None):
+    """Negative log Cox partial likelihood and its gradient, Breslow's ties, a mean over events."""
+    h = np.asarray(log_hazards, np.float64)
+    rows = [i for i in range(len(h)) if where is None or where[i]]
+    died = [i for i in rows if events[i]]
+    loss, gradient = 0.0, np.zeros_like(h)
+    for i in died:
+        at_risk = [j for j in rows if times[j] >= times[i]]
+        total = log_sum_exp([h[j] for j in at_risk])
+        loss += total - h[i]
+        gradient[i] -= 1
+        for j in at_risk:
+            gradient[j] += np.exp(h[j] - total)
+    return (loss / len(died), gradient / len(died)) if died else (0.0, gradient)
+
+
+def concordance_loop(log_hazards, times, events):
+    """Harrell's C: of all pairs of which one is known to have died first."""
+    good, pairs = 0.0, 0
+    for i in range(len(times)):
+        for j in range(len(times)):
+            outlived = times[j] > times[i] or (times[j] == times[i] and not events[j])
+            if events[i] and outlived:
+                pairs += 1
+                difference = log_hazards[i] - log_hazards[j]
+                good += 1.0 if difference > 0 else 0.5 if difference == 0 else 0.0
+    return good / pairs
+
+
+# local_margin.py, neighborhoods.py: Neighborhood Watch
+
+
+def watch_loop(near, far, margins, weights, *, valid=None, pushed=None, reduction="mean"):
+    """The objective of section 3 and its derivatives by D_ap [A, K] and D_an [A, M].
+
+    `weights`: w_lm, w_ms, w_md, w_ss, w_sd; `valid`: which D count at all; `pushed`: which anchors
+    the hinge counts.
+    """
+    (size, k), m = near.shape, far.shape[1]
+    valid_near, valid_far = valid or (np.ones((size, k), bool), np.ones((size, m), bool))
+    w_lm, w_ms, w_md, w_ss, w_sd = weights
+    hinge, count = 0.0, 0
+    by_near, by_far = np.zeros((size, k)), np.zeros((size, m))
+    for a, i, j in np.ndindex(size, k, m):
+        if valid_near[a, i] and valid_far[a, j] and (pushed is None or pushed[a]):
+            count += 1
+            term = near[a, i] - far[a, j] + margins[a]
+            if term > 0:
+                hinge += term
+                by_near[a, i] += 1
+                by_far[a, j] -= 1
+    scale = w_lm / max(count, 1) if reduction == "mean" else w_lm
+    loss, slopes = scale * hinge, []
+    for d, there, slope, w_mean, w_variance in (
+        (near, valid_near, by_near, w_ms, w_ss),
+        (far, valid_far, by_far, -w_md, w_sd),
+    ):
+        values = [d[place] for place in np.ndindex(d.shape) if there[place]]
+        if values:
+            average = sum(values) / len(values)
+            loss += w_mean * average
+            loss += w_variance * sum((v - average) ** 2 for v in values) / len(values)
+            inner = (w_mean + w_variance * 2 * (d - average)) / len(values)
+            slopes.append(scale * slope + np.where(there, inner, 0.0))
+        else:
+            slopes.append(scale * slope)
+    return loss, *slopes
+
+
+def watch_triplets_loop(x, anchors, positives, negatives, margins, weights, **options):
+    """`watch_loop` of listed triplets, rows of x and -1 for none, and its derivative by x.
+
+    Options `squared`, `p` are of the distance, the rest are `watch_loop`'s.
+    """
+    x = np.asarray(x, np.float64)
+    squared, p = options.pop("squared", False), options.pop("p", 2.0)
+    lists = positives, negatives
+    distances, valid = [], []
+    for listed in lists:
+        d = np.zeros(listed.shape)
+        for a, i in np.ndindex(listed.shape):
+            d[a, i] = distance(x[anchors[a]], x[listed[a, i]], p) if listed[a, i] >= 0 else 0.0
+        distances.append(d**2 if squared else d)
+        valid.append(listed >= 0)
+    loss, *slopes = watch_loop(*distances, margins, weights, valid=tuple(valid), **options)
+    gradient = np.zeros_like(x)
+    for listed, slope in zip(lists, slopes, strict=True):
+        for a, i in np.ndindex(listed.shape):
+            if listed[a, i] >= 0:
+                one, other = x[anchors[a]], x[listed[a, i]]
+                inner = 2 * distance(one, other, p) if squared else 1.0
+                step = slope[a, i] * inner * distance_gradient(one, other, p)
+                gradient[anchors[a]] += step
+                gradient[listed[a, i]] -= step
+    return loss, gradient
+
+
+def kth_positive_loop(x, labels, k, p=2.0, squared=False):
+    """d_{a,k+}: distance to the k-th nearest other of the class, or the furthest there is; 0."""
+    x = np.asarray(x, np.float64)
+    found = np.zeros(len(x))
+    for a in range(len(x)):
+        others = sorted(
+            distance(x[a], x[i], p) for i in range(len(x)) if i != a and labels[i] == labels[a]
+        )
+        if others:
+            found[a] = others[min(k, len(others)) - 1]
+    return found**2 if squared else found
+
+
+def watch_choices(neighbors, labels, a, *, mine):
+    """What algorithm 1 may draw for anchor a: positives, negatives, and whether each is as asked.
+
+    The positive is as asked outside N_{a,k}, the negative inside; without `mine` all are.
+    """
+    everyone = range(len(labels))
+    positives = {i for i in everyone if i != a and labels[i] == labels[a]}
+    negatives = {i for i in everyone if labels[i] != labels[a]}
+    if not mine:
+        return positives, negatives, bool(positives), bool(negatives)
+    near = {int(i) for i in neighbors[a] if i >= 0}
+    outside, local = positives - near, negatives & near
+    return outside or positives, local or negatives, bool(outside), bool(local)

@@ -26,7 +26,7 @@ def test_the_nearest_in_the_set_are_found_for_each_anchor():
     anchors = np.stack([rng.permutation(31)[:8] for _ in range(3)])
     anchors[0, :2] = 29, 30  # of the class of two: one positive each
     found = nearest_in_set(
-        bank.astype(np.float32), anchors, rows_N=rows, labels_N=labels, k=3, m=4, p=2.0
+        bank.astype(np.float32), anchors, 0, rows_N=rows, labels_N=labels, k=3, m=4, p=2.0
     )
     assert found["positives"].shape == (3, 8, 3)
     assert found["negatives"].shape == (3, 8, 4)
@@ -40,7 +40,9 @@ def test_the_nearest_in_the_set_are_found_for_each_anchor():
 def test_more_than_there_are_is_cut():
     bank = np.arange(6, dtype=np.float32)[:, None]
     labels, rows = np.array([0, 0, 0, 1, 1, 1]), np.arange(6, dtype=np.int32)
-    found = nearest_in_set(bank, np.array([[2]]), rows_N=rows, labels_N=labels, k=50, m=50, p=2.0)
+    found = nearest_in_set(
+        bank, np.array([[2]]), 0, rows_N=rows, labels_N=labels, k=50, m=50, p=2.0
+    )
     assert found["positives"].tolist() == [[[1, 0, -1, -1, -1]]]
     assert found["negatives"].tolist() == [[[3, 4, 5, -1, -1]]]
 

@@ -160,7 +160,7 @@ def mined_step(devices, places, features, labels):
     )
     rows = np.arange(60, dtype=np.int32)
     anchors = np.random.default_rng(2).permutation(60)[None, :16].astype(np.int32)
-    mined = nearest_in_set(features, anchors, rows_N=rows, labels_N=labels, k=3, m=2, p=2.0)
+    mined = nearest_in_set(features, anchors, 0, rows_N=rows, labels_N=labels, k=3, m=2, p=2.0)
     ids = with_partners(anchors, mined, rows, devices=devices.size)
     assert devices.size == 1 or ids.shape == (1, places)
     ids = np.pad(ids, ((0, 0), (0, places - ids.shape[1])), constant_values=-1)

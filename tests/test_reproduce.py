@@ -67,7 +67,9 @@ def test_without_data_every_table_names_what_it_lacks(name, tmp_path):
     layouts = {
         "2": "stage_2_detailed_class_info.csv", "3": "skin7: not below", "4": "images/<class>/",
         "s2": "train_X.bin", "s3": "skin7: not below", "s4": "skin7: not below",
-        "fig2": "images/<class>/*.jpg", "figs1": "mnist.npz: no such",
+        "fig2": "images/<class>/*.jpg", "figs1": "mnist.npz: no such", "nw1": "data_batch_{1..5}",
+        "nw2": "EPID: epid", "nw3": "survival.csv", "nw_fig4": "mnist.npz: no such",
+        "nw_fig5": "data_batch_{1..5}",
     }  # fmt: skip
     words = "\n".join(table.absent)
     assert layouts[name] in words
@@ -223,7 +225,7 @@ def test_features_of_other_images_are_refused(options):
     with np.load(path) as archive:
         arrays = dict(archive)
     np.savez(path, **arrays | {"names": np.char.replace(arrays["names"], "ISIC", "SCAN")})
-    with pytest.raises(UserError, match="not the 165 of Skin-7"):
+    with pytest.raises(UserError, match="not the 165 here"):
         prepare.make("skin7_features", options.data_root, options.out)
     np.savez(path, **arrays | {"labels": arrays["labels"][::-1]})
     with pytest.raises(UserError, match="labels are not those of"):
@@ -231,7 +233,7 @@ def test_features_of_other_images_are_refused(options):
 
 
 def test_features_are_computed_from_the_images():
-    config = prepare.feature_config(ROOT)
+    config = prepare.feature_config("skin7", ROOT)
     config_lib.check(config)
     assert (config.model.name, config.augment.crop) == ("efficientnet_lite0", 224)
     assert config.data.dir == str(ROOT / "skin7")

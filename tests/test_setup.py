@@ -10,7 +10,7 @@ from interop import import_vision
 from runs import digits_file, small_config
 from test_inputs import images
 
-from deepknn_jax import losses, setup
+from deepknn_jax import losses, methods, setup
 from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.errors import UserError
 from deepknn_jax.neighbors import Examples
@@ -69,7 +69,7 @@ def test_each_loss_is_the_one_that_is_named():
     dataset = images()
 
     def value(**changes):
-        loss = setup.loss_function(small_config(**changes), dataset)
+        loss = methods.loss_function(small_config(**changes), dataset, get_devices(1, "shard_map"))
         return float(losses.mean(loss(batch._replace(logits=logits), batch)))
 
     options = {"loss__margin": 0.5, "loss__p": 1.0}
@@ -88,7 +88,7 @@ def test_each_loss_is_the_one_that_is_named():
     assert value(loss__name="weighted_cross_entropy") == pytest.approx(wanted, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", setup.METHODS)
+@pytest.mark.parametrize("name", methods.METHODS)
 def test_a_head_only_where_the_loss_needs_one(name):
     config = small_config(loss__name=name, model__embedding_size=5, model__normalize=True)
     network = setup.network(config, images(), get_devices(1, "shard_map"))

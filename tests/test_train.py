@@ -18,7 +18,7 @@ from runs import (
     start,
 )  # fmt: skip
 
-from deepknn_jax import train
+from deepknn_jax import assess, train
 from deepknn_jax.errors import UserError
 from deepknn_jax.logs import read_records
 from deepknn_jax.setup import first_state
@@ -215,7 +215,7 @@ def test_evaluation_leaves_the_state_alone():
     setup = setup_of(config)
     state = train.first_state(setup)
     before = [np.array(leaf) for leaf in jax.tree.leaves(state)]
-    train.epoch_figures(config, setup, (state.params, state.batch_stats))
+    assess.epoch_figures(config, setup, (state.params, state.batch_stats))
     same_bits([np.asarray(leaf) for leaf in jax.tree.leaves(state)], before)
 
 
@@ -269,13 +269,13 @@ def test_the_first_mining_is_of_the_first_networks_neighbours(tmp_path):
     setup = setup_of(config)
     seen = []
 
-    def mine(bank, anchors):
+    def mine(bank, anchors, step):
         seen.append(bank)
-        return setup.mining.mine(bank, anchors)
+        return setup.mining.mine(bank, anchors, step)
 
     watched = setup._replace(mining=setup.mining._replace(mine=mine))
     state = first_state(setup)
-    first = train.embed_split(config, setup, (state.params, state.batch_stats), "train")
+    first = assess.embed_split(config, setup, (state.params, state.batch_stats), "train")
     list(train.train(config, watched, state, setup.mining.empty, {}))
     assert len(seen) == 14
     np.testing.assert_array_equal(seen[0], first.embeddings)
@@ -299,7 +299,7 @@ def test_linear_metrics_are_trained_by_the_same_trainer(tmp_path, loss, method, 
 def test_lmnn_s_batches_hold_the_nearest_of_the_class_in_the_input_space():
     config = small_config(loss__name="lmnn", loss__k=2, model__name="linear")
     setup = setup_of(config)
-    mined = setup.mining.mine(None, setup.positions(range(7)))
+    mined = setup.mining.mine(None, setup.positions(range(7)), 0)
     batches = setup.sampler(0, mined)(range(2, 3))
     dataset = setup.dataset
     rows = dataset.rows("train")

@@ -18,6 +18,7 @@ from deepknn_jax.data.sources_papers import cub200, pneumonia, sd198, tiny_image
 from deepknn_jax.data.sources_tfds import tfds
 from deepknn_jax.data.sources_volumes import sarcoma
 from deepknn_jax.data.splits import assign_splits, check_class_sizes
+from deepknn_jax.data.survival_csv import survival_csv
 from deepknn_jax.errors import UserError
 
 # Sources that need a folder and nothing else.
@@ -31,7 +32,7 @@ BY_FOLDER: dict[str, Callable[[str | Path], Listing]] = {
 }
 SOURCES = (
     "breast_cancer", "class_folders", "csv_images", "digits", "npz", "sarcoma", "sd198", "skin7",
-    "tfds", *BY_FOLDER,
+    "survival_csv", "tfds", *BY_FOLDER,
 )  # fmt: skip
 
 
@@ -107,6 +108,10 @@ def list_source(
     group_pattern: str = "",
     tfds_name: str = "",
     leave_out_censored: bool = False,
+    name_column: str = "name",
+    time_column: str = "time",
+    event_column: str = "event",
+    feature_prefixes: Sequence[str] = (),
 ) -> Listing:
     """What `source` finds in `folder`; the source's own function tells what the options mean."""
     match source:
@@ -131,6 +136,12 @@ def list_source(
             return sarcoma(
                 folder, size=size, leave_out_censored=leave_out_censored, cache_dir=cache_dir
             )
+        case "survival_csv":
+            return survival_csv(
+                folder, csv=csv, time_column=time_column, event_column=event_column,
+                name_column=name_column, feature_prefixes=feature_prefixes, fold=fold,
+                leave_out_censored=leave_out_censored,
+            )  # fmt: skip
         case "tfds":
             return tfds(
                 tfds_name, data_dir=folder, size=size, rule=resize_rule, channels=channels,

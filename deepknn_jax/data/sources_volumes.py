@@ -10,11 +10,11 @@ import numpy as np
 from deepknn_jax.data.cache import cached_images, fingerprint
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
 from deepknn_jax.data.listing import checked, existing_folder, read_csv
+from deepknn_jax.data.survival_csv import SURVIVAL_DAYS, alive_beyond
 from deepknn_jax.errors import UserError
 
 VOLUME_VERSION = 1  # count it up whenever the voxels below change: caches are then made anew
 SUFFIXES = (".nii.gz", ".nii", ".npy")
-SURVIVAL_DAYS = 1096.0  # three years
 
 
 def sarcoma(
@@ -47,16 +47,15 @@ def sarcoma(
             raise UserError(f"{table}: {patient} has cohort {cohort}, event {event}; "
                             "cohorts are 1 and 2, events 1 (died) and 0 (censored)")  # fmt: skip
         if died or days > SURVIVAL_DAYS or not leave_out_censored:
-            survived = days > SURVIVAL_DAYS or not died
-            rows.append((patient, TRAIN if cohort == "1" else TEST, int(survived)))
-    names = tuple(patient for patient, _, _ in rows)
+            rows.append((patient, TRAIN if cohort == "1" else TEST, days, died))
+    names, splits, times, events = zip(*rows, strict=True) if rows else ((), (), (), ())
     pairs = [(_volume_file(root / name, "image", layout), _volume_file(root / name, "roi", layout))
              for name in names]  # fmt: skip
     listing = Listing(
         names,
-        np.asarray([label for _, _, label in rows], np.int32),
+        alive_beyond(np.asarray(times), np.asarray(events)),
         ("died", "survived"),
-        splits=np.asarray([split for _, split, _ in rows]),
+        splits=np.asarray(splits),
     )
     listing = checked(listing, table)
     volumes, _, _ = cached_images(

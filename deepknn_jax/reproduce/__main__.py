@@ -1,7 +1,6 @@
 """The command: python -m deepknn_jax.reproduce --table=3 --data_root=DIR."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -10,15 +9,24 @@ from absl import flags
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
-from deepknn_jax.main import run
-from deepknn_jax.reproduce import counts, figures, tables
+from deepknn_jax.main import parse_flags, run
+from deepknn_jax.reproduce import counts, figures, tables, transferred
 from deepknn_jax.reproduce.cells import Options
 from deepknn_jax.reproduce.methods import chosen
 from deepknn_jax.reproduce.plan import PLANS
+from deepknn_jax.reproduce.plan_watch import tune_watch
 from deepknn_jax.reproduce.runs import run_cells, unfinished
 from deepknn_jax.reproduce.tune import tune
 
-TABLES = ("1", "2", "3", "4", "s1", "s2", "s3", "s4", "fig2", "figs1")
+TABLES = (*counts.TABLES, *PLANS)
+# What stands in a table's Markdown before its sections, and the figures that it shows.
+EXTRAS = {
+    "fig2": figures.write_figure2,
+    "figs1": figures.write_figure_s1,
+    "nw2": transferred.write_nw2,
+    "nw3": transferred.write_nw3,
+    "nw_fig4": transferred.write_figure4,
+}
 # A cell of more minutes than this is told, and run with --all only.
 MOST_MINUTES = 60.0
 
@@ -34,7 +42,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     _share_compiled_programs(options.out)
     if values.tune:
-        say(f"written to {tune(options)}")
+        search = tune_watch if (values.table or "").startswith("nw") else tune
+        say(f"written to {search(options)}")
         options = _options()
     if values.table in counts.TABLES:
         text = counts.markdown(values.table, options.data_root, options.out)
@@ -75,8 +84,7 @@ def _run_table(options: Options) -> None:
     command = f"python -m deepknn_jax.reproduce {command}{' --untuned' * values.untuned}"
 
     def report() -> None:
-        drawn = {"fig2": figures.write_figure2, "figs1": figures.write_figure_s1}
-        extra = drawn[values.table](table, out) if values.table in drawn else []
+        extra = EXTRAS[values.table](table, out) if values.table in EXTRAS else []
         write_text(_path(out), tables.markdown(table, out, costly, command, extra))
 
     if not values.dry_run:
@@ -100,13 +108,6 @@ def _share_compiled_programs(out: Path) -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-    try:
-        return list(flags.FLAGS(argv))
-    except flags.Error as error:
-        raise UserError(" ".join(str(error).split())) from error
-
-
 def cli() -> None:
     """Entry point."""
     flags.DEFINE_enum("table", None, TABLES, "Which table or figure of the paper.")
@@ -116,9 +117,9 @@ def cli() -> None:
     flags.DEFINE_string("weights", None, "Folder of published weights: resnet50.pth, ...")
     flags.DEFINE_boolean("all", False, f"Also cells of more than {MOST_MINUTES:.0f} minutes.")
     flags.DEFINE_boolean("dry_run", False, "Tell what would be run, and run nothing.")
-    flags.DEFINE_boolean("tune", False, "First search the options of table 3's methods.")
+    flags.DEFINE_boolean("tune", False, "First search the options of table 3's, or nw1's, methods.")
     flags.DEFINE_boolean("untuned", False, "Table 3 without what the search chose.")
-    run(main, _parse, like="--seeds=3")
+    run(main, parse_flags, like="--seeds=3")
 
 
 if __name__ == "__main__":

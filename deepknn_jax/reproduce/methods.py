@@ -48,7 +48,7 @@ TITLES = {
 VOTE = {"weighted_ce": "head"}
 
 # A method's trials: of two learning rates x three batches x two ways against overfitting x three
-# options of its own as many as TRIALS, at random, and for every method the same places of that grid.
+# options of its own as many as TRIALS, at random: the same places of the grid for every method.
 TRIALS = 20
 _SGD_RATES, _ADAM_RATES = (0.01, 0.05), (1e-4, 1e-3)
 _BATCHES = (SHUFFLED, BALANCED, {"batch.kind": "shuffled", "batch.size": 480})

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from deepknn_jax.reproduce import plan_features, plan_images
+from deepknn_jax.reproduce import plan_features, plan_images, plan_watch
 from deepknn_jax.reproduce.cells import (
     Options,
     Row,
@@ -56,4 +56,9 @@ PLANS: dict[str, Callable[[Options], Table]] = {
     "s4": plan_features.table_s4,
     "fig2": figure2,
     "figs1": plan_images.figure_s1,
+    "nw1": plan_watch.table_nw1,
+    "nw2": plan_watch.table_nw2,
+    "nw3": plan_watch.table_nw3,
+    "nw_fig4": plan_watch.figure_nw4,
+    "nw_fig5": plan_watch.figure_nw5,
 }

@@ -9,8 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from deepknn_jax import assess, setup, train
 from deepknn_jax import config as config_lib
-from deepknn_jax import setup, train
 from deepknn_jax.errors import UserError
 from deepknn_jax.logs import duration, read_records, say
 from deepknn_jax.reproduce import store
@@ -109,6 +109,6 @@ def of_reference(config: ConfigDict, reference: str, workdir: Path) -> dict[str,
     config = config.copy_and_resolve_references()
     config.evaluate.references = (reference,)
     config, weights = setup.resolve(config, None)
-    (found,) = train.references(*train.prepare(config, weights, workdir)).values()
+    (found,) = assess.references(*train.prepare(config, weights, workdir)).values()
     figures: dict[str, Any] = found["test"]
     return figures

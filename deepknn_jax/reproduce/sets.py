@@ -37,6 +37,36 @@ SETS = {
     "skin7_tuning": DataSet(
         "Skin-7, fold 1's training part", "skin7_features", "skin7", "features/skin7/tuning.npz"
     ),
+    "chest_features": DataSet(
+        "chest X-rays (Kermany), features", "nw_features", "chest_xray", "features/chest/splits.npz"
+    ),
+    "chest_tuning": DataSet(
+        "chest X-rays, draw 1's training part",
+        "nw_features",
+        "chest_xray",
+        "features/chest/tuning.npz",
+    ),
+    "pneumoniamnist_tuning": DataSet(
+        "PneumoniaMNIST, training and validation part",
+        "nw_pneumoniamnist",
+        "pneumoniamnist/pneumoniamnist.npz",
+        "data/pneumoniamnist_tuning.npz",
+    ),
+    "nw_pneumoniamnist": DataSet(
+        "PneumoniaMNIST", "nw_pneumoniamnist", "pneumoniamnist/pneumoniamnist.npz"
+    ),
+    "nw_mnist": DataSet("MNIST", "nw_mnist", "mnist/mnist.npz"),
+    "mnist_part": DataSet(
+        "MNIST, 600 training images a class", "nw_mnist", "mnist/mnist.npz", "data/mnist_part.npz"
+    ),
+    "nw_skin7": DataSet("Skin-7, features", "nw_features", "skin7", "features/skin7/folds.npz"),
+    "nw_skin7_tuning": DataSet(
+        "Skin-7, fold 1's training part", "nw_features", "skin7", "features/skin7/tuning.npz"
+    ),
+    "lung1": DataSet("Lung1, radiomics", "lung1", "lung1_survival"),
+    "cifar10": DataSet("CIFAR-10", "cifar10", "cifar10"),
+    "epid": DataSet("EPID", "epid", "epid"),
+    "sarcoma": DataSet("Sarcoma", "sarcoma", "sarcoma"),
     "pneumonia": DataSet("Pneumonia", "pneumonia", "pneumonia"),
     "sd198": DataSet("SD-198", "sd198", "sd198"),
     "stl10": DataSet("STL10", "stl10", "stl10"),
@@ -54,6 +84,14 @@ SETS = {
         "data/omniglot.npz",
     ),
 }
+
+
+# The options of config.data that tell where things are in a set's folder.
+_LISTED = (
+    "fold", "train_list", "test_list", "group_pattern", "csv", "image_column", "label_column",
+    "group_column", "split_column", "suffix", "name_column", "time_column", "event_column",
+    "feature_prefixes",
+)  # fmt: skip
 
 
 @lru_cache
@@ -108,8 +146,7 @@ def all_absent(data_root: Path, *names: str) -> list[str]:
 def listing(name: str, path: Path) -> Listing:
     """What the set's source finds at `path`, with the split of the set's config."""
     data = config_of(SETS[name].config, {"data.dir": str(path)}).data
-    options = ("fold", "train_list", "test_list", "group_pattern")
-    found = list_source(data.source, path, **{key: data[key] for key in options})
+    found = list_source(data.source, path, **{key: data[key] for key in _LISTED})
     splits = assign_splits(
         found, split=data.split, test_share=data.test_share, validation=0.0, seed=data.split_seed
     )

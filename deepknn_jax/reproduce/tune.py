@@ -8,6 +8,7 @@ nv: 67 %), and MCR alone rests on the 20 or so images of the smallest.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,36 +40,56 @@ def score(entry: dict[str, Any]) -> float:
 
 
 def tune(options: Options) -> Path:
-    """Runs the trials that are not finished and writes what was best; the file's path.
-
-    A trial whose loss is not finite counts as worst of all.
+    """Table 3's search: runs the trials that are not finished and writes what was best.
 
     Raises:
         UserError: Skin-7 is not at hand; all trials of a method failed.
     """
     if words := absent("skin7_tuning", options.data_root):
         raise UserError(words)
-    tried = trial_cells(options)
+    found = search(
+        options, trial_cells(options), votes={m: (VOTE.get(m, "5"),) for m in ON_FEATURES}
+    )
+    return save(options, TUNED, found)
+
+
+def search(
+    options: Options,
+    tried: Mapping[str, Sequence[tuple[Changes, Cell]]],
+    votes: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    """What is best of each method's trials, which are run where they are not finished.
+
+    A trial whose loss is not finite counts as worst of all. `votes` are the votes to choose from.
+    """
     cells = [trial for each in tried.values() for _, trial in each]
     run_cells(cells, data_root=options.data_root, out=options.out, go_on=True)
-    methods = {method: best(method, each, options.out) for method, each in tried.items()}
-    path = options.out / TUNED
+    return {name: best(name, each, options.out, votes[name]) for name, each in tried.items()}
+
+
+def save(options: Options, name: str, methods: dict[str, Any]) -> Path:
+    """The file `name` of --out with what was found."""
+    path = options.out / name
     found = {"commit": store.commit(), "machine": store.machine(), "methods": methods}
     write_text(path, json.dumps(found, indent=1) + "\n")
     return path
 
 
-def best(method: str, each: list[tuple[Changes, Cell]], out: Path) -> dict[str, Any]:
-    """The best trial's changes, and all trials with their figures in per cent."""
-    vote = VOTE.get(method, "5")
+def best(
+    method: str, each: Sequence[tuple[Changes, Cell]], out: Path, votes: Sequence[str]
+) -> dict[str, Any]:
+    """The best trial's changes and vote, and all trials with their figures in per cent."""
     lines = []
     for changes, trial in each:
         record = store.read(out, trial)
-        if record is not None:
+        if record is None:
+            continue
+        for vote in votes:
             entry = record["results"]["test"][vote]
             figures = {key: round(100 * entry[key], 2) for key in ("acc", "mcr", "rs")}
-            lines.append({"score": round(100 * score(entry), 2), **figures, "changes": changes})
+            points = round(100 * score(entry), 2)
+            lines.append({"score": points, **figures, "vote": vote, "changes": changes})
     if not lines:
         raise UserError(f"{method}: every trial failed; {out}/log.txt has their words")
     lines.sort(key=lambda line: -line["score"])
-    return {"changes": lines[0]["changes"], "trials": lines}
+    return {"changes": lines[0]["changes"], "vote": lines[0]["vote"], "trials": lines}

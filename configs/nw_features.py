@@ -1,0 +1,26 @@
+"""Neighborhood Watch on feature vectors: LM-Mining, the network for CIFAR-10's features (1024-128).
+
+Data: FILE.npz as in configs/features.py, with splits [N] or [N, folds].
+Command: python -m deepknn_jax.main --config=configs/nw_features.py --config.data.dir=FILE.npz
+Another fold: --config.data.fold=2; the other methods: configs/nw_mnist.py has them.
+Time: docs/results.md.
+"""
+
+from ml_collections import ConfigDict
+
+from deepknn_jax import config as config_lib
+
+
+def get_config() -> ConfigDict:
+    config = config_lib.default()
+    config.data.source = "npz"
+    config.data.split = "published"
+    config.model.name = "mlp"
+    config.loss.name = "local_margin"
+    config.loss.k = 0
+    config.batch.size = 128
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.halve_every_epochs = 0
+    config.epochs = 30
+    return config

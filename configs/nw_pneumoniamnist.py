@@ -1,0 +1,26 @@
+"""Neighborhood Watch on PneumoniaMNIST: LM-Mining, k = 69, 4,708 / 624 images of 28 x 28.
+
+Data: as in configs/pneumoniamnist.py.
+Command: python -m deepknn_jax.main --config=configs/nw_pneumoniamnist.py --config.data.dir=FILE.npz
+The other methods: configs/nw_mnist.py has them.
+Time: docs/results.md.
+"""
+
+from ml_collections import ConfigDict
+
+from deepknn_jax import config as config_lib
+
+
+def get_config() -> ConfigDict:
+    config = config_lib.default()
+    config.data.source = "npz"
+    config.data.split = "published"
+    config.model.name = "mnist_cnn"
+    config.loss.name = "local_margin"
+    config.loss.k = 0
+    config.batch.size = 128
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.halve_every_epochs = 0
+    config.epochs = 20
+    return config

@@ -1,0 +1,200 @@
+"""Neighborhood Watch's tables: its methods, and deep kNN beside them, on the sets at hand."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deepknn_jax.errors import UserError
+from deepknn_jax.files import read_json
+from deepknn_jax.reproduce import paper
+from deepknn_jax.reproduce.cells import Cell, Options, Row, Section, Table, cell
+from deepknn_jax.reproduce.methods import Changes
+from deepknn_jax.reproduce.methods_watch import TITLES, TUNED, WATCH, trials
+from deepknn_jax.reproduce.sets import SETS, absent, all_absent
+from deepknn_jax.reproduce.tune import save, search
+
+# Of each small set: what is tuned on, its classes, K_p = the root of its training part, the folds
+# (a seed each), minutes of a run.
+SMALL: Mapping[str, tuple[str, int, int, tuple[int, ...], float]] = {
+    "nw_pneumoniamnist": ("pneumoniamnist_tuning", 2, 69, (0,), 1.5),
+    "nw_skin7": ("nw_skin7_tuning", 7, 90, (1,), 0.4),
+    "chest_features": ("chest_tuning", 3, 58, (1, 2, 3), 0.3),
+}
+_MNIST_FULL, _MNIST_PART = 233, 78  # K_p = k = the root of 54,000 and 6,000
+_PART: Changes = {"data.validation": 0.0, "epochs": 30, "evaluate.every_epochs": 0}
+_NAMES = tuple(name for name in WATCH if name != "deep_knn")
+
+
+def _cell(
+    options: Options, name: str, method: str, changes: Changes, *, k_p: int, minutes: float,
+    label: str = "",
+) -> Cell:  # fmt: skip
+    everything = WATCH[method] | changes | {"evaluate.k_p": tuple(sorted({1, 5, k_p}))}
+    everything |= {"checkpoint_seconds": 600.0}
+    label = f"{method}-{label}seed{changes.get('seed', 0)}"
+    return cell(options, name, label, everything, minutes=minutes, keep=True)
+
+
+def table_nw1(options: Options) -> Table:
+    """Accuracy of the kNN: MNIST, the sets that are not at hand named, and small sets of ours."""
+    sections = []
+    if absent("nw_mnist", options.data_root) is None:
+        sections += [_mnist_part(options), _mnist(options)]
+    tuned = chosen(options.out)
+    for name in SMALL:
+        if absent(name, options.data_root) is None and name in tuned:
+            sections.append(_small(options, name, tuned[name]))
+    missing = all_absent(options.data_root, "cifar10", "epid", "sarcoma", "nw_mnist", *SMALL)
+    if not tuned:
+        missing.append("the small sets: no options were searched yet: --tune --table=nw1")
+    return Table(_TITLE1, sections, missing)
+
+
+_TITLE1 = "Neighborhood Watch, table 1. Accuracy by kNN, and MCR"
+
+
+def _mnist(options: Options) -> Section:
+    rows = [
+        Row(
+            TITLES[method],
+            [
+                _cell(options, "nw_mnist", method, {"seed": seed, "evaluate.every_epochs": 1},
+                      k_p=_MNIST_FULL, minutes=150.0)
+                for seed in range(2 if method.startswith("lm") else 1)
+            ],
+            str(_MNIST_FULL),
+            paper.NW1["mnist"][method],
+        )
+        for method in _NAMES
+    ]  # fmt: skip
+    title = "MNIST, 54,000 / 6,000 / 10,000, K_p = k = 233 (best known: 99.76)"
+    return Section(title, rows)
+
+
+def _mnist_part(options: Options) -> Section:
+    """No column with the paper's figures: a ninth of its images."""
+    rows = []
+    for method in (*_NAMES, "deep_knn"):
+        for batch in (128, 512) if method == "mm_hard" else (128,):
+            changes = _PART | {"batch.size": batch}
+            cells = [
+                _cell(options, "mnist_part", method, changes | {"seed": seed},
+                      k_p=_MNIST_PART, minutes=4.0, label="" if batch == 128 else "512-")
+                for seed in range(options.seeds)
+            ]  # fmt: skip
+            label = TITLES[method] + (f", batches of {batch}" if batch != 128 else "")
+            rows.append(Row(label, cells, str(_MNIST_PART)))
+    return Section("MNIST, 600 training images a class, 30 epochs, K_p = k = 78", rows)
+
+
+def _small(options: Options, name: str, tuned: Mapping[str, Any]) -> Section:
+    """Each method with the options and the K_p that its search chose."""
+    _, _, k_p, folds, minutes = SMALL[name]
+    rows = []
+    for method, found in tuned.items():
+        cells = [
+            _cell(options, name, method, dict(found["changes"]) | _fold(folds, seed),
+                  k_p=k_p, minutes=minutes, label="tuned-")
+            for seed in range(options.seeds)
+        ]  # fmt: skip
+        rows.append(Row(f"{TITLES[method]}, K_p = {found['vote']}", cells, found["vote"]))
+    part = "fold 1" if name == "nw_skin7" else "three draws by patient" if len(folds) > 1 else ""
+    return Section(f"{SETS[name].title}{', ' * bool(part)}{part}, tuned", rows)
+
+
+def _fold(folds: tuple[int, ...], seed: int) -> Changes:
+    return {"seed": seed, "data.fold": folds[seed % len(folds)]}
+
+
+def tune_watch(options: Options) -> Path:
+    """The search for table nw1's small sets: the same budget for each method and set.
+
+    Raises:
+        UserError: none of the sets is at hand; all trials of a method failed.
+    """
+    found = {}
+    for name, (tuning, _, k_p, _, _) in SMALL.items():
+        if absent(name, options.data_root) is None:
+            tried = trial_cells(options, name)
+            votes = dict.fromkeys(tried, ("1", "5", str(k_p)))
+            found[name] = search(options, tried, votes)
+            del tuning
+    if not found:
+        raise UserError(f"{options.data_root}: none of {', '.join(SMALL)} is there")
+    return save(options, TUNED, found)
+
+
+def trial_cells(options: Options, name: str) -> dict[str, list[tuple[Changes, Cell]]]:
+    """Of each method its trials on the set `name`."""
+    tuning, classes, k_p, _, minutes = SMALL[name]
+    is_features = name != "nw_pneumoniamnist"
+    return {
+        method: [
+            (changes, _cell(options, tuning, method, changes, k_p=k_p, minutes=minutes,
+                            label=f"trial{number}-"))
+            for number, changes in enumerate(
+                trials(method, classes=classes, features=is_features)
+            )
+        ]
+        for method in WATCH
+    }  # fmt: skip
+
+
+def chosen(out: Path) -> dict[str, Any]:
+    """What tune_watch found, {set: {method: {"changes", "vote"}}}; of `out`, or what we found."""
+    found = read_json(out / TUNED) or read_json(Path(__file__).parent / TUNED)
+    return dict(found["methods"]) if found else {}
+
+
+def table_nw2(options: Options) -> Table:
+    """Transfer to simple classifiers: on the chest X-rays' features, in the place of EPID."""
+    name, tuned = "chest_features", chosen(options.out)
+    sections = []
+    if absent(name, options.data_root) is None and name in tuned:
+        own = {m: tuned[name][m] for m in ("lm_mining", "lm", "mm", "softmax", "deep_knn")}
+        sections.append(_small(options, name, own))
+    return Table(_TITLE2, sections, all_absent(options.data_root, "epid", name))
+
+
+_TITLE2 = "Neighborhood Watch, table 2. Transfer to simple classifiers, PCA to 32"
+
+
+def table_nw3(options: Options) -> Table:
+    """Survival beyond 1,096 days, five stratified folds; and Cox on the features (transfer)."""
+    sections = []
+    if absent("lung1", options.data_root) is None:
+        rows = []
+        for method in WATCH:
+            cells = [
+                _cell(options, "lung1", method,
+                      {"seed": seed, "data.fold": fold, "epochs": 60, "batch.size": 20},
+                      k_p=11, minutes=0.2, label=f"fold{fold}-")
+                for fold in range(1, 6)
+                for seed in range(options.seeds)
+            ]  # fmt: skip
+            rows.append(Row(TITLES[method], cells, "11"))
+        title = "Lung1, alive beyond 1,096 days, five folds, K_p = k = 11 (majority: 75.2)"
+        sections.append(Section(title, rows))
+    return Table(_TITLE3, sections, all_absent(options.data_root, "sarcoma", "lung1"))
+
+
+_TITLE3 = "Neighborhood Watch, table 3. Survival"
+
+
+def figure_nw4(options: Options) -> Table:
+    """PCA-2 of MNIST's test features, LM-Mining."""
+    sections = []
+    if absent("nw_mnist", options.data_root) is None:
+        (row, *_) = _mnist_part(options).rows
+        part = [row._replace(cells=row.cells[:1])]
+        sections.append(Section("MNIST, 600 training images a class, test part", part))
+    missing = all_absent(options.data_root, "nw_mnist")
+    return Table("Neighborhood Watch, figure 4. MNIST by PCA", sections, missing)
+
+
+def figure_nw5(options: Options) -> Table:
+    """PCA-2 of CIFAR-10's test features."""
+    missing = all_absent(options.data_root, "cifar10")
+    if not missing:
+        missing = ["CIFAR-10: its features of InceptionResNetV2 want published weights"]
+    return Table("Neighborhood Watch, figure 5. CIFAR-10 by PCA", [], missing)
