@@ -22,5 +22,5 @@ def get_config() -> ConfigDict:
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.halve_every_epochs = 0
-    config.epochs = 20
+    config.epochs = 10
     return config

@@ -21,7 +21,7 @@ SMALL: Mapping[str, tuple[str, int, int, tuple[int, ...], float]] = {
     "chest_features": ("chest_tuning", 3, 58, (1, 2, 3), 0.3),
 }
 _MNIST_FULL, _MNIST_PART = 233, 78  # K_p = k = the root of 54,000 and 6,000
-_PART: Changes = {"data.validation": 0.0, "epochs": 30, "evaluate.every_epochs": 0}
+_PART: Changes = {"data.validation": 0.0, "epochs": 20, "evaluate.every_epochs": 0}
 _NAMES = tuple(name for name in WATCH if name != "deep_knn")
 
 
@@ -84,7 +84,7 @@ def _mnist_part(options: Options) -> Section:
             ]  # fmt: skip
             label = TITLES[method] + (f", batches of {batch}" if batch != 128 else "")
             rows.append(Row(label, cells, str(_MNIST_PART)))
-    return Section("MNIST, 600 training images a class, 30 epochs, K_p = k = 78", rows)
+    return Section("MNIST, 600 training images a class, 20 epochs, K_p = k = 78", rows)
 
 
 def _small(options: Options, name: str, tuned: Mapping[str, Any]) -> Section:
