@@ -25,8 +25,8 @@ TITLES = {
 }
 
 # What is searched: of two learning rates x two batches x four options of the method's own (and on
-# features dropout or not) as many as TRIALS, at random, the same places for each method; from images,
-# which take minutes, half as many. The vote's K_p is chosen with them, of 1, 5 and the root of the
+# features dropout or not) as many as TRIALS, at random, the same places for each method; of images,
+# half as many. The vote's K_p is chosen with them, of 1, 5 and the root of the
 # training part's size.
 TRIALS = 8
 _RATES = (1e-4, 1e-3)
