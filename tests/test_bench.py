@@ -11,7 +11,7 @@ from interop import import_vision
 from twins import shapes
 
 from deepknn_jax import models
-from deepknn_jax.bench import backbones, knn, loss, mlp, peers
+from deepknn_jax.bench import backbones, knn, loss, mlp, peers, refresh
 from deepknn_jax.bench.timing import Row, Side, compare, table
 
 MEASURES = {
@@ -72,6 +72,15 @@ def test_every_published_backbone_has_a_peer(name):
     with_norm = "batch_stats" in shapes(models.build(name), 96)
     assert any("running_mean" in key for key in model.state_dict()) == with_norm
     assert set(backbones.PEERS) == set(models.published.PUBLISHED)
+
+
+def test_a_refresh_is_measured_beside_the_steps():
+    rows = list(refresh.measure(sizes=(700,), large=((20, 600, 7),), repeats=1))
+    assert [row.task.split(",")[0] for row in rows] == [
+        "embedding", "LM: search within 10 classes", "LM-Mining: both searches and draws",
+        "an epoch's 5 steps", "7-NN of 20 anchors in 600 x 128",
+    ]  # fmt: skip
+    assert all(row.milliseconds["xla"] > 0 for row in rows)
 
 
 def test_sides_that_disagree_are_not_timed():

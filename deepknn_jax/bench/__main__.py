@@ -1,4 +1,4 @@
-"""`python -m deepknn_jax.bench [--only=loss,knn,mlp,backbones] [--out=FILE.json]`."""
+"""`python -m deepknn_jax.bench [--only=loss,knn,mlp,backbones,refresh] [--out=FILE.json]`."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from deepknn_jax.bench import backbones, knn, loss, mlp, peers
+from deepknn_jax.bench import backbones, knn, loss, mlp, peers, refresh
 from deepknn_jax.bench.timing import Row, table
 from deepknn_jax.logs import say
 
@@ -15,6 +15,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "knn": knn.measure,
     "mlp": mlp.measure,
     "backbones": backbones.measure,
+    "refresh": refresh.measure,
 }
 
 _ONLY = flags.DEFINE_list("only", list(MEASUREMENTS), "What to measure.")
