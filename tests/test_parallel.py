@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from deepknn_jax import losses
+from deepknn_jax import linear_metrics, losses
 from deepknn_jax.errors import UserError
 from deepknn_jax.mining import nearest_in_set, with_partners
 from deepknn_jax.models.mlp import MLP
@@ -26,6 +26,7 @@ BATCH, CLASSES = 32, 3
 LOSSES = {
     "deep_knn": functools.partial(losses.deep_knn_sums, k=3, m=4, margin=1.0),
     "triplet": functools.partial(losses.batch_hard_triplet_sums, margin=1.0),
+    "nca": functools.partial(linear_metrics.nca_sums, temperature=2.0, log=True),
     "weighted_cross_entropy": functools.partial(
         losses.cross_entropy_sums, class_weights=np.array([0.2, 1.0, 5.0])
     ),
@@ -153,14 +154,20 @@ def test_more_devices_than_there_are():
     assert isinstance(get_devices(0, "shard_map"), Devices)
 
 
-def mined_step(devices, places, features, labels):
+MINED_LOSSES = {
+    "deep_knn": functools.partial(losses.listed_triplet_sums, margin=1.0),
+    "lmnn": functools.partial(linear_metrics.lmnn_anchor_sums, mu=0.4, margin=3.0),
+}
+
+
+def mined_step(devices, places, features, labels, loss):
     """One step over mined neighbours: 16 anchors of 60 examples, in float64."""
-    recipe = make_recipe("deep_knn", devices.axis, np.float64)._replace(
-        loss=functools.partial(losses.listed_triplet_sums, margin=1.0)
-    )
+    recipe = make_recipe("deep_knn", devices.axis, np.float64)._replace(loss=MINED_LOSSES[loss])
     rows = np.arange(60, dtype=np.int32)
     anchors = np.random.default_rng(2).permutation(60)[None, :16].astype(np.int32)
     mined = nearest_in_set(features, anchors, 0, rows_N=rows, labels_N=labels, k=3, m=2, p=2.0)
+    if loss == "lmnn":
+        mined = {"targets": mined["positives"]}
     ids = with_partners(anchors, mined, rows, devices=devices.size)
     assert devices.size == 1 or ids.shape == (1, places)
     ids = np.pad(ids, ((0, 0), (0, places - ids.shape[1])), constant_values=-1)
@@ -175,16 +182,17 @@ def mined_step(devices, places, features, labels):
     return train(replicate(devices, state), pool, labels, ids, ids, mined, 1)
 
 
+@pytest.mark.parametrize("loss", MINED_LOSSES)
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
-def test_mined_neighbours_on_four_devices_give_the_one_device_step(mode):
+def test_mined_neighbours_on_four_devices_give_the_one_device_step(mode, loss):
     rng = np.random.default_rng(1)
     labels = rng.choice(3, 60, p=[0.7, 0.2, 0.1]).astype(np.int32)
     with jax.enable_x64(True):
         features = rng.normal(size=(60, 6)) + labels[:, None]
-        expected, expected_log = mined_step(get_devices(1, mode), 64, features, labels)
+        expected, expected_log = mined_step(get_devices(1, mode), 64, features, labels, loss)
         assert 0 < expected_log.active[0] < 1
         # More padding, and the same anchors and partners on four devices.
         for devices, places in ((get_devices(1, mode), 128), (get_devices(4, mode), 64)):
-            found, log = mined_step(devices, places, features, labels)
+            found, log = mined_step(devices, places, features, labels, loss)
             assert_close(found._asdict(), expected._asdict(), 1e-9)
             assert_close(log._asdict(), expected_log._asdict(), 1e-9)
