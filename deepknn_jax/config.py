@@ -236,10 +236,8 @@ def check(config: ConfigDict) -> None:
         raise UserError("config.optimizer.learning_rate is 0: nothing would be learnt")
     if not 0 <= flat["loss.mu"] <= 1:
         raise UserError(f"config.loss.mu is {flat['loss.mu']}: choose 0 to 1")
-    if flat["loss.k"] == 0 and flat["loss.name"] != "local_margin":
-        raise UserError(
-            "config.loss.k is 0, which only loss.name=local_margin knows; choose 1 or more"
-        )
+    if flat["loss.k"] == 0 and flat["loss.name"] in ("deep_knn", "lmnn"):
+        raise UserError(f"config.loss.k is 0: {flat['loss.name']} wants at least 1")
     if flat["loss.squared"] and flat["loss.p"] != 2:
         raise UserError("config.loss.squared goes with config.loss.p=2")
     if not 0 <= flat["model.dropout"] < 1:
