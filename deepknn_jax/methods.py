@@ -32,16 +32,16 @@ def miner(config: ConfigDict, dataset: Dataset, devices: Devices, per_epoch: int
     """What the config's loss needs beside the batch, None where that is nothing."""
     options, rows = config.loss, dataset.rows(TRAIN)
     labels, most = dataset.labels[rows], len(rows) - 1
+    if config.neighbors == "dataset" and options.name != "deep_knn":
+        raise UserError(
+            f"config.neighbors=dataset is for config.loss.name=deep_knn, not {options.name}"
+        )
     if options.name == "lmnn":
         return _lmnn_mining(dataset, options.k, per_epoch, config.batch.size)
     if options.name in ("local_margin", "max_margin"):
         return _triplet_mining(config, dataset, devices, per_epoch)
     if config.neighbors == "batch":
         return None
-    if options.name != "deep_knn":
-        raise UserError(
-            f"config.neighbors=dataset is for config.loss.name=deep_knn, not {options.name}"
-        )
     interval = config.refresh_steps or per_epoch
     shape = interval, config.batch.size
     return Mining(

@@ -18,6 +18,8 @@ Spread = Callable[[Search], Search]
 
 # Classes are filled up to a multiple of this for the search: few programs are compiled.
 _CLASS_ROWS = 512
+# Stands for no rank in a class: far beyond all of them, also after as many were skipped.
+_NO_RANK = 2**30
 
 
 class Triplets(NamedTuple):
@@ -115,14 +117,14 @@ def local_triplets(
         near_Axk = jnp.asarray(neighbors_Nxk)[anchors_A]
         alike_Axk = labels_N[near_Axk] == labels_N[anchors_A][:, None]
         inside_Axk, local_Axk = (near_Axk >= 0) & alike_Axk, (near_Axk >= 0) & ~alike_Axk
-        near_rank_Axk = jnp.where(inside_Axk, rank_N[near_Axk] - start_A[:, None], size)
+        near_rank_Axk = jnp.where(inside_Axk, rank_N[near_Axk] - start_A[:, None], _NO_RANK)
     else:
         near_Axk = near_rank_Axk = jnp.zeros((len(anchors_A), 0), jnp.int32)
         local_Axk = jnp.zeros((len(anchors_A), 0), bool)
 
     own_Ax1 = (rank_N[anchors_A] - start_A)[:, None]
-    outside_A = count_A - 1 - jnp.sum(near_rank_Axk < size, axis=1)
-    taken_Axk = jnp.where(outside_A[:, None] > 0, near_rank_Axk, size)
+    outside_A = count_A - 1 - jnp.sum(near_rank_Axk < _NO_RANK, axis=1)
+    taken_Axk = jnp.where(outside_A[:, None] > 0, near_rank_Axk, _NO_RANK)
     taken_AxK = jnp.sort(jnp.concatenate([own_Ax1, taken_Axk], axis=1), axis=1)
     free_A = jnp.where(outside_A > 0, outside_A, count_A - 1)
     place_A = start_A + _skipping(taken_AxK, draw(0, free_A))
@@ -240,7 +242,8 @@ def kth_positive_by_class(
         absent = (np.arange(len(filled)) > others).astype(np.int32)
         # k, part of the program, is that of the class only where the class is smaller.
         distances, _ = _nearest(bank_NxD[filled], absent, min(k, others), p, spread)
-        kth_N[members] = np.asarray(distances[: len(members), -1])
+        # The largest, not the last: a NaN stands first, and is not to be hidden.
+        kth_N[members] = np.max(np.asarray(distances[: len(members)]), axis=1)
     return np.square(kth_N) if squared else kth_N
 
 

@@ -157,11 +157,11 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
             record(log)
             recent.append(log)
             if step % setup.steps_per_epoch == 0:
-                epoch = end_epoch(config, setup, state, recent, seconds)
-                record(epoch)
-                recent.clear()
-                objectives.append(epoch["objective"])
+                objectives.append(epoch_mean(setup, recent, "loss"))
                 ended = converged(objectives, config.stop_tolerance)
+                epoch = end_epoch(config, setup, state, recent, seconds, last=ended)
+                record(epoch | {"objective": objectives[-1]})
+                recent.clear()
                 figure = epoch.get(f"validation_{config.evaluate.best_by}") if validates else None
                 if figure is not None and (best.figure is None or figure > best.figure):
                     best = Fitted(_copy(state), step, figure)
@@ -186,6 +186,13 @@ def so_far(workdir: Path, step: int, per_epoch: int) -> tuple[list[Record], list
     calls = [record for record in history if "objective" not in record]
     recent = [record for record in calls if record["step"] > step - step % per_epoch]
     return recent, [record["objective"] for record in epochs]
+
+
+def epoch_mean(setup: Setup, recent: list[Record], key: str) -> float:
+    """The mean over the steps of the epoch that `recent`, its calls, has come to the end of."""
+    steps = [log["step"] for log in recent]
+    parts = np.diff([steps[-1] - setup.steps_per_epoch, *steps])
+    return float(np.average([log[key] for log in recent], weights=parts))
 
 
 def converged(objectives: list[float], tolerance: float) -> bool:
@@ -265,20 +272,22 @@ def _record(setup: Setup, logs: StepLog, steps: range) -> Record:
 
 
 def end_epoch(
-    config: ConfigDict, setup: Setup, state: TrainState, recent: list[Record], seconds: Seconds
+    config: ConfigDict,
+    setup: Setup,
+    state: TrainState,
+    recent: list[Record],
+    seconds: Seconds,
+    *,
+    last: bool,
 ) -> Record:
-    """Evaluates where the config says so, and tells how the epoch went."""
+    """Evaluates where the config says so or the training ends, and tells how the epoch went."""
     step, epoch = recent[-1]["step"], recent[-1]["step"] // setup.steps_per_epoch
-    ends = [step - setup.steps_per_epoch, *(log["step"] for log in recent)]
-    loss, active = (
-        float(np.average([log[key] for log in recent], weights=np.diff(ends)))
-        for key in ("loss", "active")
-    )
-    record: Record = {"step": step, "epoch": float(epoch), "objective": loss}
+    record: Record = {"step": step, "epoch": float(epoch)}
     every = config.evaluate.every_epochs
-    if epoch == config.epochs or (every and epoch % every == 0):
+    if last or epoch == config.epochs or (every and epoch % every == 0):
         with clock(seconds, "evaluation"):
             record |= epoch_figures(config, setup, variables_of(state))
+    loss, active = (epoch_mean(setup, recent, key) for key in ("loss", "active"))
     speeds = [log["examples_per_s"] for log in recent if "examples_per_s" in log]
     spent = sum(seconds.values()) - seconds.get("first call (compiles)", 0.0)
     words = [f"epoch {epoch}/{config.epochs}", f"loss {loss:.4f}", f"active {active:.1%}"]
