@@ -81,7 +81,7 @@ def draw_training(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]
         axes.set(xlabel="epoch", ylabel="training accuracy (leave-one-out), %")
         axes.spines[["top", "right"]].set_visible(False)
         if axes.lines:
-            axes.legend(frameon=False, loc="lower right")
+            axes.legend(frameon=False, loc="center right")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
 
@@ -89,9 +89,10 @@ def draw_training(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]
 def write_figure2(table: Table, out: Path) -> list[str]:
     """fig2.png and the lines of Markdown that go with it."""
     panels = {section.title: curves(section, out) for section in table.sections}
-    if not any(runs for found in panels.values() for runs in found.values()):
+    ran = {title: found for title, found in panels.items() if any(found.values())}
+    if not ran:
         return []
-    draw_training(out / "fig2.png", panels)
+    draw_training(out / "fig2.png", ran)
     lines = ["![training accuracy against epochs](fig2.png)", ""]
     for title, found in panels.items():
         lines += [f"## Convergence: {title}", "", *convergence(found), ""]

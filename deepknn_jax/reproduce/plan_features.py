@@ -119,7 +119,7 @@ def _batch(kind: str, classes: int, per_class: int) -> Changes:
 _VARIANTS: dict[str, list[_Variant]] = {
     "the margin alpha": [
         (f"alpha = {alpha:g}", {"loss.margin": alpha}, 0.3, 99)
-        for alpha in (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
+        for alpha in (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
     ],
     "the norm": [(f"p = {p:g}", {"loss.p": p}, 1.0, 99) for p in (1.0, 2.0, 3.0)],
     "the batch": [
