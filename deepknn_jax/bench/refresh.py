@@ -3,7 +3,9 @@
 import functools
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepknn_jax import assess, config, methods, train
-from deepknn_jax.bench.timing import Row, Side, compare
+from deepknn_jax.bench.timing import Row
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.neighborhoods import kth_positive_by_class, mine_triplets
 from deepknn_jax.neighbors import nearest_neighbors
@@ -109,6 +111,12 @@ def _steps_row(options: Any, setup: Setup, size: int, repeats: int) -> Row:
     return Row(f"an epoch's {setup.steps_per_epoch} steps, n {size}", {"xla": 1e3 * taken}, load)
 
 
-def _row(task: str, call: Any, repeats: int) -> Row:
-    side = Side(lambda: jax.block_until_ready(call()), lambda _: np.ones(1))
-    return compare(task, {"xla": side}, repeats=repeats)
+def _row(task: str, call: Callable[[], Any], repeats: int) -> Row:
+    """The median of `repeats` calls after the one that compiles; none of them is short."""
+    load, seconds = os.getloadavg()[0], []
+    jax.block_until_ready(call())
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        seconds.append(time.perf_counter() - start)
+    return Row(task, {"xla": 1e3 * statistics.median(seconds)}, load)
