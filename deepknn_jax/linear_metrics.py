@@ -21,7 +21,7 @@ from deepknn_jax.losses import (
 from deepknn_jax.neighbors import (
     Examples,
     cross_class_mask,
-    nearest_neighbors,
+    own_class_neighbors,
     same_class_mask,
 )
 
@@ -204,8 +204,8 @@ def lmnn_loss(
 def target_neighbors(inputs_NxF: Array, labels_N: Array, *, k: int) -> Array:
     """LMNN's target neighbours: the K nearest examples of the same class in the input space.
 
-    Euclidean distances, exact tiled search (`nearest_neighbors`), ties to the lower index. An
-    example is never its own target, whatever the size of its class.
+    Euclidean distances, exact tiled search (`neighbors.nearest_neighbors`), ties to the lower
+    index. An example is never its own target, whatever the size of its class.
 
     Args:
         inputs_NxF: [N, F].
@@ -218,19 +218,6 @@ def target_neighbors(inputs_NxF: Array, labels_N: Array, *, k: int) -> Array:
     Raises:
         ValueError: k below 1; shapes that do not fit.
     """
-    inputs_NxF, labels_N = jnp.asarray(inputs_NxF), jnp.asarray(labels_N)
-    rows_N = jnp.arange(inputs_NxF.shape[0], dtype=jnp.int32)
-    if labels_N.shape != rows_N.shape:
-        raise ValueError(f"expected labels {rows_N.shape}, got shape {labels_N.shape}")
-    _, targets_NxK = nearest_neighbors(
-        inputs_NxF,
-        inputs_NxF,
-        k=min(k, len(rows_N)),
-        query_ids=rows_N,
-        gallery_ids=rows_N,
-        query_labels=labels_N,
-        gallery_labels=labels_N,
-        same_class=True,
-    )
+    _, targets_NxK = own_class_neighbors(inputs_NxF, labels_N, k=k)
     missing = k - targets_NxK.shape[1]
     return jnp.pad(targets_NxK, ((0, 0), (0, missing)), constant_values=-1)

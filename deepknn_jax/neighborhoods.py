@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from deepknn_jax.neighbors import nearest_neighbors
+from deepknn_jax.neighbors import nearest_neighbors, own_class_neighbors
 
 # (queries [Q, D], their ids and labels [Q], the gallery's [N, D], [N], [N]) -> distances, indices
 # [Q, k]; and what maps such a search over the devices.
@@ -55,24 +55,8 @@ def kth_positive_distances(
     Raises:
         ValueError: k below 1; p < 1; shapes that do not fit.
     """
-    embeddings_NxD, labels_N = jnp.asarray(embeddings_NxD), jnp.asarray(labels_N)
-    rows_N = jnp.arange(embeddings_NxD.shape[0], dtype=jnp.int32)
-    if labels_N.shape != rows_N.shape:
-        raise ValueError(f"expected labels {rows_N.shape}, got shape {labels_N.shape}")
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    embeddings_NxD = lax.stop_gradient(embeddings_NxD)
-    distances_NxK, places_NxK = nearest_neighbors(
-        embeddings_NxD,
-        embeddings_NxD,
-        k=min(k, len(rows_N)),
-        p=p,
-        query_ids=rows_N,
-        gallery_ids=rows_N,
-        query_labels=labels_N,
-        gallery_labels=labels_N,
-        same_class=True,
-    )
+    embeddings_NxD = lax.stop_gradient(jnp.asarray(embeddings_NxD))
+    distances_NxK, places_NxK = own_class_neighbors(embeddings_NxD, labels_N, k=k, p=p)
     kth_N = jnp.max(jnp.where(places_NxK < 0, 0.0, distances_NxK), axis=1)
     return jnp.square(kth_N) if squared else kth_N
 

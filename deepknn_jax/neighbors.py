@@ -132,6 +132,35 @@ def nearest_neighbors(
     return distances.reshape(-1, k)[:count], indices.reshape(-1, k)[:count]
 
 
+def own_class_neighbors(
+    x_NxD: Array, labels_N: Array, *, k: int, p: float = 2.0
+) -> tuple[Array, Array]:
+    """Of each example its k nearest others of the same class: distances, indices [N, min(k, N)].
+
+    As `nearest_neighbors`: -1 at distance inf where the class has no more.
+
+    Raises:
+        ValueError: as `nearest_neighbors`; labels that are not [N].
+    """
+    x_NxD, labels_N = jnp.asarray(x_NxD), jnp.asarray(labels_N)
+    rows_N = jnp.arange(x_NxD.shape[0], dtype=jnp.int32)
+    if labels_N.shape != rows_N.shape:
+        raise ValueError(f"expected labels {rows_N.shape}, got shape {labels_N.shape}")
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    return nearest_neighbors(
+        x_NxD,
+        x_NxD,
+        k=min(k, len(rows_N)),
+        p=p,
+        query_ids=rows_N,
+        gallery_ids=rows_N,
+        query_labels=labels_N,
+        gallery_labels=labels_N,
+        same_class=True,
+    )
+
+
 def _tile_sizes(k: int, gallery_size: int, width: int) -> tuple[int, int]:
     """Queries and gallery rows of one tile; the gallery is cut evenly, to be padded little."""
     queries = min(_QUERY_TILE, _RANKED_ELEMENTS // ((k + _SPARE) * width))

@@ -206,7 +206,7 @@ def test_shards_of_the_anchors_add_up_to_the_batch(name):
                 all_sums(name, jax.tree.map(lambda a, p=p: a[p], gallery), gallery, targets[p])
                 for p in shards
             ]
-            sums = Sums(*map(sum, zip(*each, strict=True)))
+            sums = Sums(*map(sum, zip(*(own[:4] for own in each), strict=True)))
             return mean(sums), sums
 
         both = jax.value_and_grad(loss, has_aux=True)
@@ -214,7 +214,7 @@ def test_shards_of_the_anchors_add_up_to_the_batch(name):
             lambda x: (*both(x, parts), *both(x, [np.arange(24)]))
         )(x)
     np.testing.assert_allclose(value, whole, rtol=1e-12)
-    np.testing.assert_allclose(sums, expected, rtol=1e-12)
+    np.testing.assert_allclose(sums[:4], expected[:4], rtol=1e-12)
     np.testing.assert_allclose(gradient, whole_gradient, rtol=1e-9, atol=1e-12)
     assert np.abs(gradient).max() > 1e-3
 
@@ -280,7 +280,7 @@ def test_wrong_options_are_refused():
         lmnn_loss(x, labels, targets_of(x, labels), mu=1.5)
     with pytest.raises(ValueError, match=r"targets \[24, K\], got \(5, 3\)"):
         lmnn_loss(x, labels, targets_of(x, labels)[:5])
-    with pytest.raises(ValueError, match=r"k = 0 is outside"):
+    with pytest.raises(ValueError, match=r"k must be at least 1, got 0"):
         target_neighbors(x, labels, k=0)
     with pytest.raises(ValueError, match=r"expected labels \(24,\), got shape \(5,\)"):
         target_neighbors(x, labels[:5], k=1)
