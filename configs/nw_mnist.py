@@ -21,17 +21,11 @@ from deepknn_jax import config as config_lib
 
 
 def get_config() -> ConfigDict:
-    config = config_lib.default()
+    config = config_lib.neighborhood_watch()
     config.data.source = "mnist"
     config.data.split = "published"
     config.data.validation = 0.1
     config.model.name = "mnist_cnn"
-    config.loss.name = "local_margin"
-    config.loss.k = 0  # the root of 54,000: 233
-    config.batch.size = 128
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.halve_every_epochs = 0
     config.evaluate.k_p = (1, 5, 233)
     config.epochs = 60
     config.stop_tolerance = 0.01

@@ -12,15 +12,9 @@ from deepknn_jax import config as config_lib
 
 
 def get_config() -> ConfigDict:
-    config = config_lib.default()
+    config = config_lib.neighborhood_watch()
     config.data.source = "npz"
     config.data.split = "published"
     config.model.name = "mnist_cnn"
-    config.loss.name = "local_margin"
-    config.loss.k = 0
-    config.batch.size = 128
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.halve_every_epochs = 0
     config.epochs = 10
     return config

@@ -193,6 +193,18 @@ def default() -> ConfigDict:
     )
 
 
+def neighborhood_watch() -> ConfigDict:
+    """The options of Neighborhood Watch ("Setting"): LM-Mining with k = ceil(sqrt(n)), by Adam."""
+    config = default()
+    config.loss.name = "local_margin"
+    config.loss.k = 0
+    config.batch.size = 128
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.halve_every_epochs = 0
+    return config
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"loss.k": 5, ...}: the leaves of a nested mapping by their dotted names."""
     flat: dict[str, Any] = {}

@@ -62,10 +62,17 @@ def test_scikit_learn_s_sets_build(name, train, test):
 
 
 @pytest.mark.parametrize(
-    ("name", "train", "test"), [("mnist", 54000, 10000), ("pneumoniamnist", 4708, 624)]
+    ("name", "train", "test"),
+    [
+        ("mnist", 54000, 10000),
+        ("nw_mnist", 54000, 10000),
+        ("pneumoniamnist", 4708, 624),
+        ("nw_pneumoniamnist", 4708, 624),
+    ],
 )
 def test_published_arrays_build(name, train, test, data_root):
     config = file_config(name)
+    name = name.removeprefix("nw_")
     config.data.dir = str(data_root / name / f"{name}.npz")
     check_builds(config, train=train, test=test)
 
@@ -129,12 +136,14 @@ PAPERS = {
     "cifar10": (180, 20, 20),
     "epid": (36, 3, 39),
     "sarcoma": (36, 4, 8),
+    "nw_epid": (36, 3, 39),
+    "nw_sarcoma": (36, 4, 8),
 }
 
 
 def tiny_config(name, tmp_path):
     """The config `name` on its tiny set."""
-    getattr(tiny_sets, name)(tmp_path / "set")
+    getattr(tiny_sets, name.removeprefix("nw_"))(tmp_path / "set")
     config = file_config(name)
     config.data.dir, config.data.cache_dir = str(tmp_path / "set"), str(tmp_path / "cache")
     config.devices = 1  # batches of 30 and 90 do not divide by the tests' four
@@ -178,7 +187,7 @@ def test_epid_by_beam_and_by_image(tmp_path):
     assert max(sides(by_image)) > 1
 
 
-@pytest.mark.parametrize("name", ["sd198", "sarcoma"])
+@pytest.mark.parametrize("name", ["sd198", "sarcoma", "nw_sarcoma"])
 def test_a_short_training_on_a_tiny_set(name, tmp_path, compiled_once):
     """With the config's own batches, losses and model (a small CNN for ResNet-50)."""
     config = tiny_config(name, tmp_path)
