@@ -229,9 +229,11 @@ def test_space_that_cannot_be_reserved_is_written_all_the_same(files, tmp_path, 
 
 # A decode that writes slowly: what it says on stdout tells that it is in the middle.
 SLOW = r"""
-import os, sys, time
+import os, signal, sys, time
 import numpy as np
 from deepknn_jax.data import cache
+# Where the tests run in a shell's background, they inherit that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 cache.PROGRESS_S = 0.0
 def read(i):
     time.sleep(0.02)
@@ -251,8 +253,6 @@ def start_slow(folder):
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
-        # Where the tests run in a shell's background, they inherit that it is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
