@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from deepknn_jax import train
 from deepknn_jax.errors import UserError
 from deepknn_jax.reproduce import paper, plan_watch, prepare, runs, store, transferred
 from deepknn_jax.reproduce.cells import Cell, Options, Row, Section, Table
-from deepknn_jax.reproduce.methods_watch import TITLES, TRIALS, WATCH, trials
+from deepknn_jax.reproduce.methods_watch import TITLES, TRIALS, TUNED, WATCH, trials
 from deepknn_jax.reproduce.sets import SETS, config_of
 
 
@@ -31,7 +32,8 @@ def test_each_method_has_as_many_trials(method):
             config_lib.check(config_of(name, WATCH[method] | changes))
 
 
-def test_mnist_has_the_paper_s_rows_and_a_part_without_its_figures(tmp_path):
+def test_mnist_has_the_paper_s_rows_and_a_part_without_its_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_watch, "chosen", lambda out: {})
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist/mnist.npz").write_bytes(b"")
     table = plan_watch.table_nw1(Options(tmp_path, tmp_path / "out", seeds=2))
@@ -74,6 +76,18 @@ def test_the_search_chooses_options_and_the_vote(options, monkeypatch):
     assert [row.vote for row in section.rows] == ["90"] * len(WATCH)
     config = runs.config_for(section.rows[0].cells[1], options.out)
     assert (config.data.fold, config.seed, config.optimizer.learning_rate) == (1, 1, 1e-3)
+
+
+def test_what_we_found_is_of_this_search():
+    """The options that come with the package are among the trials, for every method alike."""
+    found = json.loads((Path(plan_watch.__file__).parent / TUNED).read_text())["methods"]
+    for name, methods in found.items():
+        _, classes, k_p, _, _ = plan_watch.SMALL[name]
+        assert set(methods) == set(WATCH)
+        for method, best in methods.items():
+            tried = trials(method, classes=classes, features=name != "nw_pneumoniamnist")
+            assert best["changes"] in tried
+            assert best["vote"] in ("1", "5", str(k_p))
 
 
 def test_nothing_to_search_on(tmp_path):
