@@ -96,7 +96,7 @@ def _run_table(options: Options) -> None:
 def _path(out: Path) -> Path:
     """The Markdown; that of the untuned table is another file: both are kept."""
     name = flags.FLAGS.table
-    stem = name if name.startswith("fig") else f"table{name}"
+    stem = name if "fig" in name else f"table{name}"
     return out / f"{stem}{'_untuned' if flags.FLAGS.untuned else ''}.md"
 
 
