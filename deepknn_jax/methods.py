@@ -13,6 +13,7 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.logs import say
 from deepknn_jax.mining import Mining, nearest_in_set
 from deepknn_jax.neighborhoods import mine_triplets
+from deepknn_jax.neighbors import ids_at
 from deepknn_jax.parallel import Devices, collectives, map_queries
 
 METHODS = {
@@ -62,8 +63,7 @@ def _lmnn_mining(dataset: Dataset, k: int, per_epoch: int, batch_size: int) -> M
     rows = dataset.rows(TRAIN)
     inputs = dataset.inputs[rows].reshape(len(rows), -1)
     k = min(k, len(rows) - 1)
-    found = np.asarray(linear_metrics.target_neighbors(inputs, dataset.labels[rows], k=k))
-    targets_NxK = np.where(found < 0, -1, rows[found]).astype(np.int32)
+    targets_NxK = ids_at(linear_metrics.target_neighbors(inputs, dataset.labels[rows], k=k), rows)
     return Mining(
         mine=lambda bank, anchors_RxA, step: {"targets": targets_NxK[anchors_RxA]},
         interval=per_epoch,
@@ -101,7 +101,7 @@ def _triplet_mining(
 
 def neighborhood_size(k: int, count: int) -> int:
     """`k`, or for 0 the square root of the number of training examples, rounded up (section 4)."""
-    return k or math.ceil(math.sqrt(count))
+    return k or math.isqrt(count - 1) + 1
 
 
 def loss_function(config: ConfigDict, dataset: Dataset, devices: Devices) -> losses.LossFn:

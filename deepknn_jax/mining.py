@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from deepknn_jax.neighbors import nearest_neighbors
+from deepknn_jax.neighbors import ids_at, nearest_neighbors
 
 Mined = dict[str, np.ndarray]
 # (embeddings [N, D] of the training part or None, positions of anchors in it [R, A], the step of
@@ -100,9 +100,8 @@ def nearest_in_set(
     )
     found = {}
     for name, wanted, same_class in (("positives", k, True), ("negatives", m, False)):
-        places = np.asarray(search(k=min(wanted, len(labels_N) - 1), same_class=same_class))
-        ids = np.where(places < 0, -1, rows_N[places]).astype(np.int32)
-        found[name] = ids.reshape(*anchors_RxA.shape, -1)
+        places = search(k=min(wanted, len(labels_N) - 1), same_class=same_class)
+        found[name] = ids_at(places, rows_N).reshape(*anchors_RxA.shape, -1)
     return found
 
 

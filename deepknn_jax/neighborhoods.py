@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from deepknn_jax.neighbors import nearest_neighbors, own_class_neighbors
+from deepknn_jax.neighbors import ids_at, nearest_neighbors, own_class_neighbors
 
 # (queries [Q, D], their ids and labels [Q], the gallery's [N, D], [N], [N]) -> distances, indices
 # [Q, k]; and what maps such a search over the devices.
@@ -177,9 +177,7 @@ def mine_triplets(
     drawn = _draw(neighbors_NxK, labels, anchors, keys, mine=mine)
     found: dict[str, np.ndarray] = {}
     for name, places_TxA in (("positives", drawn.positives), ("negatives", drawn.negatives)):
-        places_AxT = np.asarray(places_TxA).T
-        ids = np.where(places_AxT < 0, -1, rows_N[places_AxT]).astype(np.int32)
-        found[name] = ids.reshape(*anchors_RxA.shape, draws)
+        found[name] = ids_at(places_TxA.T, rows_N).reshape(*anchors_RxA.shape, draws)
     if bank_NxD is not None:
         kth_N = kth_positive_by_class(bank_NxD, labels_N, k=k, p=p, squared=squared, spread=spread)
         found["kth_positive"] = kth_N[anchors_RxA]

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from deepknn_jax.distances import (
@@ -130,6 +131,12 @@ def nearest_neighbors(
     distances, indices = lax.map(search, blocks)
     count = queries.shape[0]
     return distances.reshape(-1, k)[:count], indices.reshape(-1, k)[:count]
+
+
+def ids_at(places: Array | np.ndarray, ids_N: np.ndarray) -> np.ndarray:
+    """The ids int32 at these places of `ids_N`, whatever their shape; -1 stays -1."""
+    places = np.asarray(places)
+    return np.where(places < 0, -1, ids_N[places]).astype(np.int32)
 
 
 def own_class_neighbors(

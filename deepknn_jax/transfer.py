@@ -5,7 +5,6 @@ classifiers on their principal components, and Cox's proportional hazards.
 """
 
 import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.files import replacing, write_text
 from deepknn_jax.logs import say
 from deepknn_jax.main import parse_flags, run
+from deepknn_jax.methods import neighborhood_size
 from deepknn_jax.metrics import classification_metrics
 from deepknn_jax.survival import c_index, fit_cox_network
 
@@ -63,11 +63,6 @@ def reduce(train_x: np.ndarray, test_x: np.ndarray, pca: int) -> tuple[np.ndarra
     return fitted.transform(train)[:, kept], fitted.transform(test)[:, kept]
 
 
-def default_k(train_count: int) -> int:
-    """The paper's k: the square root of the number of training examples, rounded up."""
-    return math.isqrt(train_count - 1) + 1
-
-
 def classify_all(
     train_x: np.ndarray,
     train_y: np.ndarray,
@@ -87,7 +82,7 @@ def classify_all(
         train_x, test_x: embeddings [N, D], [M, D].
         train_y, test_y: int [N], [M], 0 and up.
         pca: as `reduce`.
-        k: neighbours that vote; 0: `default_k`.
+        k: neighbours that vote; 0: `methods.neighborhood_size`.
         seed: of the tree and the MLP.
 
     Returns:
@@ -100,7 +95,7 @@ def classify_all(
     from sklearn.svm import SVC
     from sklearn.tree import DecisionTreeClassifier
 
-    k = k or default_k(len(train_y))
+    k = neighborhood_size(k, len(train_y))
     if k > len(train_y):
         raise UserError(f"k is {k}, but there are {len(train_y)} training examples: choose fewer")
     if len(np.unique(train_y)) < 2:
@@ -360,7 +355,7 @@ def main() -> None:
     train, test = listing.splits == TRAIN, listing.splits == TEST
     train_x, test_x = listing.inputs[train], listing.inputs[test]
     train_y, test_y = listing.labels[train], listing.labels[test]
-    k = values.k or default_k(len(train_y))
+    k = neighborhood_size(values.k, len(train_y))
     results: dict[str, Any] = {"embeddings": values.embeddings, "pca": values.pca, "k": k}
     results |= {"seed": values.seed, "train": len(train_y), "test": len(test_y)}
     results["classifiers"] = classify_all(

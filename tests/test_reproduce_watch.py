@@ -82,12 +82,12 @@ def test_what_we_found_is_of_this_search():
     """The options that come with the package are among the trials, for every method alike."""
     found = json.loads((Path(plan_watch.__file__).parent / TUNED).read_text())["methods"]
     for name, methods in found.items():
-        _, classes, k_p, _, _ = plan_watch.SMALL[name]
+        small = plan_watch.SMALL[name]
         assert set(methods) == set(WATCH)
         for method, best in methods.items():
-            tried = trials(method, classes=classes, features=name != "nw_pneumoniamnist")
+            tried = trials(method, classes=small.classes, features=name != "nw_pneumoniamnist")
             assert best["changes"] in tried
-            assert best["vote"] in ("1", "5", str(k_p))
+            assert best["vote"] in ("1", "5", str(small.k_p))
 
 
 def test_nothing_to_search_on(tmp_path):

@@ -26,12 +26,12 @@ from sklearn.tree import DecisionTreeClassifier
 
 from deepknn_jax.data.survival_csv import alive_beyond, of_names, read_survival, survival_csv
 from deepknn_jax.errors import UserError
+from deepknn_jax.methods import neighborhood_size
 from deepknn_jax.survival import c_index
 from deepknn_jax.transfer import (
     classify_all,
     cox_c_index,
     cox_log_hazards,
-    default_k,
     draw_kaplan_meier,
     draw_scatter,
     network_log_hazards,
@@ -120,7 +120,7 @@ def test_what_cannot_be_classified_is_told():
     ("n", "k"), [(54000, 233), (45000, 213), (273, 17), (200, 15), (1, 1), (4, 2), (5, 3)]
 )
 def test_k_is_the_papers(n, k):
-    assert default_k(n) == k
+    assert neighborhood_size(0, n) == k
 
 
 def test_cox_is_lifelines_on_the_components():

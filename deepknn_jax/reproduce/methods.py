@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +91,23 @@ def trials(method: str) -> list[Changes]:
         {"optimizer.learning_rate": rate} | batch | less | own
         for rate, batch, less, own in itertools.product(rates, _BATCHES, simpler, _OWN[method])
     ]
-    places = random.Random(0).sample(range(len(grid)), TRIALS)
+    return some_of(grid, TRIALS)
+
+
+def some_of(grid: Sequence[Changes], count: int) -> list[Changes]:
+    """`count` of the grid, in its order: the same places of every grid of that size."""
+    places = random.Random(0).sample(range(len(grid)), count)
     return [grid[i] for i in sorted(places)]
+
+
+def searched(out: Path, name: str) -> dict[str, Any]:
+    """The methods of a search's file `name`: that of `out`, or what we found; {} for none."""
+    found: Mapping[str, Any] | None = read_json(out / name) or read_json(
+        Path(__file__).parent / name
+    )
+    return dict(found["methods"]) if found else {}
 
 
 def chosen(out: Path) -> dict[str, Changes]:
     """What the search of tune.py found best, {method: changes}; of `out`, or what we found."""
-    found: Mapping[str, Any] = read_json(out / TUNED) or read_json(Path(__file__).parent / TUNED)
-    methods = found["methods"] if found else {}
-    return {method: dict(entry["changes"]) for method, entry in methods.items()}
+    return {method: dict(entry["changes"]) for method, entry in searched(out, TUNED).items()}

@@ -2,23 +2,35 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from deepknn_jax.errors import UserError
-from deepknn_jax.files import read_json
 from deepknn_jax.reproduce import paper
 from deepknn_jax.reproduce.cells import Cell, Options, Row, Section, Table, cell
-from deepknn_jax.reproduce.methods import Changes
+from deepknn_jax.reproduce.methods import Changes, searched
 from deepknn_jax.reproduce.methods_watch import TITLES, TUNED, WATCH, trials
 from deepknn_jax.reproduce.sets import SETS, absent, all_absent
 from deepknn_jax.reproduce.tune import save, search
 
-# Of each small set: what is tuned on, its classes, K_p = the root of its training part, the folds
-# (a seed each), minutes of a run.
-SMALL: Mapping[str, tuple[str, int, int, tuple[int, ...], float]] = {
-    "nw_pneumoniamnist": ("pneumoniamnist_tuning", 2, 69, (0,), 1.5),
-    "nw_skin7": ("nw_skin7_tuning", 7, 90, (1,), 0.4),
-    "chest_features": ("chest_tuning", 3, 58, (1, 2, 3), 0.3),
+
+class Small(NamedTuple):
+    """A small set: the set to tune on, its classes, K_p (the root of its training part's size).
+
+    `folds` are taken in turn by the seeds; `minutes` are those of a run; `part` is for the reader.
+    """
+
+    tuning: str
+    classes: int
+    k_p: int
+    folds: tuple[int, ...]
+    minutes: float
+    part: str = ""
+
+
+SMALL: Mapping[str, Small] = {
+    "nw_pneumoniamnist": Small("pneumoniamnist_tuning", 2, 69, (0,), 1.5),
+    "nw_skin7": Small("nw_skin7_tuning", 7, 90, (1,), 0.4, ", fold 1"),
+    "chest_features": Small("chest_tuning", 3, 58, (1, 2, 3), 0.3, ", three draws by patient"),
 }
 _MNIST_PART = 78  # K_p = k = the root of 6,000
 # The paper's sets that train without weights from elsewhere: K_p = k, minutes.
@@ -97,17 +109,16 @@ def _mnist_part(options: Options) -> Section:
 
 def _small(options: Options, name: str, tuned: Mapping[str, Any]) -> Section:
     """Each method with the options and the K_p that its search chose."""
-    _, _, k_p, folds, minutes = SMALL[name]
+    small = SMALL[name]
     rows = []
     for method, found in tuned.items():
         cells = [
-            _cell(options, name, method, dict(found["changes"]) | _fold(folds, seed),
-                  k_p=k_p, minutes=minutes, label="tuned-")
+            _cell(options, name, method, dict(found["changes"]) | _fold(small.folds, seed),
+                  k_p=small.k_p, minutes=small.minutes, label="tuned-")
             for seed in range(options.seeds)
         ]  # fmt: skip
         rows.append(Row(f"{TITLES[method]}, K_p = {found['vote']}", cells, found["vote"]))
-    part = "fold 1" if name == "nw_skin7" else "three draws by patient" if len(folds) > 1 else ""
-    return Section(f"{SETS[name].title}{', ' * bool(part)}{part}, tuned", rows)
+    return Section(f"{SETS[name].title}{small.part}, tuned", rows)
 
 
 def _fold(folds: tuple[int, ...], seed: int) -> Changes:
@@ -121,12 +132,11 @@ def tune_watch(options: Options) -> Path:
         UserError: none of the sets is at hand; all trials of a method failed.
     """
     found = {}
-    for name, (tuning, _, k_p, _, _) in SMALL.items():
+    for name, small in SMALL.items():
         if absent(name, options.data_root) is None:
             tried = trial_cells(options, name)
-            votes = dict.fromkeys(tried, ("1", "5", str(k_p)))
+            votes = dict.fromkeys(tried, ("1", "5", str(small.k_p)))
             found[name] = search(options, tried, votes)
-            del tuning
     if not found:
         raise UserError(f"{options.data_root}: none of {', '.join(SMALL)} is there")
     return save(options, TUNED, found)
@@ -134,14 +144,14 @@ def tune_watch(options: Options) -> Path:
 
 def trial_cells(options: Options, name: str) -> dict[str, list[tuple[Changes, Cell]]]:
     """Of each method its trials on the set `name`."""
-    tuning, classes, k_p, _, minutes = SMALL[name]
+    small = SMALL[name]
     is_features = name != "nw_pneumoniamnist"
     return {
         method: [
-            (changes, _cell(options, tuning, method, changes, k_p=k_p, minutes=minutes,
-                            label=f"trial{number}-"))
+            (changes, _cell(options, small.tuning, method, changes, k_p=small.k_p,
+                            minutes=small.minutes, label=f"trial{number}-"))
             for number, changes in enumerate(
-                trials(method, classes=classes, features=is_features)
+                trials(method, classes=small.classes, features=is_features)
             )
         ]
         for method in WATCH
@@ -150,8 +160,7 @@ def trial_cells(options: Options, name: str) -> dict[str, list[tuple[Changes, Ce
 
 def chosen(out: Path) -> dict[str, Any]:
     """What tune_watch found, {set: {method: {"changes", "vote"}}}; of `out`, or what we found."""
-    found = read_json(out / TUNED) or read_json(Path(__file__).parent / TUNED)
-    return dict(found["methods"]) if found else {}
+    return searched(out, TUNED)
 
 
 def table_nw2(options: Options) -> Table:

@@ -202,14 +202,10 @@ def write_validation_as_test(archive: Path, target: Path) -> None:
     The test part is not in the file.
     """
     with np.load(archive, allow_pickle=False) as found:
-        arrays = {
-            f"{key}_{part}": found[f"{own}_{of}"].reshape(shape)
-            for part, own in ((TRAIN, "train"), (TEST, "val"))
-            for key, of, shape in (
-                ("x", "images", found[f"{own}_images"].shape),
-                ("y", "labels", -1),
-            )
-        }
+        arrays = {}
+        for part, own in ((TRAIN, "train"), (TEST, "val")):
+            arrays[f"x_{part}"] = found[f"{own}_images"]
+            arrays[f"y_{part}"] = found[f"{own}_labels"].ravel()
     _save(target, arrays)
 
 

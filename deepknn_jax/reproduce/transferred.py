@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from deepknn_jax import transfer
-from deepknn_jax.data.dataset import TEST, TRAIN, Dataset
+from deepknn_jax.data.dataset import TEST, TRAIN
 from deepknn_jax.data.survival_csv import Survival, of_names, read_survival
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import read_json, write_text
@@ -112,12 +113,10 @@ def _fold(cell: Cell) -> int:
     return int(cell.changes["data.fold"])
 
 
-def _survival(cell: Cell) -> tuple[Survival, Dataset]:
-    config = config_of(SETS[cell.set].config, cell.changes)
+def _survival(config: ConfigDict) -> Survival:
     data = config.data
-    path = Path(data.dir) / data.csv
     columns = {key: data[key] for key in ("time_column", "event_column", "name_column")}
-    return read_survival(path, **columns), load(config)
+    return read_survival(Path(data.dir) / data.csv, **columns)
 
 
 def _cox(out: Path, cell: Cell) -> float | None:
@@ -125,7 +124,7 @@ def _cox(out: Path, cell: Cell) -> float | None:
 
     def made() -> float | None:
         arrays = _embeddings(out, cell)
-        survival, _ = _survival(cell)
+        survival = _survival(config_of(SETS[cell.set].config, cell.changes))
         times, events = of_names(survival, arrays["names"].tolist())
         train, test = arrays["splits"] == TRAIN, arrays["splits"] == TEST
         x = arrays["embeddings"]
@@ -144,8 +143,9 @@ def _peers(out: Path, cell: Cell) -> dict[str, float]:
     """Of the cell's fold: Cox on PCA-8 of the features themselves, and the network end to end."""
 
     def made() -> dict[str, float]:
-        survival, dataset = _survival(cell)
-        times, events = of_names(survival, dataset.names)
+        config = config_of(SETS[cell.set].config, cell.changes)
+        dataset = load(config)
+        times, events = of_names(_survival(config), dataset.names)
         train, test = dataset.rows(TRAIN), dataset.rows(TEST)
         x = dataset.inputs
         known = x[train], times[train], events[train], x[test]
