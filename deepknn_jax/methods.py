@@ -13,7 +13,7 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.logs import say
 from deepknn_jax.mining import Mining, nearest_in_set
 from deepknn_jax.neighborhoods import mine_triplets
-from deepknn_jax.neighbors import ids_at
+from deepknn_jax.neighbors import Spread, ids_at
 from deepknn_jax.parallel import Devices, collectives, map_queries
 
 METHODS = {
@@ -47,7 +47,13 @@ def miner(config: ConfigDict, dataset: Dataset, devices: Devices, per_epoch: int
     shape = interval, config.batch.size
     return Mining(
         mine=functools.partial(
-            nearest_in_set, rows_N=rows, labels_N=labels, k=options.k, m=options.m, p=options.p
+            nearest_in_set,
+            rows_N=rows,
+            labels_N=labels,
+            k=options.k,
+            m=options.m,
+            p=options.p,
+            spread=_spread_over(devices),
         ),
         interval=interval,
         empty={
@@ -94,9 +100,14 @@ def _triplet_mining(
         squared=options.squared,
         p=options.p,
         seed=config.seed,
-        spread=functools.lru_cache(functools.partial(map_queries, devices)),
+        spread=_spread_over(devices),
     )
     return Mining(mine=mine, interval=per_epoch, empty=empty, embeds=local)
+
+
+def _spread_over(devices: Devices) -> Spread:
+    """Maps a search over the devices; the same search once."""
+    return functools.lru_cache(functools.partial(map_queries, devices))
 
 
 def neighborhood_size(k: int, count: int) -> int:

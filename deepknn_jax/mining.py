@@ -4,16 +4,13 @@ A miner gives ids for each anchor of the steps to come. They are found at one st
 later ones: state, saved with the checkpoint.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from deepknn_jax.neighbors import ids_at, nearest_neighbors
+from deepknn_jax.neighbors import Spread, class_search, ids_at
 
 Mined = dict[str, np.ndarray]
 # (embeddings [N, D] of the training part or None, positions of anchors in it [R, A], the step of
@@ -51,23 +48,6 @@ class Batches(NamedTuple):
     mined: Mined
 
 
-@functools.partial(jax.jit, static_argnames=("k", "p", "same_class"))
-def _search(
-    bank_NxD: Array, labels_N: Array, anchors_Q: Array, *, k: int, p: float, same_class: bool
-) -> Array:
-    return nearest_neighbors(
-        bank_NxD[anchors_Q],
-        bank_NxD,
-        k=k,
-        p=p,
-        query_ids=anchors_Q,
-        gallery_ids=jnp.arange(len(labels_N)),
-        query_labels=labels_N[anchors_Q],
-        gallery_labels=labels_N,
-        same_class=same_class,
-    )[1]
-
-
 def nearest_in_set(
     bank_NxD: np.ndarray | None,
     anchors_RxA: np.ndarray,
@@ -78,6 +58,7 @@ def nearest_in_set(
     k: int,
     m: int,
     p: float,
+    spread: Spread = jax.jit,
 ) -> Mined:
     """The K nearest positives and M nearest negatives in the whole set (Deep kNN, section 2.2).
 
@@ -89,18 +70,20 @@ def nearest_in_set(
         labels_N: their labels.
         k, m: neighbours wanted, cut to N - 1.
         p: order of the norm.
+        spread: maps a search over the devices.
 
     Returns:
         {"positives": [R, A, K], "negatives": [R, A, M]}, ids, the nearest first.
     """
     del step
     assert bank_NxD is not None
-    search = functools.partial(
-        _search, jnp.asarray(bank_NxD), jnp.asarray(labels_N), jnp.asarray(anchors_RxA.ravel()), p=p
-    )
+    anchors_Q = anchors_RxA.ravel()
+    queries = bank_NxD[anchors_Q], anchors_Q, labels_N[anchors_Q]
+    gallery = bank_NxD, np.arange(len(labels_N)), labels_N
     found = {}
     for name, wanted, same_class in (("positives", k, True), ("negatives", m, False)):
-        places = search(k=min(wanted, len(labels_N) - 1), same_class=same_class)
+        search = class_search(min(wanted, len(labels_N) - 1), p, same_class)
+        _, places = spread(search)(*queries, *gallery)
         found[name] = ids_at(places, rows_N).reshape(*anchors_RxA.shape, -1)
     return found
 

@@ -1,7 +1,6 @@
 """Neighborhood Watch's neighbourhoods: d_{a,k+}, and triplets drawn inside and outside of them."""
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,12 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from deepknn_jax.neighbors import ids_at, nearest_neighbors, own_class_neighbors
-
-# (queries [Q, D], their ids and labels [Q], the gallery's [N, D], [N], [N]) -> distances, indices
-# [Q, k]; and what maps such a search over the devices.
-Search = Callable[..., tuple[Array, Array]]
-Spread = Callable[[Search], Search]
+from deepknn_jax.neighbors import Spread, class_search, ids_at, own_class_neighbors
 
 # Classes are filled up to a multiple of this for the search: few programs are compiled.
 _CLASS_ROWS = 512
@@ -96,16 +90,8 @@ def local_triplets(
         below = jnp.maximum(count_A, 1)
         return jax.vmap(lambda keys, n: jax.random.randint(keys[part], (), 0, n))(keys_Ax2, below)
 
-    if mine:
-        assert neighbors_Nxk is not None, "mining needs the neighbours"
-        near_Axk = jnp.asarray(neighbors_Nxk)[anchors_A]
-        alike_Axk = labels_N[near_Axk] == labels_N[anchors_A][:, None]
-        inside_Axk, local_Axk = (near_Axk >= 0) & alike_Axk, (near_Axk >= 0) & ~alike_Axk
-        near_rank_Axk = jnp.where(inside_Axk, rank_N[near_Axk] - start_A[:, None], _NO_RANK)
-    else:
-        near_Axk = near_rank_Axk = jnp.zeros((len(anchors_A), 0), jnp.int32)
-        local_Axk = jnp.zeros((len(anchors_A), 0), bool)
-
+    near_Axk, alike_Axk, local_Axk = _inside(neighbors_Nxk if mine else None, labels_N, anchors_A)
+    near_rank_Axk = jnp.where(alike_Axk, rank_N[near_Axk] - start_A[:, None], _NO_RANK)
     own_Ax1 = (rank_N[anchors_A] - start_A)[:, None]
     outside_A = count_A - 1 - jnp.sum(near_rank_Axk < _NO_RANK, axis=1)
     taken_Axk = jnp.where(outside_A[:, None] > 0, near_rank_Axk, _NO_RANK)
@@ -124,6 +110,21 @@ def local_triplets(
         negatives_A = jnp.where(locals_A > 0, local_A, negatives_A)
     pushed_A = (locals_A > 0) if mine else (others_A > 0)
     return Triplets(positives_A, negatives_A, (outside_A > 0) & (count_A > 1), pushed_A)
+
+
+def _inside(
+    neighbors_Nxk: Array | None, labels_N: Array, anchors_A: Array
+) -> tuple[Array, Array, Array]:
+    """The anchors' neighbours [A, k], and which of them are of their class, which of another.
+
+    Without neighbours, as where nothing is mined, k is 0.
+    """
+    if neighbors_Nxk is None:
+        none = jnp.zeros((len(anchors_A), 0), bool)
+        return none.astype(jnp.int32), none, none
+    near_Axk = jnp.asarray(neighbors_Nxk)[anchors_A]
+    same_Axk = labels_N[near_Axk] == labels_N[anchors_A][:, None]
+    return near_Axk, (near_Axk >= 0) & same_Axk, (near_Axk >= 0) & ~same_Axk
 
 
 def _skipping(taken_AxK: Array, number_A: Array) -> Array:
@@ -235,27 +236,5 @@ def _nearest(
     """Of each row its k nearest others that are not absent: distances, indices [N, k]."""
     ids_N = np.arange(len(rows_NxD), dtype=np.int32)
     present_N = np.zeros_like(absent_N)
-    return spread(_search(k, p))(rows_NxD, ids_N, present_N, rows_NxD, ids_N, absent_N)
-
-
-@functools.lru_cache
-def _search(k: int, p: float) -> Search:
-    """The same function for the same arguments: compiled once."""
-
-    def search(
-        queries_QxD: Array, ids_Q: Array, labels_Q: Array, *gallery: Array
-    ) -> tuple[Array, Array]:
-        gallery_NxD, ids_N, labels_N = gallery
-        return nearest_neighbors(
-            queries_QxD,
-            gallery_NxD,
-            k=k,
-            p=p,
-            query_ids=ids_Q,
-            gallery_ids=ids_N,
-            query_labels=labels_Q,
-            gallery_labels=labels_N,
-            same_class=True,
-        )
-
-    return search
+    search = spread(class_search(k, p, same_class=True))
+    return search(rows_NxD, ids_N, present_N, rows_NxD, ids_N, absent_N)

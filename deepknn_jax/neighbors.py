@@ -1,6 +1,7 @@
 """Nearest neighbours: in a batch by masks, in a gallery of any size by exact tiled search."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,12 @@ _QUERY_TILE, _GALLERY_TILE = 128, 2**16  # at most
 _RANKED_ELEMENTS = 2**24  # of one block's candidates, [queries, k + spare, D]
 # Candidates kept beyond k, so that rounding in the product cannot push a true neighbour out.
 _SPARE = 8
+
+
+# (queries [Q, D], their ids and labels [Q], the gallery's [N, D], [N], [N]) -> distances, indices
+# [Q, k]; and what maps such a search over the devices.
+Search = Callable[..., tuple[Array, Array]]
+Spread = Callable[[Search], Search]
 
 
 class Examples(NamedTuple):
@@ -131,6 +138,32 @@ def nearest_neighbors(
     distances, indices = lax.map(search, blocks)
     count = queries.shape[0]
     return distances.reshape(-1, k)[:count], indices.reshape(-1, k)[:count]
+
+
+@functools.lru_cache
+def class_search(k: int, p: float, same_class: bool) -> Search:
+    """`nearest_neighbors` within the class, or outside of it, as a function of six arrays.
+
+    The same function for the same arguments: however often it is mapped, it is compiled once.
+    """
+
+    def search(
+        queries_QxD: Array, ids_Q: Array, labels_Q: Array, *gallery: Array
+    ) -> tuple[Array, Array]:
+        gallery_NxD, ids_N, labels_N = gallery
+        return nearest_neighbors(
+            queries_QxD,
+            gallery_NxD,
+            k=k,
+            p=p,
+            query_ids=ids_Q,
+            gallery_ids=ids_N,
+            query_labels=labels_Q,
+            gallery_labels=labels_N,
+            same_class=same_class,
+        )
+
+    return search
 
 
 def ids_at(places: Array | np.ndarray, ids_N: np.ndarray) -> np.ndarray:

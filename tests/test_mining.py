@@ -1,10 +1,14 @@
 """Neighbours in the whole training set, and the batches that hold them."""
 
+import functools
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deepknn_jax.mining import nearest_in_set, with_partners
+from deepknn_jax.parallel import get_devices, map_queries
 
 
 def by_hand(bank, labels, rows, anchor, count, same):
@@ -35,6 +39,21 @@ def test_the_nearest_in_the_set_are_found_for_each_anchor():
             expected = by_hand(bank, labels, rows, anchors[place], count, same)
             np.testing.assert_array_equal(found[name][place], expected)
     assert (found["positives"][0, 0] == [rows[30], -1, -1]).all()
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_four_devices_search_as_one(mode):
+    """14 anchors are no multiple of 4."""
+    rng = np.random.default_rng(3)
+    bank, labels = rng.normal(size=(31, 4)).astype(np.float32), np.arange(31) % 3
+    anchors = np.stack([rng.permutation(31)[:7] for _ in range(2)])
+    options = {"rows_N": 5 * np.arange(31), "labels_N": labels, "k": 3, "m": 12, "p": 2.0}
+    spread = functools.partial(map_queries, get_devices(4, mode))
+    one = nearest_in_set(bank, anchors, 0, **options)
+    four = nearest_in_set(bank, anchors, 0, **options, spread=spread)
+    assert one.keys() == four.keys() == {"positives", "negatives"}
+    for name in one:
+        np.testing.assert_array_equal(four[name], one[name])
 
 
 def test_more_than_there_are_is_cut():
