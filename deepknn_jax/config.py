@@ -173,7 +173,7 @@ def default() -> ConfigDict:
                 "k_p": (1, 5),  # neighbours that vote; the last one is written out as evidence
                 "every_epochs": 1,  # leave-one-out training accuracy and validation; 0: at the end
                 "best_by": "mcr",  # or acc: which validation figure the best has, at the last k_p
-                "batch_size": 128,  # on two cores 1.4 to 2.4 times as fast as 256 (docs/decisions.md)
+                "batch_size": 128,  # why not more: docs/decisions.md
                 "references": ("pixels", "untrained"),  # kNN to compare with
                 "pictures": True,
             },

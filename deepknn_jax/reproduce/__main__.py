@@ -1,6 +1,7 @@
 """The command: python -m deepknn_jax.reproduce --table=3 --data_root=DIR."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ from deepknn_jax.reproduce import counts, figures, tables, transferred
 from deepknn_jax.reproduce.cells import Options
 from deepknn_jax.reproduce.methods import chosen
 from deepknn_jax.reproduce.plan import PLANS
+from deepknn_jax.reproduce.plan_images import tune_images
 from deepknn_jax.reproduce.plan_watch import tune_watch
 from deepknn_jax.reproduce.runs import run_cells, unfinished
 from deepknn_jax.reproduce.tune import tune
@@ -42,8 +44,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     _share_compiled_programs(options.out)
     if values.tune:
-        search = tune_watch if (values.table or "").startswith("nw") else tune
-        say(f"written to {search(options)}")
+        say(f"written to {_search_of(values.table or '')(options)}")
         options = _options()
     if values.table in counts.TABLES:
         text = counts.markdown(values.table, options.data_root, options.out)
@@ -51,6 +52,12 @@ def main() -> None:
         say(text)
     elif values.table:
         _run_table(options)
+
+
+def _search_of(table: str) -> Callable[[Options], Path]:
+    if table.startswith("nw"):
+        return tune_watch
+    return tune_images if table == "2" else tune
 
 
 def _options() -> Options:
@@ -117,7 +124,9 @@ def cli() -> None:
     flags.DEFINE_string("weights", None, "Folder of published weights: resnet50.pth, ...")
     flags.DEFINE_boolean("all", False, f"Also cells of more than {MOST_MINUTES:.0f} minutes.")
     flags.DEFINE_boolean("dry_run", False, "Tell what would be run, and run nothing.")
-    flags.DEFINE_boolean("tune", False, "First search the options of table 3's, or nw1's, methods.")
+    flags.DEFINE_boolean(
+        "tune", False, "First search the options of --table=3 (the default), 2 or nw1."
+    )
     flags.DEFINE_boolean("untuned", False, "Table 3 without what the search chose.")
     run(main, parse_flags, like="--seeds=3")
 

@@ -51,6 +51,9 @@ def make(name: str, data_root: Path, out: Path) -> None:
     match name:
         case "omniglot":
             write_omniglot(source, target)
+        case "omniglot_tuning":
+            make("omniglot", data_root, out)
+            write_drawn_tuning(listing("omniglot", out / SETS["omniglot"].made), target)
         case "mnist_part":
             write_part(source, target, per_class=PART)
         case "pneumoniamnist_tuning":
@@ -144,13 +147,13 @@ def _of_names(listing: Listing, names: np.ndarray) -> Listing:
 
 def _rows(listing: Listing, rows: np.ndarray) -> Listing:
     """The listing of these rows alone."""
-    assert listing.groups is not None
     return Listing(
         tuple(listing.names[i] for i in rows),
         listing.labels[rows],
         listing.class_names,
         splits=None if listing.splits is None else listing.splits[rows],
-        groups=listing.groups[rows],
+        groups=None if listing.groups is None else listing.groups[rows],
+        inputs=None if listing.inputs is None else listing.inputs[rows],
     )
 
 
@@ -178,6 +181,19 @@ def write_omniglot(archive: Path, target: Path) -> None:
     for part in (TRAIN, TEST):
         arrays[f"x_{part}"] = np.stack(images[part])
         arrays[f"y_{part}"] = np.asarray(labels[part])
+    _save(target, arrays)
+
+
+def write_drawn_tuning(listed: Listing, target: Path) -> None:
+    """An .npz in Keras's keys of the training part alone, a fifth of each class as test part."""
+    assert listed.splits is not None
+    part = _rows(listed, np.flatnonzero(listed.splits == TRAIN))
+    splits = assign_splits(part, split="stratified", test_share=VALIDATION, validation=0.0, seed=0)
+    assert part.inputs is not None
+    arrays = {}
+    for name in (TRAIN, TEST):
+        arrays[f"x_{name}"] = part.inputs[splits == name]
+        arrays[f"y_{name}"] = part.labels[splits == name]
     _save(target, arrays)
 
 

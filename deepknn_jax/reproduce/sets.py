@@ -83,6 +83,12 @@ SETS = {
         "omniglot/images_background_small1.zip",
         "data/omniglot.npz",
     ),
+    "omniglot_tuning": DataSet(
+        "Omniglot, training part of draw 0",
+        "omniglot",
+        "omniglot/images_background_small1.zip",
+        "data/omniglot_tuning.npz",
+    ),
 }
 
 
