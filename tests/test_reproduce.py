@@ -17,11 +17,11 @@ from deepknn_jax import config as config_lib
 from deepknn_jax import train
 from deepknn_jax.errors import UserError
 from deepknn_jax.reproduce import cells as cells_lib
-from deepknn_jax.reproduce import paper, prepare, runs, store, tables, tune
+from deepknn_jax.reproduce import paper, plan_images, prepare, runs, store, tables, tune
 from deepknn_jax.reproduce.cells import Options, on_features, on_images
 from deepknn_jax.reproduce.methods import ON_FEATURES, TRIALS, chosen, trials
 from deepknn_jax.reproduce.plan import PLANS
-from deepknn_jax.reproduce.sets import config_of
+from deepknn_jax.reproduce.sets import SETS, config_of, listing
 
 
 @pytest.fixture
@@ -267,19 +267,55 @@ def test_the_search_keeps_the_best_trial_and_the_table_takes_it(options, counted
     assert (config.optimizer.learning_rate, config.data.fold, config.seed) == (0.05, 2, 1)
 
 
-def test_omniglot_from_its_zip(tmp_path):
-    with zipfile.ZipFile(tmp_path / "small.zip", "w") as files:
+def write_omniglot_zip(path, grey=lambda character, drawer: 255 * character):
+    """Two characters by twenty drawers, of one grey each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as files:
         for character in range(2):
             for drawer in range(1, 21):
                 name = f"set/Greek/character{character:02d}/{character:04d}_{drawer:02d}.png"
                 with files.open(name, "w") as file:
-                    Image.new("1", (5, 5), character).save(file, "PNG")
+                    Image.new("L", (5, 5), grey(character, drawer)).save(file, "PNG")
+
+
+def test_omniglot_from_its_zip(tmp_path):
+    write_omniglot_zip(tmp_path / "small.zip")
     prepare.write_omniglot(tmp_path / "small.zip", tmp_path / "made.npz")
     with np.load(tmp_path / "made.npz") as archive:
         assert archive["x_train"].shape == (30, 5, 5)
         assert archive["y_test"].tolist() == ["Greek/character00"] * 5 + ["Greek/character01"] * 5
         assert np.unique(archive["x_test"][:5]).tolist() == [0]
         assert np.unique(archive["x_test"][5:]).tolist() == [255]
+
+
+def test_the_search_on_omniglot_does_not_see_the_drawn_test_part(tmp_path, monkeypatch):
+    """Each image's grey is its own: the tuning set's are all among the training part's."""
+    root, out = tmp_path / "data", tmp_path / "out"
+    path = SETS["omniglot_tuning"].path
+    write_omniglot_zip(root / path, grey=lambda character, drawer: 100 * character + drawer)
+    seen = []
+
+    def run(config, workdir):
+        seen.append(config)
+        rate = config.optimizer.learning_rate
+        return {"test": {"5": entry(0.9 - abs(rate - 0.05))}}
+
+    monkeypatch.setattr(train, "run", run)
+    options = Options(root, out, seeds=1)
+    found = json.loads(plan_images.tune_images(options).read_text())["methods"]["omniglot"]
+    assert set(found) == {"ce", "triplet", "deep_knn"}
+    assert len(seen) == sum(len(best["trials"]) for best in found.values()) == 9
+    assert {best["changes"]["optimizer.learning_rate"] for best in found.values()} == {0.05}
+    with np.load(seen[0].data.dir) as made:
+        train_part, test_part = (made[f"x_{part}"][:, 0, 0, 0] for part in ("train", "test"))
+        assert made["y_test"].tolist() == [0] * 3 + [1] * 3
+    drawn = listing("omniglot", out / SETS["omniglot"].made)
+    of_training = drawn.inputs[drawn.splits == "train"][:, 0, 0, 0]
+    assert sorted([*train_part, *test_part]) == sorted(of_training)
+    (section,) = plan_images.table2(options).sections
+    rates = [runs.config_for(row.cells[0], out).optimizer.learning_rate for row in section.rows]
+    assert rates == [0.01] * 2 + [0.05] * 6  # the first two are not trained
+    assert all(config.data.split == "published" for config in seen)
 
 
 def test_weights_at_hand_choose_the_papers_backbone(options, tmp_path):
