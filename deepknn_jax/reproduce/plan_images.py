@@ -86,13 +86,15 @@ def _rows2(
     printed = paper.TABLE2.get(name, {}) | paper.TABLES2.get(name, {})
     rows = []
     vgg19 = backbone(options, "vgg19")
+    # Without training the optimizer's options make no other cell.
+    fixed = {key: value for key, value in extra.items() if not key.startswith("optimizer.")}
     for method, vote in _ROWS2:
         if method == "knn":
             if vgg19[0] == "vgg19" and ("knn vgg19", vote) in printed:
-                cells = [knn_on_images(options, name, "untrained", model=vgg19, extra=extra)]
+                cells = [knn_on_images(options, name, "untrained", model=vgg19, extra=fixed)]
                 key = ("knn vgg19", vote)
                 rows.append(Row(f"kNN (VGG19), K_p = {vote}", cells, vote, printed[key]))
-            cells = [knn_on_images(options, name, "untrained", model=model, extra=extra)]
+            cells = [knn_on_images(options, name, "untrained", model=model, extra=fixed)]
         else:
             cells = [
                 on_images(options, name, method, seed=seed, model=model, extra=extra)
