@@ -40,6 +40,19 @@ _PANELS = (  # title, {key of a record: its name in the legend}, format of the a
 MAX_TSNE_POINTS = 2000
 
 
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of that many inches, white, 150 dots to the inch."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+
+
+def save(path: Path, figure: "Figure") -> None:
+    """Writes a PNG, whole or not at all."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.1)
+
+
 def training_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Draw the course of a training from the records of metrics.jsonl.
 
@@ -50,14 +63,14 @@ def training_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     panels = [panel for panel in _PANELS if present & panel[1].keys()] or [_PANELS[0]]
     columns = min(3, len(panels)) if len(panels) != 4 else 2
     rows = -(-len(panels) // columns)
-    figure = _figure(4.2 * columns, 2.9 * rows)
+    figure = new_figure(4.2 * columns, 2.9 * rows)
     for i, (title, lines, form) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
         _curves(axes, records, lines)
         _curve_axes(axes, form)
-    _save(path, figure)
+    save(path, figure)
 
 
 def confusion(path: Path, matrix_CxC: np.ndarray, class_names: Sequence[str]) -> None:
@@ -71,7 +84,7 @@ def confusion(path: Path, matrix_CxC: np.ndarray, class_names: Sequence[str]) ->
     cell, font = (max(0.55, 2.6 / C), 8) if few else (0.13, 6)  # inches, points
     names = [_shown(name, 28) for name in class_names]
     beside = max(map(len, names)) * font * 0.0085 * (1 if few else 2)  # a letter is 0.6 em wide
-    figure = _figure(cell * C + beside + 1.4, cell * C + beside + 0.6)
+    figure = new_figure(cell * C + beside + 1.4, cell * C + beside + 0.6)
     axes = figure.add_subplot()
     totals = np.broadcast_to(matrix_CxC.sum(1, keepdims=True), (C, C))
     shares = np.ma.masked_where(totals == 0, matrix_CxC / np.maximum(totals, 1))
@@ -96,7 +109,7 @@ def confusion(path: Path, matrix_CxC: np.ndarray, class_names: Sequence[str]) ->
         axes.text(column, row, str(count), ha="center", va="center", fontsize=font, color=color)
     bar = figure.colorbar(image, ax=axes, shrink=min(0.8, 3 / (cell * C)), pad=0.02)
     bar.set_label("share of the true class")
-    _save(path, figure)
+    save(path, figure)
 
 
 def tsne(
@@ -119,7 +132,7 @@ def tsne(
     labels, splits = np.asarray(labels_N)[kept], np.asarray(splits_N)[kept]
     C = len(class_names)
     colors = np.array(_COLORS if C <= 10 else colormaps["turbo"](np.linspace(0.03, 0.97, C)))
-    figure = _figure(8, 7)
+    figure = new_figure(8, 7)
     axes = figure.add_subplot()
     marks: dict[str, dict[str, Any]] = {
         "train": {"marker": "o", "s": 14, "alpha": 0.5, "linewidths": 0},
@@ -141,7 +154,7 @@ def tsne(
     of_all = f" of {len(labels_N):,}" if len(kept) < len(labels_N) else ""
     axes.set_title(f"t-SNE of the embeddings: {len(kept):,}{of_all} examples, {C} classes")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    _save(path, figure)
+    save(path, figure)
 
 
 def neighbors(
@@ -167,7 +180,7 @@ def neighbors(
       class_names: names of all classes.
     """
     q, k = neighbor_labels.shape
-    figure = _figure(1.35 * (k + 1) + 0.3, 1.85 * q + 0.3)
+    figure = new_figure(1.35 * (k + 1) + 0.3, 1.85 * q + 0.3)
     figure.suptitle(
         "A test image, then its nearest training images: class and distance", fontsize=9
     )
@@ -193,18 +206,7 @@ def neighbors(
             sign, color = ("✓", _RIGHT) if label == true else ("✗", _WRONG)
             caption = f"{sign} {_shown(class_names[label], 22)}\n{distance:#.3g}"
             _framed(axes, neighbor_images[row, i], caption, color)
-    _save(path, figure)
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
-
-
-def _save(path: Path, figure: "Figure") -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.1)
+    save(path, figure)
 
 
 def _shown(name: str, longest: int = 30) -> str:

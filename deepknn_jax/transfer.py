@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from deepknn_jax import pictures
 from deepknn_jax.classify import knn_classify
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
 from deepknn_jax.data.sources_arrays import npz
 from deepknn_jax.data.survival_csv import Survival, check_survival, of_names, read_survival
 from deepknn_jax.errors import UserError
-from deepknn_jax.files import replacing, write_text
+from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
 from deepknn_jax.main import parse_flags, run
 from deepknn_jax.methods import neighborhood_size
@@ -213,21 +214,21 @@ def draw_scatter(
     points, count = fitted.transform(test), len(class_names)
     spread = np.linspace(0.03, 0.97, count)
     colors = colormaps["tab10"](range(10)) if count <= 10 else colormaps["turbo"](spread)
-    figure = _figure(7, 6)
+    figure = pictures.new_figure(7, 6)
     axes = figure.add_subplot()
     size = 6 if len(points) > 2000 else 16
     axes.scatter(points[:, 0], points[:, 1], c=colors[test_y], s=size, alpha=0.6, linewidths=0)
     for c in np.unique(test_y) if count <= 40 else ():
         x, y = np.median(points[test_y == c], axis=0)
         # Above it, not to hide the only point of a class.
-        place = {"textcoords": "offset points", "ha": "center", "va": "bottom"}
+        place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom"}
         name = axes.annotate(class_names[c].replace("$", r"\$"), (x, y), (0, 5), **place)
         name.set(fontweight="bold", path_effects=[withStroke(linewidth=3, foreground="white")])
     shares = fitted.explained_variance_ratio_
     axes.set_xlabel(f"first component, {shares[0]:.0%} of the variance")
     axes.set_ylabel(f"second component, {shares[1]:.0%}")
     axes.set_title(f"Test features, {len(points):,} examples, {count} classes")
-    _save(path, figure)
+    pictures.save(path, figure)
 
 
 def draw_kaplan_meier(
@@ -255,7 +256,7 @@ def draw_kaplan_meier(
     high = log_hazards > np.median(log_hazards)
     if not high.any():
         raise UserError("half of the predicted hazards or more are equal: no halves to compare")
-    figure = _figure(6, 4.2)
+    figure = pictures.new_figure(6, 4.2)
     axes = figure.add_subplot()
     for name, of, color, dashes in (
         ("low", ~high, "#0173b2", "-"),
@@ -275,19 +276,8 @@ def draw_kaplan_meier(
     axes.set_title(f"Halves by predicted hazard; log-rank p = {test.p_value:.2g}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    _save(path, figure)
+    pictures.save(path, figure)
     return float(test.p_value)
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
-
-
-def _save(path: Path, figure: Any) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
 
 
 def read_embeddings(path: Path) -> Listing:

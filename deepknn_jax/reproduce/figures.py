@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from deepknn_jax import pictures
-from deepknn_jax.files import replacing
 from deepknn_jax.reproduce import store
 from deepknn_jax.reproduce.cells import Section, Table
 from deepknn_jax.reproduce.plan_images import MAPS
@@ -65,9 +64,7 @@ def _mean(values: Sequence[float | None], scale: float = 1, digits: int = 1) -> 
 
 def draw_training(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]]) -> None:
     """A panel a section: the mean over seeds, and as a band their least and largest."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.6 * len(panels), 3.4), dpi=150, layout="constrained")
+    figure = pictures.new_figure(4.6 * len(panels), 3.4)
     for i, (title, found) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), i + 1)
         for color, (label, runs) in zip(_COLORS, found.items(), strict=True):
@@ -82,8 +79,7 @@ def draw_training(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]
         axes.spines[["top", "right"]].set_visible(False)
         if axes.lines:
             axes.legend(frameon=False, loc="center right")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    pictures.save(path, figure)
 
 
 def write_figure2(table: Table, out: Path) -> list[str]:
