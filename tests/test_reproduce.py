@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -316,6 +317,17 @@ def test_the_search_on_omniglot_does_not_see_the_drawn_test_part(tmp_path, monke
     rates = [runs.config_for(row.cells[0], out).optimizer.learning_rate for row in section.rows]
     assert rates == [0.01] * 2 + [0.05] * 6  # the first two are not trained
     assert all(config.data.split == "published" for config in seen)
+
+
+def test_the_rates_that_come_with_the_package_are_of_the_search():
+    found = json.loads((Path(plan_images.__file__).parent / plan_images.TUNED_IMAGES).read_text())
+    methods = found["methods"]["omniglot"]
+    assert set(methods) == {"ce", "triplet", "deep_knn"}
+    for best in methods.values():
+        tried = [trial["changes"]["optimizer.learning_rate"] for trial in best["trials"]]
+        assert sorted(tried) == [0.01, 0.05, 0.2]
+        assert best["changes"] == best["trials"][0]["changes"]
+        assert best["trials"][0]["score"] == max(trial["score"] for trial in best["trials"])
 
 
 def test_weights_at_hand_choose_the_papers_backbone(options, tmp_path):
