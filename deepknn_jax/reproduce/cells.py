@@ -178,6 +178,8 @@ def on_images(
         start = on_images(options, name, "weighted_ce", seed=seed, model=model, extra=extra)
         shared["model.weights"] = ""
     changes = shared | LOSSES["deep_knn" if start else method]
+    if method.endswith("ce"):
+        changes.pop("model.normalize", None)  # logits want the embeddings' length
     minutes = _minutes(name, changes)
     label = f"{method}-seed{seed}"
     return cell(options, name, label, changes, minutes=minutes, keep=True, start=start)
