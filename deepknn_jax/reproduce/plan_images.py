@@ -185,9 +185,9 @@ def table4(options: Options) -> Table:
 def _sizes(options: Options, name: str) -> list[tuple[str, int, Changes]]:
     """(words, seeds, changes): the paper's size, and for Skin-7 on a CPU the small one.
 
-    That also at a tenth of the learning rate, and with embeddings of length 1 at a rate at which they
-    learn: as they are, those of
-    EfficientNet-Lite0, about 28 apart at the start, fall together before their classes part.
+    That also at a tenth of the learning rate, and with embeddings of length 1 at a rate at which
+    they learn: as they are, those of EfficientNet-Lite0, about 28 apart at the start, fall together
+    before their classes part.
     """
     full: tuple[str, int, Changes] = ("224 px", options.seeds, {})
     if options.gpu or name != "skin7":
