@@ -164,11 +164,13 @@ def on_images(
     seed: int,
     model: tuple[str, str] | None = None,
     extra: Changes | None = None,
+    metric: Changes | None = None,
 ) -> Cell:
     """A run of table 2, 4 or S2: `method` on the images of the set `name`, from the weights.
 
     `method` is one of LOSSES, or deep_knn_star: deep_knn from the trained Weighted-CE network.
-    Without a `model` the config's own is trained from random weights.
+    Without a `model` the config's own is trained from random weights. `metric` is for losses of
+    distances alone, not for those of logits.
     """
     shared = _model_changes(model) | (extra or {}) | {"seed": seed}
     if name == "omniglot":
@@ -178,8 +180,8 @@ def on_images(
         start = on_images(options, name, "weighted_ce", seed=seed, model=model, extra=extra)
         shared["model.weights"] = ""
     changes = shared | LOSSES["deep_knn" if start else method]
-    if method.endswith("ce"):
-        changes.pop("model.normalize", None)  # logits want the embeddings' length
+    if not method.endswith("ce"):
+        changes |= metric or {}
     minutes = _minutes(name, changes)
     label = f"{method}-seed{seed}"
     return cell(options, name, label, changes, minutes=minutes, keep=True, start=start)

@@ -69,10 +69,10 @@ def _medical(options: Options, name: str) -> list[Section]:
     return [
         Section(
             f"{SETS[name].title}: {model[0]}, {words}",
-            _rows2(options, name, model, seeds, grey | extra),
+            _rows2(options, name, model, seeds, grey | extra, metric),
             beside,
         )
-        for words, seeds, extra in _sizes(options, name)
+        for words, seeds, extra, metric in _sizes(options, name)
     ]
 
 
@@ -82,11 +82,12 @@ def _rows2(
     model: tuple[str, str],
     seeds: int,
     extra: Changes,
+    metric: Changes | None = None,
 ) -> list[Row]:
     printed = paper.TABLE2.get(name, {}) | paper.TABLES2.get(name, {})
     rows = []
     vgg19 = backbone(options, "vgg19")
-    # Without training the optimizer's options make no other cell.
+    # Without training the optimizer's options make no other cell, nor the embeddings' length.
     fixed = {key: value for key, value in extra.items() if not key.startswith("optimizer.")}
     for method, vote in _ROWS2:
         if method == "knn":
@@ -97,7 +98,7 @@ def _rows2(
             cells = [knn_on_images(options, name, "untrained", model=model, extra=fixed)]
         else:
             cells = [
-                on_images(options, name, method, seed=seed, model=model, extra=extra)
+                on_images(options, name, method, seed=seed, model=model, extra=extra, metric=metric)
                 for seed in range(seeds)
             ]
         rows.append(Row(_label(method, vote), cells, vote, printed.get((method, vote), {})))
@@ -166,11 +167,12 @@ def table4(options: Options) -> Table:
             continue
         for model in models.items():
             printed = paper.TABLE4.get(model[0], {}) if name == "sd198" else {}
-            for size, seeds, extra in _sizes(options, name):
+            for size, seeds, extra, metric in _sizes(options, name):
                 rows = [
                     Row(
                         f"{label}, K_p = 5",
-                        [on_images(options, name, method, seed=seed, model=model, extra=extra)
+                        [on_images(options, name, method, seed=seed, model=model, extra=extra,
+                                   metric=metric)
                          for seed in range(seeds)],
                         "5",
                         printed.get(method, {}),
@@ -182,14 +184,15 @@ def table4(options: Options) -> Table:
     return Table("Table 4. Strong kNN and deep kNN by backbone, K = M = 5", sections, missing)
 
 
-def _sizes(options: Options, name: str) -> list[tuple[str, int, Changes]]:
-    """(words, seeds, changes): the paper's size, and for Skin-7 on a CPU the small one.
+def _sizes(options: Options, name: str) -> list[tuple[str, int, Changes, Changes]]:
+    """(words, seeds, changes, those for metric losses alone).
 
-    That also at a tenth of the learning rate, and with embeddings of length 1 at a rate at which
-    they learn: as they are, those of EfficientNet-Lite0, about 28 apart at the start, fall together
-    before their classes part.
+    The paper's size, and for Skin-7 on a CPU the small one. That also at a tenth of the learning
+    rate, and, for the metric losses, with embeddings of length 1 at a rate at which they learn: as
+    they are, those of EfficientNet-Lite0, about 28 apart at the start, fall together before their
+    classes part.
     """
-    full: tuple[str, int, Changes] = ("224 px", options.seeds, {})
+    full: tuple[str, int, Changes, Changes] = ("224 px", options.seeds, {}, {})
     if options.gpu or name != "skin7":
         return [full]
     words = "64 px, 5 epochs, one seed"
@@ -197,9 +200,9 @@ def _sizes(options: Options, name: str) -> list[tuple[str, int, Changes]]:
     unit: Changes = {"optimizer.learning_rate": 0.1, "model.normalize": True}
     return [
         full,
-        (f"{words}, learning rate 0.01", 1, _SMALL),
-        (f"{words}, learning rate 0.001", 1, _SMALL | slow),
-        (f"{words}, learning rate 0.1, length 1", 1, _SMALL | unit),
+        (f"{words}, learning rate 0.01", 1, _SMALL, {}),
+        (f"{words}, learning rate 0.001", 1, _SMALL | slow, {}),
+        (f"{words}, metric losses of length 1, at 0.1", 1, _SMALL, unit),
     ]
 
 
