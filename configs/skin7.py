@@ -10,6 +10,9 @@ Another split:
     --config.data.split=stratified --config.data.fold=0   drawn class by class
     --config.data.split=grouped --config.data.fold=0      and no lesion on two sides
     37 to 39 % of a fold's test images share a lesion with training images; grouped ones do not.
+With published weights whose embeddings start far apart (EfficientNet-Lite0's: 28) metric losses
+    shrink them into one point; what learns there (docs/results.md):
+    --config.model.normalize=True --config.optimizer.learning_rate=0.1
 Small, for a CPU: --config.model.name=cnn --config.data.size=64 --config.augment.crop=56
 Time: at 224 px not run to its end yet; ResNet-18 at 64 px, six epochs, 11 min on two CPU cores
     (the README has the command): Acc 75.0, MCR 48.8, RS (df) 26.1 at K_p = 5.
