@@ -5,7 +5,8 @@ Data: FILE.npz in Keras's keys, which `python -m deepknn_jax.reproduce --table=2
     images_background_small1.zip (Lake et al., Science 2015; github.com/brendenlake/omniglot, MIT).
     Its published split, the last five drawers of each alphabet test: --config.data.split=published
 Command: python -m deepknn_jax.main --config=configs/omniglot.py --config.data.dir=FILE.npz
-Time: not run to its end yet; 4 min on two CPU cores by the speed of configs/mnist.py.
+Time: 2 min on one CPU core; three draws and seeds, K_p = 5: Acc 82.9 +- 0.6, triplets 86.0, cross
+    entropy 86.3 (docs/results.md).
 """
 
 from ml_collections import ConfigDict
@@ -25,6 +26,7 @@ def get_config() -> ConfigDict:
     config.batch.size = 90
     config.batch.classes = 9
     config.batch.per_class = 10
+    config.optimizer.learning_rate = 0.2  # on validation 80.6 %; 0.05 78.4, 0.01 76.7
     config.optimizer.halve_every_epochs = 15
     config.evaluate.every_epochs = 5
     return config

@@ -315,7 +315,7 @@ def test_the_search_on_omniglot_does_not_see_the_drawn_test_part(tmp_path, monke
     assert sorted([*train_part, *test_part]) == sorted(of_training)
     (section,) = plan_images.table2(options).sections
     rates = [runs.config_for(row.cells[0], out).optimizer.learning_rate for row in section.rows]
-    assert rates == [0.01] * 2 + [0.05] * 6  # the first two are not trained
+    assert rates == [0.2] * 2 + [0.05] * 6  # the first two are not trained
     assert all(config.data.split == "published" for config in seen)
 
 

@@ -146,7 +146,7 @@ _VARIANTS: dict[str, list[_Variant]] = {
         (
             "in the training set, each step, one seed",
             {"neighbors": "dataset", "refresh_steps": 1},
-            30.0,
+            4.0,
             1,
         ),
     ],
