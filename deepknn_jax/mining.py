@@ -79,7 +79,8 @@ def nearest_in_set(
     assert bank_NxD is not None
     anchors_Q = anchors_RxA.ravel()
     queries = bank_NxD[anchors_Q], anchors_Q, labels_N[anchors_Q]
-    gallery = bank_NxD, np.arange(len(labels_N)), labels_N
+    # On the device once, for both searches.
+    gallery = jax.device_put((bank_NxD, np.arange(len(labels_N)), labels_N))
     found = {}
     for name, wanted, same_class in (("positives", k, True), ("negatives", m, False)):
         search = class_search(min(wanted, len(labels_N) - 1), p, same_class)

@@ -90,6 +90,7 @@ def local_triplets(
         below = jnp.maximum(count_A, 1)
         return jax.vmap(lambda keys, n: jax.random.randint(keys[part], (), 0, n))(keys_Ax2, below)
 
+    assert neighbors_Nxk is not None or not mine, "mining needs the neighbours"
     near_Axk, alike_Axk, local_Axk = _inside(neighbors_Nxk if mine else None, labels_N, anchors_A)
     near_rank_Axk = jnp.where(alike_Axk, rank_N[near_Axk] - start_A[:, None], _NO_RANK)
     own_Ax1 = (rank_N[anchors_A] - start_A)[:, None]

@@ -188,17 +188,8 @@ def own_class_neighbors(
         raise ValueError(f"expected labels {rows_N.shape}, got shape {labels_N.shape}")
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    return nearest_neighbors(
-        x_NxD,
-        x_NxD,
-        k=min(k, len(rows_N)),
-        p=p,
-        query_ids=rows_N,
-        gallery_ids=rows_N,
-        query_labels=labels_N,
-        gallery_labels=labels_N,
-        same_class=True,
-    )
+    examples = x_NxD, rows_N, labels_N
+    return class_search(min(k, len(rows_N)), p, same_class=True)(*examples, *examples)
 
 
 def _tile_sizes(k: int, gallery_size: int, width: int) -> tuple[int, int]:

@@ -114,6 +114,8 @@ def cell(
     parts: dict[str, Any] = {
         key: now[key] for key in now if now[key] != default[key] and key not in _PLACES
     }
+    if reference:  # without training the optimizer's options make no other cell
+        parts = {key: value for key, value in parts.items() if not key.startswith("optimizer.")}
     weights = changes.get("model.weights", "")
     parts |= {"weights": Path(weights).name} if weights else {}
     parts |= {"start": start.name} if start else {}

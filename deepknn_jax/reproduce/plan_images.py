@@ -87,15 +87,13 @@ def _rows2(
     printed = paper.TABLE2.get(name, {}) | paper.TABLES2.get(name, {})
     rows = []
     vgg19 = backbone(options, "vgg19")
-    # Without training the optimizer's options make no other cell, nor the embeddings' length.
-    fixed = {key: value for key, value in extra.items() if not key.startswith("optimizer.")}
     for method, vote in _ROWS2:
         if method == "knn":
             if vgg19[0] == "vgg19" and ("knn vgg19", vote) in printed:
-                cells = [knn_on_images(options, name, "untrained", model=vgg19, extra=fixed)]
+                cells = [knn_on_images(options, name, "untrained", model=vgg19, extra=extra)]
                 key = ("knn vgg19", vote)
                 rows.append(Row(f"kNN (VGG19), K_p = {vote}", cells, vote, printed[key]))
-            cells = [knn_on_images(options, name, "untrained", model=model, extra=fixed)]
+            cells = [knn_on_images(options, name, "untrained", model=model, extra=extra)]
         else:
             cells = [
                 on_images(options, name, method, seed=seed, model=model, extra=extra, metric=metric)
@@ -146,7 +144,7 @@ def tune_images(options: Options) -> Path:
                            LOSSES[method] | changes | {"data.split": "published"}, minutes=2.5))
             for number, changes in enumerate(_RATES)
         ]
-        for method, _ in _ROWS_EVEN
+        for method in dict(_ROWS_EVEN)
     }  # fmt: skip
     return save(options, TUNED_IMAGES, {name: search(options, tried, dict.fromkeys(tried, ("5",)))})
 
