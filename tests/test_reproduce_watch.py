@@ -32,16 +32,18 @@ def test_each_method_has_as_many_trials(method):
             config_lib.check(config_of(name, WATCH[method] | changes))
 
 
-def test_mnist_has_the_paper_s_rows_and_a_part_without_its_figures(tmp_path, monkeypatch):
+def test_mnist_has_the_paper_s_rows_and_less_without_its_figures(tmp_path, monkeypatch):
     monkeypatch.setattr(plan_watch, "chosen", lambda out: {})
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist/mnist.npz").write_bytes(b"")
     table = plan_watch.table_nw1(Options(tmp_path, tmp_path / "out", seeds=2))
-    part, whole = table.sections
+    part, short, whole = table.sections
     assert [row.paper["acc"] for row in whole.rows] == [99.24, 99.30, 98.63, 81.72, 98.64]
     assert [len(row.cells) for row in whole.rows] == [2, 2, 1, 1, 1]
-    assert all(not row.paper for row in part.rows)
-    assert all("78" in row.vote for row in part.rows)
+    for less, vote, seeds in ((part, "78", 2), (short, "233", 1)):
+        assert all(not row.paper and row.vote == vote for row in less.rows)
+        assert all(len(row.cells) == seeds for row in less.rows)
+        assert all(cell.changes["epochs"] == 20 for row in less.rows for cell in row.cells)
     for cell in table.cells:
         if cell.set == "nw_mnist":
             config = config_of("nw_mnist", cell.changes)
