@@ -163,7 +163,6 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
         )
     dataset = standardized(dataset)
     rows = dataset.rows(TRAIN)
-    labels = dataset.labels[rows]
     per_epoch = steps_per_epoch(len(rows), config.batch.size)
     schedule = learning_rate(config, per_epoch)
     augment, prepare = input_functions(
@@ -183,32 +182,8 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
         seed=config.seed,
     )
     store = make_store(devices, dataset.inputs, dataset.labels, config.data.placement)
-
-    def positions(steps: range) -> np.ndarray:
-        return batch_indices(
-            config.batch.kind,
-            labels,
-            batch_size=config.batch.size,
-            classes=config.batch.classes,
-            per_class=config.batch.per_class,
-            seed=config.seed,
-            steps=steps,
-        )
-
+    positions = _positions(config, dataset.labels[rows])
     mining = miner(config, dataset, devices, per_epoch)
-
-    def sampler(first: int, mined: Mined) -> Callable[[range], Batches]:
-        if mining is None:
-            return lambda steps: Batches(rows[positions(steps)], {})
-        anchors = rows[positions(range(first, first + mining.interval))]
-        ids = with_partners(anchors, mined, rows, devices=devices.size)
-
-        def batches(steps: range) -> Batches:
-            own = slice(steps.start - first, steps.stop - first)
-            return Batches(ids[own], {name: values[own] for name, values in mined.items()})
-
-        return batches
-
     mapped = functools.partial(map_embed, devices, recipe, pool_is_spread=store.streams)
     return Setup(
         dataset=dataset,
@@ -221,12 +196,53 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
         flat=mapped(function=flat_inputs),
         mining=mining,
         positions=positions,
-        sampler=sampler,
+        sampler=_sampler(rows, positions, mining, devices.size),
         steps_per_epoch=per_epoch,
         steps_per_call=config.steps_per_call or _steps_per_call(config, dataset),
         total_steps=config.epochs * per_epoch,
         weights=weights,
     )
+
+
+def _positions(config: ConfigDict, labels_N: np.ndarray) -> Callable[[range], np.ndarray]:
+    """Setup.positions, of a training part with these labels."""
+    batch = config.batch
+
+    def positions(steps: range) -> np.ndarray:
+        return batch_indices(
+            batch.kind,
+            labels_N,
+            batch_size=batch.size,
+            classes=batch.classes,
+            per_class=batch.per_class,
+            seed=config.seed,
+            steps=steps,
+        )
+
+    return positions
+
+
+def _sampler(
+    rows_N: np.ndarray,
+    positions: Callable[[range], np.ndarray],
+    mining: Mining | None,
+    devices: int,
+) -> Callable[[int, Mined], Callable[[range], Batches]]:
+    """Setup.sampler, of the training part at `rows_N`."""
+
+    def sampler(first: int, mined: Mined) -> Callable[[range], Batches]:
+        if mining is None:
+            return lambda steps: Batches(rows_N[positions(steps)], {})
+        anchors = rows_N[positions(range(first, first + mining.interval))]
+        ids = with_partners(anchors, mined, rows_N, devices=devices)
+
+        def batches(steps: range) -> Batches:
+            own = slice(steps.start - first, steps.stop - first)
+            return Batches(ids[own], {name: values[own] for name, values in mined.items()})
+
+        return batches
+
+    return sampler
 
 
 def first_state(setup: Setup) -> TrainState:
