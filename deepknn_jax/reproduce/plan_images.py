@@ -1,10 +1,12 @@
 """Tables 2, 4 and S2 and figure S1: what is trained from images."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from deepknn_jax.errors import UserError
 from deepknn_jax.reproduce import paper
 from deepknn_jax.reproduce.cells import (
+    Cell,
     Options,
     Row,
     Section,
@@ -46,13 +48,22 @@ _RATES: tuple[Changes, ...] = tuple({"optimizer.learning_rate": rate} for rate i
 TUNED_IMAGES = "tuned_images.json"
 
 
+class _Size(NamedTuple):
+    """How a set's images are trained: `metric` are changes for metric losses alone."""
+
+    words: str
+    seeds: int
+    extra: Changes
+    metric: Changes
+
+
 def table2(options: Options) -> Table:
     """Methods on the three medical sets, and on sets at hand that are like them."""
     large, small = ("skin7", "pneumonia", "sd198", "chest_xray"), ("omniglot", "pneumoniamnist")
     sections = []
     for name in large:
         if absent(name, options.data_root) is None:
-            sections += _medical(options, name)
+            sections += _large_images(options, name)
     for name in small:
         if absent(name, options.data_root) is None:
             sections.append(_small_images(options, name))
@@ -60,47 +71,47 @@ def table2(options: Options) -> Table:
     return Table("Table 2. Deep kNN and baselines, K = M = 5", sections, missing)
 
 
-def _medical(options: Options, name: str) -> list[Section]:
+def _large_images(options: Options, name: str) -> list[Section]:
     """At the paper's size, and on a CPU also at one that a CPU can train."""
     beside = "vasc" if name == "skin7" else ""
     model = backbone(options)
-    # Published weights want three channels; that set's images are grey.
-    grey: Changes = {"data.channels": 3} if name == "chest_xray" else {}
     return [
         Section(
-            f"{SETS[name].title}: {model[0]}, {words}",
-            _rows2(options, name, model, seeds, grey | extra, metric),
+            f"{SETS[name].title}: {model[0]}, {size.words}",
+            _rows2(options, name, model, size),
             beside,
         )
-        for words, seeds, extra, metric in _sizes(options, name)
+        for size in _sizes(options, name)
     ]
 
 
-def _rows2(
-    options: Options,
-    name: str,
-    model: tuple[str, str],
-    seeds: int,
-    extra: Changes,
-    metric: Changes | None = None,
-) -> list[Row]:
+def _rows2(options: Options, name: str, model: tuple[str, str], size: _Size) -> list[Row]:
     printed = paper.TABLE2.get(name, {}) | paper.TABLES2.get(name, {})
     rows = []
     vgg19 = backbone(options, "vgg19")
     for method, vote in _ROWS2:
         if method == "knn":
             if vgg19[0] == "vgg19" and ("knn vgg19", vote) in printed:
-                cells = [knn_on_images(options, name, "untrained", model=vgg19, extra=extra)]
+                cells = [knn_on_images(options, name, "untrained", model=vgg19, extra=size.extra)]
                 key = ("knn vgg19", vote)
                 rows.append(Row(f"kNN (VGG19), K_p = {vote}", cells, vote, printed[key]))
-            cells = [knn_on_images(options, name, "untrained", model=model, extra=extra)]
+            cells = [knn_on_images(options, name, "untrained", model=model, extra=size.extra)]
         else:
-            cells = [
-                on_images(options, name, method, seed=seed, model=model, extra=extra, metric=metric)
-                for seed in range(seeds)
-            ]
+            cells = _trained(options, name, method, model, size)
         rows.append(Row(_label(method, vote), cells, vote, printed.get((method, vote), {})))
     return rows
+
+
+def _trained(
+    options: Options, name: str, method: str, model: tuple[str, str], size: _Size
+) -> list[Cell]:
+    """A run of each seed."""
+    return [
+        on_images(
+            options, name, method, seed=seed, model=model, extra=size.extra, metric=size.metric
+        )
+        for seed in range(size.seeds)
+    ]
 
 
 def _label(method: str, vote: str) -> str:
@@ -165,32 +176,31 @@ def table4(options: Options) -> Table:
             continue
         for model in models.items():
             printed = paper.TABLE4.get(model[0], {}) if name == "sd198" else {}
-            for size, seeds, extra, metric in _sizes(options, name):
+            for size in _sizes(options, name):
                 rows = [
                     Row(
                         f"{label}, K_p = 5",
-                        [on_images(options, name, method, seed=seed, model=model, extra=extra,
-                                   metric=metric)
-                         for seed in range(seeds)],
+                        _trained(options, name, method, model, size),
                         "5",
                         printed.get(method, {}),
                     )
                     for method, label in (("ce", "strong kNN"), ("deep_knn", "deep kNN"))
-                ]  # fmt: skip
-                beside = "vasc" if name == "skin7" else ""
-                sections.append(Section(f"{SETS[name].title}: {model[0]}, {size}", rows, beside))
+                ]
+                title = f"{SETS[name].title}: {model[0]}, {size.words}"
+                sections.append(Section(title, rows, "vasc" if name == "skin7" else ""))
     return Table("Table 4. Strong kNN and deep kNN by backbone, K = M = 5", sections, missing)
 
 
-def _sizes(options: Options, name: str) -> list[tuple[str, int, Changes, Changes]]:
-    """(words, seeds, changes, those for metric losses alone).
+def _sizes(options: Options, name: str) -> list[_Size]:
+    """The paper's size, and for Skin-7 on a CPU the small one.
 
-    The paper's size, and for Skin-7 on a CPU the small one. That also at a tenth of the learning
-    rate, and, for the metric losses, with embeddings of length 1 at a rate at which they learn: as
-    they are, those of EfficientNet-Lite0, about 28 apart at the start, fall together before their
-    classes part.
+    That also at a tenth of the learning rate, and, for the metric losses, with embeddings of length
+    1 at a rate at which they learn: as they are, those of EfficientNet-Lite0, about 28 apart at the
+    start, fall together before their classes part.
     """
-    full: tuple[str, int, Changes, Changes] = ("224 px", options.seeds, {}, {})
+    # Published weights want three channels; that set's images are grey.
+    grey: Changes = {"data.channels": 3} if name == "chest_xray" else {}
+    full = _Size("224 px", options.seeds, grey, {})
     if options.gpu or name != "skin7":
         return [full]
     words = "64 px, 5 epochs, one seed"
@@ -198,9 +208,9 @@ def _sizes(options: Options, name: str) -> list[tuple[str, int, Changes, Changes
     unit: Changes = {"optimizer.learning_rate": 0.1, "model.normalize": True}
     return [
         full,
-        (f"{words}, learning rate 0.01", 1, _SMALL, {}),
-        (f"{words}, learning rate 0.001", 1, _SMALL | slow, {}),
-        (f"{words}, metric losses of length 1, at 0.1", 1, _SMALL, unit),
+        _Size(f"{words}, learning rate 0.01", 1, _SMALL, {}),
+        _Size(f"{words}, learning rate 0.001", 1, _SMALL | slow, {}),
+        _Size(f"{words}, metric losses of length 1, at 0.1", 1, _SMALL, unit),
     ]
 
 
@@ -210,9 +220,7 @@ def table_s2(options: Options) -> Table:
     names = ("stl10", "cub200", "tiny_imagenet")
     for name in names:
         if absent(name, options.data_root) is None:
-            model = backbone(options)
-            rows = _rows2(options, name, model, options.seeds, {})
-            sections.append(Section(f"{SETS[name].title}: {model[0]}, 224 px", rows))
+            sections += _large_images(options, name)
     if absent("mnist", options.data_root) is None:
         sections.append(_small_images(options, "mnist"))
     missing = all_absent(options.data_root, *names, "mnist")

@@ -36,7 +36,6 @@ SMALL: Mapping[str, Small] = {
 _PRINTED = (("nw_mnist", "mnist", 233, 150.0), ("epid", "epid", 17, 90.0),
             ("sarcoma", "sarcoma", 15, 90.0))  # fmt: skip
 _SHORT: Changes = {"epochs": 20, "evaluate.every_epochs": 0}
-_NAMES = tuple(name for name in WATCH if name != "deep_knn")
 
 
 def _cell(
@@ -53,7 +52,10 @@ def table_nw1(options: Options) -> Table:
     """Accuracy of the kNN: MNIST, the sets that are not at hand named, and small sets of ours."""
     sections = []
     if absent("nw_mnist", options.data_root) is None:
-        sections += [_mnist_part(options), _mnist_short(options)]
+        whole = _mnist_short(
+            options, "nw_mnist", "54,000 training images", {}, k_p=233, seeds=1, minutes=25.0
+        )
+        sections += [_mnist_part(options), whole]
     for name, paper_name, k_p, minutes in _PRINTED:
         if absent(name, options.data_root) is None:
             sections.append(_printed(options, name, paper_name, k_p, minutes))
@@ -83,7 +85,8 @@ def _printed(options: Options, name: str, paper_name: str, k_p: int, minutes: fl
             str(k_p),
             paper.NW1[paper_name][method],
         )
-        for method in _NAMES
+        for method in WATCH
+        if method != "deep_knn"
     ]  # fmt: skip
     best = paper.NW1_BEST.get(paper_name)
     known = f" (best known: {best})" if best else ""
@@ -92,25 +95,21 @@ def _printed(options: Options, name: str, paper_name: str, k_p: int, minutes: fl
 
 def _mnist_part(options: Options) -> Section:
     """A ninth of the paper's images."""
-    part = _SHORT | {"data.validation": 0.0}
-    rows = _mnist_rows(options, "mnist_part", part, k_p=78, seeds=options.seeds, minutes=4.0)
-    return Section("MNIST, 600 training images a class, 20 epochs, K_p = k = 78", rows)
+    all_trained: Changes = {"data.validation": 0.0}
+    return _mnist_short(
+        options, "mnist_part", "600 training images a class", all_trained,
+        k_p=78, seeds=options.seeds, minutes=4.0,
+    )  # fmt: skip
 
 
-def _mnist_short(options: Options) -> Section:
-    """All of the paper's images, a third of its epochs."""
-    rows = _mnist_rows(options, "nw_mnist", _SHORT, k_p=233, seeds=1, minutes=25.0)
-    return Section("MNIST, 54,000 training images, 20 epochs, K_p = k = 233", rows)
-
-
-def _mnist_rows(
-    options: Options, name: str, short: Changes, *, k_p: int, seeds: int, minutes: float
-) -> list[Row]:
-    """Less than the paper's training, and so no column with its figures."""
+def _mnist_short(
+    options: Options, name: str, words: str, extra: Changes, *, k_p: int, seeds: int, minutes: float
+) -> Section:
+    """A third of the paper's epochs, and so no column with its figures."""
     rows = []
-    for method in (*_NAMES, "deep_knn"):
+    for method in WATCH:
         for batch in (128, 512) if method == "mm_hard" else (128,):
-            changes = short | {"batch.size": batch}
+            changes = _SHORT | extra | {"batch.size": batch}
             cells = [
                 _cell(options, name, method, changes | {"seed": seed},
                       k_p=k_p, minutes=minutes, label="" if batch == 128 else "512-")
@@ -118,7 +117,7 @@ def _mnist_rows(
             ]  # fmt: skip
             label = TITLES[method] + (f", batches of {batch}" if batch != 128 else "")
             rows.append(Row(label, cells, str(k_p)))
-    return rows
+    return Section(f"MNIST, {words}, 20 epochs, K_p = k = {k_p}", rows)
 
 
 def _small(options: Options, name: str, tuned: Mapping[str, Any]) -> Section:
