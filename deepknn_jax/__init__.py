@@ -1,12 +1,13 @@
 """Feature extractors trained for the kNN classifier: Deep kNN and its relatives in JAX."""
 
-from deepknn_jax.classify import knn_classify
-from deepknn_jax.distances import pairwise_distances
-from deepknn_jax.linear_metrics import lmnn_loss, nca_loss
-from deepknn_jax.local_margin import local_margin_loss, neighborhood_watch_loss
-from deepknn_jax.losses import batch_hard_triplet_loss, deep_knn_loss
-from deepknn_jax.neighborhoods import kth_positive_distances, local_triplets
-from deepknn_jax.neighbors import nearest_neighbors
+from deepknn_jax.knn.distances import pairwise_distances
+from deepknn_jax.knn.neighbors import nearest_neighbors
+from deepknn_jax.knn.vote import knn_classify
+from deepknn_jax.losses.lmnn import lmnn_loss
+from deepknn_jax.losses.local_margin import local_margin_loss, neighborhood_watch_loss
+from deepknn_jax.losses.nca import nca_loss
+from deepknn_jax.losses.triplet import batch_hard_triplet_loss, deep_knn_loss
+from deepknn_jax.mining.local_triplets import kth_positive_distances, local_triplets
 
 __all__ = [
     "batch_hard_triplet_loss",

@@ -1,9 +1,7 @@
 """Settings of every test: fake devices, strict ranks, real data and optional packages."""
 
-import importlib
 import os
 from pathlib import Path
-from types import ModuleType
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
@@ -11,18 +9,10 @@ os.environ["XLA_FLAGS"] = (
 
 import jax
 import pytest
-from runs import compiled_once, finished  # noqa: F401  (fixtures)
+from support.optional import ABSENT, STRICT
+from support.runs import compiled_once, finished  # noqa: F401  (fixtures)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-# .ci/run sets this: there every package is installed, and only absent data may skip.
-STRICT = bool(os.environ.get("DEEPKNN_NO_SKIPS"))
-ABSENT = "data absent: "
-
-
-def require(name: str) -> ModuleType:
-    """The optional package `name`, or a skip; in CI its absence is a failure."""
-    return importlib.import_module(name) if STRICT else pytest.importorskip(name)
 
 
 @pytest.fixture(scope="session")

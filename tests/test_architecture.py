@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from runs import ROOT
+from support.runs import ROOT
 
 HEAVY = (
     "torch", "tensorflow", "sklearn", "tensorflow_datasets", "matplotlib", "lifelines", "grain",
@@ -25,11 +25,11 @@ def test_the_layers_hold():
 def test_importing_the_package_brings_nothing_heavy():
     """And the whole command brings no more than a run needs before it has read its data."""
     code = (
-        "import sys, deepknn_jax; before = set(sys.modules); import deepknn_jax.train;"
+        "import sys, deepknn_jax; before = set(sys.modules); import deepknn_jax.trainer.loop;"
         "print(*before, '|', *sys.modules)"
     )
     package, command = (set(part.split()) for part in python(code).stdout.split("|"))
-    assert "deepknn_jax.losses" in package
+    assert "deepknn_jax.losses.triplet" in package
     assert package.isdisjoint(HEAVY)
-    assert "deepknn_jax.report" in command
+    assert "deepknn_jax.evaluation.report" in command
     assert command.isdisjoint(HEAVY[:6])

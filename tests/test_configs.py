@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_sets
 from PIL import Image
-from runs import ROOT, config_module, file_config
-from test_data_sources_tfds import TinyImages
+from support import tiny_sets
+from support.runs import ROOT, config_module, file_config
+from support.tiny_tfds import TinyImages
 
 from deepknn_jax import config as config_lib
-from deepknn_jax import train
+from deepknn_jax.engine.step import init_state
 from deepknn_jax.errors import UserError
-from deepknn_jax.setup import build, load
-from deepknn_jax.step import init_state
+from deepknn_jax.trainer import loop
+from deepknn_jax.trainer.setup import build, load
 
 FILES = sorted((ROOT / "configs").glob("[!_]*.py"))
 PUBLISHED = "HAM10000_metadata.csv"
@@ -197,7 +197,7 @@ def test_a_short_training_on_a_tiny_set(name, tmp_path, compiled_once):
         config.model.name, config.data.size, config.augment.crop = "cnn", 16, 14
     else:
         config.data.size = 16
-    results = train.run(config, tmp_path / "run")
+    results = loop.run(config, tmp_path / "run")
     for k in config.evaluate.k_p:
         assert 0 < results["test"][str(k)]["acc"] <= 1
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from absl import flags, logging
 from PIL import Image
-from runs import ROOT, file_config, start
+from support.runs import ROOT, file_config, start
 
 from deepknn_jax import config as config_lib
-from deepknn_jax import main, train
+from deepknn_jax import main
 from deepknn_jax.errors import UserError
 from deepknn_jax.logs import read_records
-from deepknn_jax.setup import resolve
+from deepknn_jax.trainer import loop
+from deepknn_jax.trainer.setup import resolve
 
 pytestmark = [
     pytest.mark.usefixtures("compiled_once"),
@@ -196,7 +197,7 @@ def test_a_workdir_that_is_a_file_or_below_one(command, tmp_path):
 
 
 def test_a_workdir_without_permission(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.os, "access", lambda path, mode: False)  # root may write anywhere
+    monkeypatch.setattr(loop.os, "access", lambda path, mode: False)  # root may write anywhere
     code, _ = command(*QUICK, "--workdir=out")
     assert_one_line(code, str(tmp_path), "cannot be written to")
     assert list(tmp_path.iterdir()) == []
@@ -212,12 +213,14 @@ def test_a_damaged_workdir_is_named(command, tmp_path, name):
     assert_one_line(code, name, "damaged")
 
 
-@pytest.mark.parametrize("target", ["files.Path.write_text", "checkpoint.shutil.disk_usage"])
+@pytest.mark.parametrize(
+    "target", ["files.Path.write_text", "trainer.checkpoint.shutil.disk_usage"]
+)
 def test_a_full_disk_ends_in_one_line(command, tmp_path, monkeypatch, target):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    if target.startswith("checkpoint"):
+    if target.startswith("trainer"):
         free = type("Usage", (), {"free": 2**20})
         monkeypatch.setattr(f"deepknn_jax.{target}", lambda path: free)
     else:

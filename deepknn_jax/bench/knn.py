@@ -11,7 +11,7 @@ import numpy as np
 
 from deepknn_jax.bench import peers
 from deepknn_jax.bench.timing import Row, Side, compare
-from deepknn_jax.neighbors import nearest_neighbors
+from deepknn_jax.knn.neighbors import nearest_neighbors
 
 # Queries, gallery, width, k.
 SIZES = ((2005, 8010, 2048, 5), (1000, 100_000, 128, 5), (1000, 100_000, 128, 200))

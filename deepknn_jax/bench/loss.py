@@ -10,7 +10,7 @@ import numpy as np
 
 from deepknn_jax.bench import peers
 from deepknn_jax.bench.timing import Row, Side, compare
-from deepknn_jax.losses import deep_knn_loss
+from deepknn_jax.losses.triplet import deep_knn_loss
 
 SIZES = tuple((batch, width) for batch in (96, 1024, 4096) for width in (128, 2048))
 

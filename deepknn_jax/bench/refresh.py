@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepknn_jax import assess, config, methods, train
+from deepknn_jax import config
 from deepknn_jax.bench.timing import Row
 from deepknn_jax.data.dataset import TRAIN, Dataset
-from deepknn_jax.neighborhoods import kth_positive_by_class, mine_triplets
-from deepknn_jax.neighbors import nearest_neighbors
-from deepknn_jax.setup import Setup, build, first_state
+from deepknn_jax.knn.neighbors import nearest_neighbors
+from deepknn_jax.mining.local_triplets import kth_positive_by_class, mine_triplets
+from deepknn_jax.trainer import assess, loop, methods
+from deepknn_jax.trainer.setup import Setup, build, first_state
 
 SIZES = (10_000, 50_000)  # training images of MNIST's size
 # Anchors, gallery, k: a hundredth of a million's search; the rest is an extrapolation.
@@ -101,7 +102,7 @@ def _steps_row(options: Any, setup: Setup, size: int, repeats: int) -> Row:
 
     def run() -> float:
         seconds: dict[str, float] = {}
-        calls = train.train(options, limited, first_state(setup), empty, seconds)
+        calls = loop.train(options, limited, first_state(setup), empty, seconds)
         for _ in itertools.takewhile(lambda made: made[2]["step"] < limited.total_steps, calls):
             pass
         done = limited.total_steps - setup.steps_per_call

@@ -15,10 +15,10 @@ from flax import linen as nn
 from deepknn_jax.bench import peers
 from deepknn_jax.bench.loss import torch_deep_knn_loss
 from deepknn_jax.bench.timing import Side
-from deepknn_jax.losses import deep_knn_sums
+from deepknn_jax.engine.parallel import get_devices, map_embed, map_train_steps, replicate
+from deepknn_jax.engine.step import Recipe, TrainState, init_state
+from deepknn_jax.losses.triplet import deep_knn_sums
 from deepknn_jax.models.network import Network
-from deepknn_jax.parallel import get_devices, map_embed, map_train_steps, replicate
-from deepknn_jax.step import Recipe, TrainState, init_state
 
 _LOSS: dict[str, Any] = {"k": 5, "m": 5, "margin": 1.0}
 _RATE, _MOMENTUM = 0.01, 0.9

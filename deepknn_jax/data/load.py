@@ -11,14 +11,14 @@ import numpy as np
 from deepknn_jax.data.cache import cached_images, check_options, decode
 from deepknn_jax.data.dataset import Dataset, Listing
 from deepknn_jax.data.images import DECODER_VERSION, fit_array
-from deepknn_jax.data.sources_arrays import breast_cancer, digits, npz
-from deepknn_jax.data.sources_binary import cifar10, mnist, stl10
-from deepknn_jax.data.sources_files import class_folders, csv_images, skin7
-from deepknn_jax.data.sources_papers import cub200, pneumonia, sd198, tiny_imagenet
-from deepknn_jax.data.sources_tfds import tfds
-from deepknn_jax.data.sources_volumes import sarcoma
+from deepknn_jax.data.sources.arrays import breast_cancer, digits, npz
+from deepknn_jax.data.sources.binary import cifar10, mnist, stl10
+from deepknn_jax.data.sources.files import class_folders, csv_images, skin7
+from deepknn_jax.data.sources.papers import cub200, pneumonia, sd198, tiny_imagenet
+from deepknn_jax.data.sources.survival_csv import survival_csv
+from deepknn_jax.data.sources.tfds import tfds
+from deepknn_jax.data.sources.volumes import sarcoma
 from deepknn_jax.data.splits import assign_splits, check_class_sizes
-from deepknn_jax.data.survival_csv import survival_csv
 from deepknn_jax.errors import UserError
 
 # Sources that need a folder and nothing else.

@@ -18,9 +18,9 @@ from deepknn_jax.models.neighborhood_watch import EpidCNN, FeedForward, MnistCNN
 from deepknn_jax.models.resnet import ResNet18, ResNet34, ResNet50, ResNet101
 from deepknn_jax.models.seresnet import LegacySEResNet50, SEResNet50
 from deepknn_jax.models.vgg import VGG19
-from deepknn_jax.models.weights import load_weights, open_weights, preprocessing
+from deepknn_jax.models.weights.load import load_weights, preprocessing
 
-__all__ = ["BACKBONES", "INPUTS", "build", "load_weights", "open_weights", "preprocessing"]
+__all__ = ["BACKBONES", "INPUTS", "build", "load_weights", "preprocessing"]
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "cnn": SmallCNN,

@@ -5,8 +5,8 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from deepknn_jax.models.conv import Conv
-from deepknn_jax.models.norm import batch_norm
+from deepknn_jax.models.layers.conv import Conv
+from deepknn_jax.models.layers.norm import batch_norm
 
 
 class SmallCNN(nn.Module):

@@ -15,8 +15,8 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from deepknn_jax.models.conv import Conv, Padding
-from deepknn_jax.models.norm import batch_norm
+from deepknn_jax.models.layers.conv import Conv, Padding
+from deepknn_jax.models.layers.norm import batch_norm
 
 Stage = tuple[int, int, int, int, int]  # blocks, expansion, kernel, first block's stride, width
 

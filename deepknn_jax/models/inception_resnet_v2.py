@@ -14,9 +14,9 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from deepknn_jax.errors import UserError
-from deepknn_jax.models.conv import Conv
-from deepknn_jax.models.norm import batch_norm
-from deepknn_jax.models.pool import max_pool
+from deepknn_jax.models.layers.conv import Conv
+from deepknn_jax.models.layers.norm import batch_norm
+from deepknn_jax.models.layers.pool import max_pool
 
 LEAST = 75  # pixels of a side; below, the last reduction has no position left
 

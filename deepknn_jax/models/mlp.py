@@ -6,7 +6,7 @@ from flax import linen as nn
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from deepknn_jax.models.norm import batch_norm
+from deepknn_jax.models.layers.norm import batch_norm
 
 
 class MLP(nn.Module):

@@ -22,8 +22,8 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from deepknn_jax.errors import UserError
-from deepknn_jax.models.conv import Conv, convolve
-from deepknn_jax.models.pool import max_pool
+from deepknn_jax.models.layers.conv import Conv, convolve
+from deepknn_jax.models.layers.pool import max_pool
 
 _he_normal = nn.initializers.he_normal()
 _conv2d = partial(Conv, use_bias=True, kernel_init=_he_normal)

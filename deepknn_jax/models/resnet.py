@@ -15,9 +15,9 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from deepknn_jax.models.conv import Conv
-from deepknn_jax.models.norm import batch_norm
-from deepknn_jax.models.pool import max_pool
+from deepknn_jax.models.layers.conv import Conv
+from deepknn_jax.models.layers.norm import batch_norm
+from deepknn_jax.models.layers.pool import max_pool
 
 
 class ResNet(nn.Module):

@@ -10,7 +10,6 @@ from absl import flags
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
-from deepknn_jax.main import parse_flags, run
 from deepknn_jax.reproduce import counts, figures, tables, transferred
 from deepknn_jax.reproduce.cells import Options
 from deepknn_jax.reproduce.methods import chosen
@@ -19,6 +18,7 @@ from deepknn_jax.reproduce.plan_images import tune_images
 from deepknn_jax.reproduce.plan_watch import tune_watch
 from deepknn_jax.reproduce.runs import run_cells, unfinished
 from deepknn_jax.reproduce.tune import tune
+from deepknn_jax.shell import parse_flags, run
 
 TABLES = (*counts.TABLES, *PLANS)
 # What stands in a table's Markdown before its sections, and the figures that it shows.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepknn_jax import pictures
+from deepknn_jax.evaluation import pictures
 from deepknn_jax.reproduce import store
 from deepknn_jax.reproduce.cells import Section, Table
 from deepknn_jax.reproduce.plan_images import MAPS

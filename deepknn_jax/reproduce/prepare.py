@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from deepknn_jax import features
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
-from deepknn_jax.data.sources_files import skin7
+from deepknn_jax.data.sources.files import skin7
 from deepknn_jax.data.splits import assign_splits
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_arrays
 from deepknn_jax.reproduce.sets import SETS, config_of, listing
+from deepknn_jax.trainer import embed
 
 FOLDS = 5
 GROUPED = 5  # further columns: splits by lesion, drawn with the seeds 0..4
@@ -59,13 +59,13 @@ def make(name: str, data_root: Path, out: Path) -> None:
         case "pneumoniamnist_tuning":
             write_validation_as_test(source, target)
         case "chest_features" | "chest_tuning":
-            found = features.run(feature_config("chest_xray", data_root), target.parent)
+            found = embed.run(feature_config("chest_xray", data_root), target.parent)
             listed = listing("chest_xray", source)
             (write_grouped_tuning if name == "chest_tuning" else write_grouped)(
                 found, listed, target
             )
         case _:
-            found = features.run(feature_config("skin7", data_root), target.parent)
+            found = embed.run(feature_config("skin7", data_root), target.parent)
             (write_tuning_set if name.endswith("tuning") else write_folds)(found, source, target)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from deepknn_jax import assess, setup, train
 from deepknn_jax import config as config_lib
 from deepknn_jax.errors import UserError
 from deepknn_jax.logs import duration, read_records, say
@@ -17,6 +16,7 @@ from deepknn_jax.reproduce import store
 from deepknn_jax.reproduce.cells import Cell
 from deepknn_jax.reproduce.prepare import make
 from deepknn_jax.reproduce.sets import SETS, config_of
+from deepknn_jax.trainer import assess, loop, setup
 
 
 def unfinished(cells: Iterable[Cell], out: Path) -> list[Cell]:
@@ -85,8 +85,8 @@ def finish(cell: Cell, out: Path) -> None:
             found: dict[str, Any] = {"results": {"test": figures}}
         else:
             if cell.start:  # finished before, but its workdir may have been deleted
-                train.run(config_for(cell.start, out), store.workdir_of(out, cell.start))
-            found = {"results": train.run(config, workdir)}
+                loop.run(config_for(cell.start, out), store.workdir_of(out, cell.start))
+            found = {"results": loop.run(config, workdir)}
             records = read_records(workdir / "metrics.jsonl")
             found["curve"] = [[r["epoch"], r["train_acc"]] for r in records if "train_acc" in r]
     store.write(out, cell, config.to_dict(), time.monotonic() - began, found)
@@ -109,6 +109,6 @@ def of_reference(config: ConfigDict, reference: str, workdir: Path) -> dict[str,
     config = config.copy_and_resolve_references()
     config.evaluate.references = (reference,)
     config, weights = setup.resolve(config, None)
-    (found,) = assess.references(*train.prepare(config, weights, workdir)).values()
+    (found,) = assess.references(*loop.prepare(config, weights, workdir)).values()
     figures: dict[str, Any] = found["test"]
     return figures

@@ -13,7 +13,7 @@ from deepknn_jax.data.dataset import Listing
 from deepknn_jax.data.load import list_source
 from deepknn_jax.data.splits import assign_splits
 from deepknn_jax.errors import UserError
-from deepknn_jax.main import find_config
+from deepknn_jax.shell import find_config
 
 
 class DataSet(NamedTuple):

@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from deepknn_jax import transfer
 from deepknn_jax.data.dataset import TEST, TRAIN
-from deepknn_jax.data.survival_csv import Survival, of_names, read_survival
+from deepknn_jax.data.survival import Survival, of_names, read_survival
 from deepknn_jax.errors import UserError
+from deepknn_jax.evaluation import pictures
 from deepknn_jax.files import read_json, write_text
 from deepknn_jax.logs import say
 from deepknn_jax.reproduce import paper, store
 from deepknn_jax.reproduce.cells import Cell, Row, Table
 from deepknn_jax.reproduce.sets import SETS, config_of
 from deepknn_jax.reproduce.tables import line_of, shown, spread
-from deepknn_jax.setup import load
-from deepknn_jax.survival import c_index
+from deepknn_jax.trainer.setup import load
+from deepknn_jax.transfer import classifiers, cox
+from deepknn_jax.transfer.cox import c_index
 
 CLASSIFIERS = ("kNN", "SVM", "DT", "MLP")
 PCA, COX_PCA = 32, 8
@@ -74,7 +75,7 @@ def _classified(out: Path, cell: Cell) -> dict[str, dict[str, float]]:
     arrays = _embeddings(out, cell)
     train, test = arrays["splits"] == TRAIN, arrays["splits"] == TEST
     x, y = arrays["embeddings"], arrays["labels"]
-    return transfer.classify_all(x[train], y[train], x[test], y[test], pca=PCA)
+    return classifiers.classify_all(x[train], y[train], x[test], y[test], pca=PCA)
 
 
 def _cells_of(found: Sequence[Mapping[str, Any]], printed: Mapping[str, float]) -> list[str]:
@@ -130,7 +131,7 @@ def _cox(out: Path, cell: Cell) -> float | None:
         x = arrays["embeddings"]
         known = x[train], times[train], events[train], x[test], times[test], events[test]
         try:
-            return transfer.cox_c_index(*known, pca=COX_PCA)
+            return cox.cox_c_index(*known, pca=COX_PCA)
         except UserError as error:
             say(f"{cell.name}: {error}")
             return None
@@ -149,9 +150,9 @@ def _peers(out: Path, cell: Cell) -> dict[str, float]:
         train, test = dataset.rows(TRAIN), dataset.rows(TEST)
         x = dataset.inputs
         known = x[train], times[train], events[train], x[test]
-        hazards = transfer.network_log_hazards(*known)
+        hazards = cox.network_log_hazards(*known)
         return {
-            "the features themselves": transfer.cox_c_index(
+            "the features themselves": cox.cox_c_index(
                 *known, times[test], events[test], pca=COX_PCA
             ),
             "end to end (Cox network)": c_index(hazards, times[test], events[test]),
@@ -169,7 +170,7 @@ def write_figure4(table: Table, out: Path) -> list[str]:
                 arrays = _embeddings(out, cell)
                 train, test = arrays["splits"] == TRAIN, arrays["splits"] == TEST
                 x, classes = arrays["embeddings"], arrays["classes"].tolist()
-                transfer.draw_scatter(
+                pictures.scatter(
                     out / "nw_fig4.png", x[train], x[test], arrays["labels"][test], classes
                 )
                 return [f"![{section.title}](nw_fig4.png)", ""]

@@ -1,0 +1,1 @@
+"""Data sets as their authors publish them and users have them, a file a family."""

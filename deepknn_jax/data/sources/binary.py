@@ -1,0 +1,130 @@
+"""Sets of small images in binary files of their own: MNIST, CIFAR-10, STL-10."""
+
+import gzip
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deepknn_jax.data.dataset import TEST, TRAIN, Listing
+from deepknn_jax.data.listing import checked, existing_folder, read_fields
+from deepknn_jax.data.sources.arrays import npz
+from deepknn_jax.errors import UserError
+
+# Split, and what the part's files are called: images, labels.
+MNIST_PARTS = (
+    (TRAIN, "train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    (TEST, "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+)
+CIFAR10_FILES = {TRAIN: [f"data_batch_{i}.bin" for i in range(1, 6)], TEST: ["test_batch.bin"]}
+
+
+def mnist(path: str | Path) -> Listing:
+    """MNIST, 60,000 / 10,000, or a set in its form: Keras's .npz file, or a folder of idx files.
+
+    The folder holds {train,t10k}-{images-idx3,labels-idx1}-ubyte, with .gz or without.
+
+    Raises:
+        UserError: no such file or folder, or one that is not sound.
+    """
+    if not str(path) or Path(path).suffix == ".npz":
+        return npz(path)
+    layout = ", ".join(f"{name}[.gz]" for part in MNIST_PARTS for name in part[1:])
+    root = existing_folder(path, f"{layout} (or give Keras's mnist.npz)")
+    parts = []
+    for split, *names in MNIST_PARTS:
+        files = [next((root / n for n in (name, f"{name}.gz") if (root / n).is_file()), None)
+                 for name in names]  # fmt: skip
+        if None in files:
+            raise UserError(f"{root}: holds no {names[files.index(None)]}[.gz]; wanted: {layout}")
+        images, labels = (_read_idx(file) for file in files if file)
+        if images.ndim != 3 or labels.shape != images.shape[:1]:
+            raise UserError(f"{files[1]}: {list(labels.shape)} labels for {list(images.shape)}")
+        parts.append((split, images[..., None], labels))
+    classes = 1 + max(int(labels.max(initial=0)) for _, _, labels in parts)
+    return _joined(parts, [str(c) for c in range(classes)], root)
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    """The uint8 array of an idx file: 0, 0, 8, rank, the sizes as big-endian int32, the bytes."""
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    start = 4 + 4 * data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
+    shape = np.frombuffer(data[4:start], ">i4").tolist() if 4 < start <= len(data) else []
+    if not shape or len(data) != start + math.prod(shape):
+        raise UserError(f"{path}: is not a sound idx file of bytes")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def cifar10(folder: str | Path) -> Listing:
+    """CIFAR-10, binary version, 50,000 / 10,000: uint8 [60000, 32, 32, 3].
+
+    `folder` is cifar-10-batches-bin/ or what holds it: data_batch_{1..5}.bin, test_batch.bin (a
+    row: the label, then 32 x 32 red, green and blue values) and batches.meta.txt. The Python
+    version consists of pickles, which could run code and are not read.
+
+    Raises:
+        UserError: any of these is missing or damaged.
+    """
+    layout = "data_batch_{1..5}.bin, test_batch.bin and batches.meta.txt (the binary version)"
+    root = existing_folder(folder, layout)
+    inside = root / "cifar-10-batches-bin"
+    needed = (*CIFAR10_FILES[TRAIN], *CIFAR10_FILES[TEST], "batches.meta.txt")
+    root = existing_folder(inside if inside.is_dir() else root, layout, needed)
+    parts = []
+    for split, names in CIFAR10_FILES.items():
+        rows = np.concatenate([_read_rows(root / name, 1 + 3 * 32 * 32) for name in names])
+        parts.append((split, rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0]))
+    class_names = [row[0] for row in read_fields(root / "batches.meta.txt", 1)]
+    return _joined(parts, class_names, root)
+
+
+def stl10(folder: str | Path) -> Listing:
+    """STL-10, 5,000 / 8,000: uint8 [13000, 96, 96, 3]. The unlabelled images are not used.
+
+    `folder` is stl10_binary/ or what holds it: {train,test}_X.bin (channels first, each column
+    after column), {train,test}_y.bin (labels from 1) and class_names.txt.
+
+    Raises:
+        UserError: any of these is missing or damaged.
+    """
+    files = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "class_names.txt")
+    root = existing_folder(folder, ", ".join(files))
+    inside = root / "stl10_binary"
+    root = existing_folder(inside if inside.is_dir() else root, ", ".join(files), files)
+    parts = []
+    for split in (TRAIN, TEST):
+        columns = _read_rows(root / f"{split}_X.bin", 3 * 96 * 96).reshape(-1, 3, 96, 96)
+        labels = _read_rows(root / f"{split}_y.bin", 1)[:, 0].astype(np.int32) - 1
+        if len(labels) != len(columns):
+            raise UserError(f"{root}: {len(labels)} {split} labels for {len(columns)} images")
+        parts.append((split, columns.transpose(0, 3, 2, 1), labels))
+    class_names = [row[0] for row in read_fields(root / "class_names.txt", 1)]
+    return _joined(parts, class_names, root)
+
+
+def _read_rows(path: Path, length: int) -> np.ndarray:
+    """A file of bytes as uint8 [N, length]."""
+    data = np.fromfile(path, np.uint8)
+    if not len(data) or len(data) % length:
+        raise UserError(f"{path}: {len(data)} bytes are not a number of rows of {length}")
+    return data.reshape(-1, length)
+
+
+def _joined(
+    parts: Sequence[tuple[str, np.ndarray, np.ndarray]], class_names: Sequence[str], where: Path
+) -> Listing:
+    """The listing of (split, images [n, H, W, C], labels [n]) one after the other."""
+    listing = Listing(
+        tuple(f"{split}/{i:05d}" for split, images, _ in parts for i in range(len(images))),
+        np.concatenate([labels for _, _, labels in parts]).astype(np.int32),
+        tuple(class_names),
+        inputs=np.concatenate([images for _, images, _ in parts]),
+        splits=np.concatenate([np.full(len(images), split) for split, images, _ in parts]),
+    )
+    return checked(listing, where)

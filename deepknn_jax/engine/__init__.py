@@ -1,0 +1,1 @@
+"""What runs on devices: the step, its mapping, and how batches get there."""

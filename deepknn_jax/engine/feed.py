@@ -1,0 +1,148 @@
+"""From indices to arrays on the devices: the whole set once, or each call's examples."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from deepknn_jax.engine.parallel import Devices, replicate, spread
+from deepknn_jax.mining.whole_set import Batches, Mined
+
+# Of inputs kept in device memory where the device does not tell its size.
+_RESIDENT_BYTES = 4 * 2**30
+
+
+class Store(NamedTuple):
+    """The inputs of all N examples: on the host, and in `pool` on each device where they fit."""
+
+    inputs: np.ndarray
+    labels: Array
+    pool: Array | None
+
+    @property
+    def streams(self) -> bool:
+        """Whether each call brings its own examples."""
+        return self.pool is None
+
+
+class Call(NamedTuple):
+    """Arguments of one call of `train_steps` after the state: rows, ids [T, B], mined [T, ...]."""
+
+    pool: Array
+    labels: Array
+    rows: np.ndarray
+    ids: np.ndarray
+    mined: Mined
+    steps: int
+
+
+def make_store(devices: Devices, inputs: np.ndarray, labels: np.ndarray, placement: str) -> Store:
+    """Inputs [N, ...] and labels [N] placed as `placement` says: "device", "stream" or "auto"."""
+    resident = placement == "device" or (placement == "auto" and inputs.nbytes <= _room(devices))
+    pool = replicate(devices, np.asarray(inputs)) if resident else None
+    return Store(inputs, replicate(devices, labels), pool)
+
+
+def _room(devices: Devices) -> int:
+    """Bytes of device memory that inputs may take: a quarter of it, the rest is for training."""
+    stats = devices.mesh.devices.flat[0].memory_stats() or {}
+    return stats.get("bytes_limit", 4 * _RESIDENT_BYTES) // 4
+
+
+def plan_calls(first: int, last: int, *, intervals: Sequence[int], most: int) -> list[range]:
+    """The steps first..last-1 cut into calls of at most `most`.
+
+    None goes across a multiple of one of the `intervals`: the steps of an epoch, or between two
+    minings. Where a cut falls depends on the step alone, so a resumed run makes the same calls.
+    """
+    calls, step = [], first
+    while step < last:
+        start = max(step - step % interval for interval in intervals)
+        end = min(step - step % interval + interval for interval in intervals)
+        stop = min(start + ((step - start) // most + 1) * most, end, last)
+        calls.append(range(step, stop))
+        step = stop
+    return calls
+
+
+def train_calls(
+    store: Store,
+    devices: Devices,
+    calls: Sequence[range],
+    batches: Callable[[range], Batches],
+    *,
+    most: int,
+) -> Iterator[Call]:
+    """The arguments of each call in turn.
+
+    Args:
+        store: where the inputs are.
+        devices: over which a batch is cut, evenly.
+        calls: ranges of steps, each no longer than `most`.
+        batches: a pure function, steps -> the examples of each.
+        most: T, to which shorter calls are filled up so that all run one program.
+    """
+
+    def filled(call: range) -> Batches:
+        missing = most - len(call)
+
+        def fill(x: np.ndarray) -> np.ndarray:
+            return np.pad(x, ((0, missing), *((0, 0),) * (x.ndim - 1)), mode="edge")
+
+        return jax.tree.map(fill, batches(call))
+
+    if store.pool is not None:
+        for call in calls:
+            ids, mined = filled(call)
+            yield Call(store.pool, store.labels, ids, ids, mined, len(call))
+        return
+
+    def load(number: int) -> tuple[np.ndarray, Batches, int]:
+        found = filled(calls[number])
+        return store.inputs[_by_device(found.ids, devices.size)], found, len(calls[number])
+
+    for inputs, (ids, mined), steps in _ahead(len(calls), load):
+        rows = _rows(ids, devices.size)
+        yield Call(spread(devices, inputs), store.labels, rows, ids, mined, steps)
+
+
+def _by_device(ids_TxB: np.ndarray, count: int) -> np.ndarray:
+    """The ids in the order in which devices hold them: all steps of the first device's part, ..."""
+    return np.concatenate([part.ravel() for part in np.split(ids_TxB, count, axis=1)])
+
+
+def _rows(ids_TxB: np.ndarray, count: int) -> np.ndarray:
+    """Where in its device's part of the pool each example is, for the order of `_by_device`."""
+    steps, size = ids_TxB.shape
+    local = np.arange(ids_TxB.size // count, dtype=np.int32).reshape(steps, size // count)
+    return np.tile(local, (1, count))
+
+
+def _ahead(count: int, load: Callable[[int], tuple]) -> Iterator[tuple]:
+    """load(0), load(1), ... in order, loaded by threads ahead of their use."""
+    import grain
+
+    threads = min(16, os.cpu_count() or 1)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    yield from grain.MapDataset.range(count).map(load).to_iter_dataset(options)
+
+
+def eval_batches(
+    store: Store, devices: Devices, rows_n: np.ndarray, batch_size: int
+) -> Iterator[tuple[Array, np.ndarray, int]]:
+    """(pool, rows [B], count) to embed the examples `rows_n`, in order, each exactly once.
+
+    The last batch is filled up with copies of its last row; only the first `count` of each count.
+    """
+    batch_size += -batch_size % devices.size
+    for start in range(0, len(rows_n), batch_size):
+        wanted = rows_n[start : start + batch_size]
+        ids = np.pad(wanted, (0, batch_size - len(wanted)), mode="edge")
+        if store.pool is not None:
+            yield store.pool, ids, len(wanted)
+        else:
+            inputs = spread(devices, store.inputs[ids])
+            yield inputs, _rows(ids[None, :], devices.size)[0], len(wanted)

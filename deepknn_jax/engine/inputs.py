@@ -1,0 +1,131 @@
+"""Stored inputs (uint8 images or volumes, float32 features) to what a network takes."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jax import Array
+
+from deepknn_jax import models
+from deepknn_jax.data.dataset import TRAIN, Dataset
+from deepknn_jax.engine.augment import center_crop, normalize, random_crop_flip, random_flips
+from deepknn_jax.errors import UserError
+
+# Training examples that the mean and deviation of the pixels are taken from.
+_STATISTICS_IMAGES = 2000
+KINDS = {2: "feature vectors", 4: "images", 5: "volumes"}
+
+
+class InputFunctions(NamedTuple):
+    """`augment` and `prepare` of step.Recipe."""
+
+    augment: Callable[[Array, Array, Array], Array]
+    prepare: Callable[[Array], Array]
+
+
+def input_functions(
+    dataset: Dataset,
+    model: str,
+    *,
+    crop: int,
+    flip: bool,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> InputFunctions:
+    """How `dataset` goes into the backbone `model`.
+
+    Args:
+        dataset: its statistics stand in for an empty `mean`.
+        model: a name of models.BACKBONES.
+        crop: side of the random and the central crop of images; 0 for none.
+        flip: images left to right with the crop; volumes along their second and third axes.
+        mean: per channel, on the scale 0..1; with `std`. Not for features, which are standardised
+            as data (`standardized`).
+        std: likewise.
+
+    Raises:
+        UserError: options, backbone and data do not go together.
+    """
+    kind = KINDS[dataset.inputs.ndim]
+    wanted = models.INPUTS.get(model, "images")
+    if kind != wanted:
+        fit = [name for name in models.BACKBONES if models.INPUTS.get(name, "images") == kind]
+        raise UserError(
+            f"the data are {kind}, but config.model.name={model} takes {wanted}: "
+            f"set it to {' or '.join(fit)}"
+        )
+    if kind == "feature vectors":
+        if crop or flip:
+            raise UserError("config.augment.crop and .flip are for images; the data are features")
+        return InputFunctions(lambda features, ids, key: features, lambda features: features)
+    channels = dataset.inputs.shape[-1]
+    if not mean:
+        mean, std = pixel_statistics(dataset)
+    elif len(mean) != channels:
+        raise UserError(
+            f"config.augment.mean has {len(mean)} numbers for {channels} channel(s); published "
+            "weights want config.data.channels=3"
+        )
+    of_kind = _of_volumes if kind == "volumes" else _of_images
+    return of_kind(dataset, crop, flip, mean, std)
+
+
+def _of_images(
+    dataset: Dataset, crop: int, flip: bool, mean: tuple[float, ...], std: tuple[float, ...]
+) -> InputFunctions:
+    height, width = dataset.inputs.shape[1:3]
+    if crop > min(height, width):
+        raise UserError(
+            f"config.augment.crop is {crop}, but the images are {height} x {width}: "
+            "choose a smaller crop or a larger config.data.size"
+        )
+    if not crop and flip:
+        raise UserError("config.augment.flip needs config.augment.crop (the images' side will do)")
+
+    def augment(images: Array, ids: Array, key: Array) -> Array:
+        if crop:
+            images = random_crop_flip(images, key, ids, crop=crop, flip=flip)
+        return normalize(images, mean=mean, std=std)
+
+    def prepare(images: Array) -> Array:
+        return normalize(center_crop(images, crop=crop) if crop else images, mean=mean, std=std)
+
+    return InputFunctions(augment, prepare)
+
+
+def _of_volumes(
+    dataset: Dataset, crop: int, flip: bool, mean: tuple[float, ...], std: tuple[float, ...]
+) -> InputFunctions:
+    if crop:
+        raise UserError("config.augment.crop is for images; the data are volumes: set it to 0")
+
+    def augment(volumes: Array, ids: Array, key: Array) -> Array:
+        if flip:
+            volumes = random_flips(volumes, key, ids, axes=(1, 2))
+        return normalize(volumes, mean=mean, std=std)
+
+    return InputFunctions(augment, lambda volumes: normalize(volumes, mean=mean, std=std))
+
+
+def standardized(dataset: Dataset) -> Dataset:
+    """With feature vectors of mean 0 and deviation 1 (0: constant) in the training part.
+
+    Done to the data, not by the program that trains on them: every fold runs the same one.
+    """
+    if dataset.inputs.ndim > 2:
+        return dataset
+    features = dataset.inputs[dataset.rows(TRAIN)].astype(np.float64)
+    mean, std = features.mean(axis=0), features.std(axis=0)
+    found = (dataset.inputs - mean[None, :]) / np.where(std > 0, std, 1)[None, :]
+    return dataset._replace(inputs=found.astype(np.float32))
+
+
+def pixel_statistics(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel, on the scale 0..1, of (at most 2,000) training examples."""
+    rows = dataset.rows(TRAIN)
+    rows = rows[:: -(-len(rows) // _STATISTICS_IMAGES)]
+    pixels = dataset.inputs[rows].astype(np.float32) / 255
+    axes = tuple(range(pixels.ndim - 1))
+    std = pixels.std(axis=axes, dtype=np.float64)
+    mean = pixels.mean(axis=axes, dtype=np.float64)
+    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1).tolist())

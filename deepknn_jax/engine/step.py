@@ -1,0 +1,263 @@
+"""The pure training step of one device, many of them in one call, and the embedding of a batch.
+
+These functions see the other devices only through `Collectives`; with one device those are the
+identity. All randomness is fold_in(seed, step) and, per image, fold_in(that, id).
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import Array, lax
+
+from deepknn_jax.knn.neighbors import Examples
+from deepknn_jax.losses.base import LossFn, Sums, mean
+
+Tree = Any
+Mined = dict[str, Array]  # what a miner found for the anchors, by the loss's names for it
+
+
+class TrainState(NamedTuple):
+    """All that changes in training, and the `key` uint32 [2] that all its randomness comes from.
+
+    `step` int32 counts the updates made. The key is data, not part of the program: trainings that
+    differ in their seed share one.
+    """
+
+    step: Array
+    key: Array
+    params: Tree
+    batch_stats: Tree
+    opt_state: Tree
+
+
+class Recipe(NamedTuple):
+    """What stays fixed in a training: functions of arrays, and the seed.
+
+    `augment(inputs_b, ids_b, key)` and `prepare(inputs_b)` turn stored inputs (uint8 images or
+    features) into what the network takes, in training and in evaluation.
+    """
+
+    network: nn.Module
+    optimizer: optax.GradientTransformation
+    loss: LossFn
+    augment: Callable[[Array, Array, Array], Array]
+    prepare: Callable[[Array], Array]
+    seed: int
+
+
+class Collectives(NamedTuple):
+    """How a device sees the others: `gather` [b, ...] -> [B, ...]; `total` sums over devices."""
+
+    gather: Callable[[Array], Array]
+    total: Callable[[Array], Array]
+
+
+class StepLog(NamedTuple):
+    """Scalars of one step: the loss, the share of terms that push, the gradient's L2 norm.
+
+    `means` are further means over the batch that the loss tells, by name.
+    """
+
+    loss: Array
+    active: Array
+    gradient_norm: Array
+    means: dict[str, Array]
+
+
+def init_state(recipe: Recipe, inputs_b: Array) -> TrainState:
+    """The state before the first step; of the stored inputs `inputs_b` only the shape matters."""
+    # Compiled: run operation by operation, a ResNet's initialisation takes ten seconds.
+    init = jax.jit(lambda key, inputs: recipe.network.init(key, recipe.prepare(inputs)))
+    key = jax.random.key(recipe.seed)
+    variables = init(key, inputs_b)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.key_data(key),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=recipe.optimizer.init(params),
+    )
+
+
+def loss_and_gradients(
+    params: Tree,
+    batch_stats: Tree,
+    x_b: Array,
+    labels_b: Array,
+    ids_b: Array,
+    mined_a: Mined,
+    key: Array,
+    *,
+    network: nn.Module,
+    loss: LossFn,
+    collectives: Collectives,
+) -> tuple[Tree, Tree, StepLog]:
+    """Gradients of the global batch's loss, the same on every device.
+
+    This device's loss is its own anchors' sum over the weight of all devices. Its derivative
+    reaches, through the gathered embeddings, the other devices' parameters' copies; the sum over
+    devices of all such derivatives is the gradient of the whole loss. A mean of each device's mean
+    would be another loss, as devices count different numbers of triplets.
+
+    Returns:
+        Gradients like `params`, the new batch statistics, and the log.
+    """
+
+    def objective(params: Tree) -> tuple[Array, tuple[Sums, Tree]]:
+        present_b = ids_b >= 0
+        with _without_padding(present_b if mined_a else None):
+            (embeddings_bxD, logits_bxC), updates = network.apply(
+                {"params": params, "batch_stats": batch_stats},
+                x_b,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key},
+            )
+        anchors = Examples(embeddings_bxD, labels_b, ids_b, present_b)
+        gallery = jax.tree.map(collectives.gather, anchors)
+        anchors = anchors._replace(logits=logits_bxC)
+        if mined_a:
+            count = len(next(iter(mined_a.values())))
+            anchors = jax.tree.map(lambda x: x[:count], anchors)
+        sums = loss(anchors, gallery, **mined_a)
+        everywhere = sums._replace(weight=collectives.total(sums.weight))
+        return mean(everywhere), (sums, updates)
+
+    (own_loss, (sums, updates)), gradients = jax.value_and_grad(objective, has_aux=True)(params)
+    gradients = jax.tree.map(collectives.total, gradients)
+    active, terms = collectives.total(sums.active), collectives.total(sums.terms)
+    log = StepLog(
+        loss=collectives.total(own_loss),
+        active=active / jnp.maximum(terms, 1.0),
+        gradient_norm=optax.tree.norm(gradients),
+        means=jax.tree.map(collectives.total, sums.means),
+    )
+    return gradients, updates.get("batch_stats", {}), log
+
+
+@contextlib.contextmanager
+def _without_padding(present_b: Array | None) -> Iterator[None]:
+    """In the block BatchNorm's statistics leave out the rows that are not present; None: all are.
+
+    Flax takes the mean over devices of their means: each device must have as many rows present.
+    """
+    if present_b is None:
+        yield
+        return
+
+    def masked(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+            x = args[0]
+            kwargs = kwargs | {"mask": present_b.reshape(-1, *(1,) * (x.ndim - 1))}
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(masked):
+        yield
+
+
+def train_step(
+    state: TrainState,
+    inputs_b: Array,
+    labels_b: Array,
+    ids_b: Array,
+    mined_a: Mined,
+    *,
+    recipe: Recipe,
+    collectives: Collectives,
+) -> tuple[TrainState, StepLog]:
+    """One update from this device's share of the batch: b stored inputs, their labels and ids.
+
+    Without anything mined all b are anchors; otherwise the first a, to which `mined_a` belongs, and
+    an id of -1 is padding.
+    """
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    x_b = recipe.augment(inputs_b, ids_b, key)
+    gradients, batch_stats, log = loss_and_gradients(
+        state.params,
+        state.batch_stats,
+        x_b,
+        labels_b,
+        ids_b,
+        mined_a,
+        key,
+        network=recipe.network,
+        loss=recipe.loss,
+        collectives=collectives,
+    )
+    updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, state.key, params, batch_stats, opt_state), log
+
+
+def train_steps(
+    state: TrainState,
+    pool: Array,
+    labels_N: Array,
+    rows_Txb: Array,
+    ids_Txb: Array,
+    mined_Txa: Mined,
+    steps: Array,
+    *,
+    recipe: Recipe,
+    collectives: Collectives,
+) -> tuple[TrainState, StepLog]:
+    """Up to T updates in one call.
+
+    Args:
+        state: replicated.
+        pool: stored inputs [P, ...] on this device: the whole data set, or what this call needs.
+        labels_N: labels of the whole data set, indexed by id.
+        rows_Txb: where in the pool each example of each step is.
+        ids_Txb: which example of the data set it is; -1 for padding.
+        mined_Txa: by name, what was mined for the first a of the b examples, [T, a, ...].
+        steps: int scalar, how many of the T steps to make: a short call runs the same program.
+
+    Returns:
+        The new state, and logs [T] of which the first `steps` count.
+    """
+
+    def step(t: Array | int, state: TrainState) -> tuple[TrainState, StepLog]:
+        ids_b = ids_Txb[t]
+        return train_step(
+            state,
+            pool[rows_Txb[t]],
+            labels_N[ids_b],
+            ids_b,
+            {name: values[t] for name, values in mined_Txa.items()},
+            recipe=recipe,
+            collectives=collectives,
+        )
+
+    def body(t: Array, carry: tuple[TrainState, StepLog]) -> tuple[TrainState, StepLog]:
+        state, log = step(t, carry[0])
+        return state, jax.tree.map(lambda all_T, one: all_T.at[t].set(one), carry[1], log)
+
+    _, log = jax.eval_shape(step, 0, state)
+    logs = jax.tree.map(lambda one: jnp.zeros(rows_Txb.shape[0], one.dtype), log)
+    return lax.fori_loop(0, steps, body, (state, logs))
+
+
+def embed(
+    params: Tree, batch_stats: Tree, pool: Array, rows_b: Array, *, recipe: Recipe
+) -> tuple[Array, Array | None]:
+    """Embeddings [b, D] and logits [b, C] or None of pool rows, the network in evaluation mode."""
+    x_b = recipe.prepare(pool[rows_b])
+    out: Any = recipe.network.apply(
+        {"params": params, "batch_stats": batch_stats}, x_b, train=False
+    )
+    return out
+
+
+def flat_inputs(
+    params: Tree, batch_stats: Tree, pool: Array, rows_b: Array, *, recipe: Recipe
+) -> tuple[Array, None]:
+    """What `embed` is compared with: the prepared inputs themselves, flat [b, F]. No network."""
+    del params, batch_stats
+    x_b = recipe.prepare(pool[rows_b])
+    return x_b.reshape(x_b.shape[0], -1), None

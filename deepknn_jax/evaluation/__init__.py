@@ -1,0 +1,1 @@
+"""Embeddings judged: figures, evidence and pictures."""

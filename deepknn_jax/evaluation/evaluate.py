@@ -1,0 +1,125 @@
+"""Embeds splits, classifies by the vote of neighbours, and computes the figures."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tqdm import tqdm
+
+from deepknn_jax.engine.feed import Store, eval_batches
+from deepknn_jax.engine.parallel import Devices
+from deepknn_jax.evaluation.metrics import classification_metrics
+from deepknn_jax.knn.neighbors import nearest_neighbors
+from deepknn_jax.knn.vote import vote
+
+Entry = dict[str, Any]
+
+
+class Embedded(NamedTuple):
+    """Embeddings float32 [n, D] of the examples `rows` [n]; logits [n, C] where there is a head."""
+
+    rows: np.ndarray
+    embeddings: np.ndarray
+    logits: np.ndarray | None
+
+
+class Evidence(NamedTuple):
+    """n queries' k nearest gallery examples, ascending by distance.
+
+    `distances` [n, k]; `rows` [n, k], the neighbours' rows in the data set (-1: none left);
+    `predictions` {K_p: labels [n]}.
+    """
+
+    distances: np.ndarray
+    rows: np.ndarray
+    predictions: dict[int, np.ndarray]
+
+
+def embed_rows(
+    embed: Callable[..., tuple[Any, Any]],
+    variables: tuple[Any, Any],
+    store: Store,
+    devices: Devices,
+    rows_n: np.ndarray,
+    batch_size: int,
+) -> Embedded:
+    """Embeds the examples `rows_n`, each exactly once, also in a partial last batch.
+
+    Args:
+        embed: what `parallel.map_embed` returns.
+        variables: (params, batch_stats).
+        store: where the inputs are.
+        devices: on which to embed.
+        rows_n: int [n].
+        batch_size: examples at a time.
+    """
+    embeddings, logits = [], []
+    # Shown where it takes a while: a large network on a CPU.
+    progress = tqdm(total=len(rows_n), desc="embedding", unit=" examples", delay=5, disable=None)
+    for pool, rows_B, count in eval_batches(store, devices, rows_n, batch_size):
+        embeddings_BxD, logits_BxC = embed(*variables, pool, rows_B)
+        embeddings.append(np.asarray(embeddings_BxD[:count], np.float32))
+        if logits_BxC is not None:
+            logits.append(np.asarray(logits_BxC[:count], np.float32))
+        progress.update(count)
+    progress.close()
+    return Embedded(rows_n, np.concatenate(embeddings), np.concatenate(logits) if logits else None)
+
+
+@partial(jax.jit, static_argnames=("k", "p"))
+def _neighbors(
+    queries: Array, gallery: Array, query_ids: Array, gallery_ids: Array, *, k: int, p: float
+) -> tuple[Array, Array]:
+    return nearest_neighbors(
+        queries, gallery, k=k, p=p, query_ids=query_ids, gallery_ids=gallery_ids
+    )
+
+
+def classify(
+    queries: Embedded,
+    gallery: Embedded,
+    labels_N: np.ndarray,
+    *,
+    k_ps: Iterable[int],
+    num_classes: int,
+    p: float,
+) -> Evidence:
+    """The kNN vote of the gallery on each query, for each K_p; an example never votes on itself."""
+    k_ps = sorted(set(k_ps))
+    distances, indices = _neighbors(
+        queries.embeddings, gallery.embeddings, queries.rows, gallery.rows, k=k_ps[-1], p=p
+    )
+    distances, indices = np.asarray(distances), np.asarray(indices)
+    rows = np.where(indices < 0, -1, gallery.rows[indices])
+    voters = np.where(rows < 0, -1, labels_N[rows])
+
+    def predict(k: int) -> np.ndarray:
+        near, voting = jnp.asarray(distances[:, :k]), jnp.asarray(voters[:, :k])
+        return np.asarray(vote(near, voting, num_classes=num_classes)[0])
+
+    return Evidence(distances, rows, {k: predict(k) for k in k_ps})
+
+
+def figures(
+    queries: Embedded,
+    evidence: Evidence,
+    labels_N: np.ndarray,
+    *,
+    class_names: Sequence[str],
+    train_counts: np.ndarray,
+) -> dict[str, Entry]:
+    """{"1": {...}, "5": {...}, "head": {...}}: the metrics for each K_p, and of the head if any."""
+    labels_n = labels_N[queries.rows]
+    predictions = {str(k): labels for k, labels in evidence.predictions.items()}
+    if queries.logits is not None:
+        predictions["head"] = np.argmax(queries.logits, axis=1)
+    return {
+        name: classification_metrics(
+            labels_n, predicted, class_names=class_names, train_counts=train_counts
+        )
+        for name, predicted in predictions.items()
+    }

@@ -1,0 +1,123 @@
+"""What a finished run leaves in its workdir: embeddings, evidence, figures and pictures."""
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepknn_jax.data.dataset import Dataset
+from deepknn_jax.evaluation import pictures
+from deepknn_jax.evaluation.evaluate import Embedded, Evidence
+from deepknn_jax.evaluation.metrics import confusion_matrix, format_table
+from deepknn_jax.files import read_json, replacing, write_arrays, write_text
+from deepknn_jax.logs import read_records
+
+# Test images shown beside their neighbours.
+_SHOWN = 8
+
+
+def write_results(workdir: Path, results: dict[str, Any]) -> None:
+    """results.json; its presence marks the run as finished, so it is written last."""
+    write_text(workdir / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
+
+
+def read_results(workdir: Path) -> dict[str, Any] | None:
+    """results.json, or None where the run is not finished."""
+    found: dict[str, Any] | None = read_json(workdir / "results.json")
+    return found
+
+
+def table(results: dict[str, Any]) -> str:
+    """The run's figures on the test part beside its references, as plain text."""
+    rows = [(f"kNN, {name}", entry["test"]) for name, entry in results["references"].items()]
+    return format_table([*rows, (results["method"], results["test"])])
+
+
+def write_embeddings(
+    path: Path, dataset: Dataset, parts: Iterable[Embedded], *, key: str = "embeddings"
+) -> None:
+    """An .npz of `key` [N, D], labels [N], names, splits and classes, in the data set's order."""
+    rows, embeddings = _joined(parts)
+    order = np.argsort(rows)
+    rows = rows[order]
+    arrays = {
+        key: embeddings[order],
+        "labels": dataset.labels[rows],
+        "names": np.asarray(dataset.names)[rows],
+        "splits": dataset.splits[rows],
+        "classes": np.asarray(dataset.class_names),
+    }
+    write_arrays(path, arrays)
+
+
+def _joined(parts: Iterable[Embedded]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [n] and embeddings [n, D] of all parts, one after the other."""
+    rows, embeddings = zip(*((part.rows, part.embeddings) for part in parts), strict=True)
+    return np.concatenate(rows), np.concatenate(embeddings)
+
+
+def write_neighbors(path: Path, dataset: Dataset, queries: Embedded, evidence: Evidence) -> None:
+    """neighbors.csv: a line per query, with its prediction and the neighbours that voted for it."""
+    k, predicted = max(evidence.predictions.items())
+    heads = [f"{what}_{i + 1}" for i in range(k) for what in ("neighbor", "label", "distance")]
+    classes, labels, names = dataset.class_names, dataset.labels, dataset.names
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(["name", "label", "prediction", *heads])
+        for i, row in enumerate(queries.rows):
+            line = [names[row], classes[labels[row]], classes[predicted[i]]]
+            for neighbor, distance in zip(evidence.rows[i, :k], evidence.distances[i], strict=True):
+                known = neighbor >= 0
+                line += [names[neighbor], classes[labels[neighbor]]] if known else ["", ""]
+                line.append(f"{distance:.6g}" if known else "")
+            lines.writerow(line)
+
+
+def draw(
+    workdir: Path,
+    dataset: Dataset,
+    parts: Iterable[Embedded],
+    queries: Embedded,
+    evidence: Evidence,
+) -> None:
+    """The run's pictures, as PNG files."""
+    _, predicted = max(evidence.predictions.items())
+    truth, classes = dataset.labels[queries.rows], dataset.class_names
+    pictures.training_curves(
+        workdir / "training_curves.png", read_records(workdir / "metrics.jsonl")
+    )
+    matrix = confusion_matrix(truth, predicted, len(classes))
+    pictures.confusion(workdir / "confusion.png", matrix, classes)
+    rows, embeddings = _joined(parts)
+    pictures.tsne(
+        workdir / "tsne.png", embeddings, dataset.labels[rows], classes, dataset.splits[rows]
+    )
+    if dataset.inputs.ndim == 4:
+        _draw_neighbors(workdir / "neighbors.png", dataset, queries, evidence, predicted)
+
+
+def _draw_neighbors(
+    path: Path, dataset: Dataset, queries: Embedded, evidence: Evidence, predicted: np.ndarray
+) -> None:
+    """A few queries of different classes, the wrongly classified among them, with neighbours."""
+    truth = dataset.labels[queries.rows]
+    wrong = np.flatnonzero(predicted != truth)[: _SHOWN // 3]
+    right = np.flatnonzero(predicted == truth)
+    first_of_class = right[np.unique(truth[right], return_index=True)[1]]
+    shown = np.concatenate([first_of_class[: _SHOWN - len(wrong)], wrong])
+    if (evidence.rows[shown] < 0).any():
+        return
+    rows = evidence.rows[shown]
+    pictures.neighbors(
+        path,
+        dataset.inputs[queries.rows[shown]],
+        truth[shown],
+        predicted[shown],
+        dataset.inputs[rows.ravel()].reshape(*rows.shape, *dataset.inputs.shape[1:]),
+        dataset.labels[rows],
+        evidence.distances[shown],
+        dataset.class_names,
+    )

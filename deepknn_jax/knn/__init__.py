@@ -1,0 +1,1 @@
+"""Distances, the search for neighbours, and their vote: what all else stands on."""

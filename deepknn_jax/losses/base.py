@@ -1,0 +1,83 @@
+"""What every loss shares: sums over anchors, their mean, and the public arguments as Examples.
+
+Every loss is a function of (anchors, gallery) that returns `Sums`: what one device contributes for
+its own anchors. The loss is their sum / weight over all devices; with one device the anchors are
+the gallery.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from deepknn_jax.knn.distances import at_least_float32, centre_of, check_p, squared_euclidean
+from deepknn_jax.knn.neighbors import Examples
+
+
+class Sums(NamedTuple):
+    """A loss before its mean is taken, float32 or wider scalars.
+
+    `loss` is the weighted sum of the terms and `weight` the sum of their weights, which for the
+    triplets is their count; `active` counts the terms that still push (hinge above 0; for cross
+    entropy: a wrong prediction) and `terms` all of them. `means` are shares of what else is worth
+    logging, by name: added up over devices they are means over the whole batch.
+    """
+
+    loss: Array
+    weight: Array
+    active: Array
+    terms: Array
+    means: dict[str, Array] = {}  # noqa: RUF012
+
+
+# (anchors, gallery), and by name what was mined for the anchors, where the loss takes that
+LossFn = Callable[..., Sums]
+
+
+def with_nan_shown(sums: Sums, anchors: Examples) -> Sums:
+    """NaN as the loss where a present embedding is not finite: masks could leave it out."""
+    sound_AxD = jnp.isfinite(anchors.embeddings) | ~anchors.where[:, None]
+    return sums._replace(loss=jnp.where(jnp.all(sound_AxD), sums.loss, jnp.nan))
+
+
+def present(examples: Examples) -> Array:
+    """The embeddings, at least float32, with the removed rows at 0: NaN there harms nobody."""
+    embeddings = at_least_float32(examples.embeddings)
+    return jnp.where(examples.where[:, None], embeddings, 0.0)
+
+
+def mean(sums: Sums) -> Array:
+    """The loss; 0, with gradient 0, where nothing was counted. NaN stays NaN."""
+    return sums.loss / jnp.where(sums.weight == 0, 1.0, sums.weight)
+
+
+def as_examples(
+    embeddings: Array, labels: Array, ids: Array | None, where: Array | None, p: float
+) -> Examples:
+    """The public arguments as Examples, checked."""
+    check_p(p)
+    embeddings, labels = jnp.asarray(embeddings), jnp.asarray(labels)
+    if embeddings.ndim != 2:
+        raise ValueError(f"expected embeddings [B, D], got shape {embeddings.shape}")
+    size = embeddings.shape[0]
+    ids = jnp.arange(size) if ids is None else jnp.asarray(ids)
+    where = jnp.ones(size, bool) if where is None else jnp.asarray(where)
+    for name, array in (("labels", labels), ("ids", ids), ("where", where)):
+        if array.shape != (size,):
+            raise ValueError(f"expected {name} [{size}], got shape {array.shape}")
+    return Examples(embeddings, labels, ids, where)
+
+
+def squared_distances(anchors: Examples, gallery: Examples) -> Array:
+    """Squared Euclidean distances [A, G]; rows removed by `where` stand at the centre.
+
+    The centre is that of the present rows: with the removed ones at 0 it would keep a part of an
+    offset, and the product would lose digits.
+    """
+    x_AxD, y_GxD = at_least_float32(anchors.embeddings), at_least_float32(gallery.embeddings)
+    centre_1xD = centre_of(jnp.where(gallery.where[:, None], y_GxD, jnp.inf))[None, :]
+    return squared_euclidean(
+        jnp.where(anchors.where[:, None], x_AxD - centre_1xD, 0.0),
+        jnp.where(gallery.where[:, None], y_GxD - centre_1xD, 0.0),
+    )

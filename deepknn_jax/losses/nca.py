@@ -1,0 +1,72 @@
+"""Neighbourhood components analysis, for any embedding."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from deepknn_jax.knn.neighbors import Examples, cross_class_mask, same_class_mask
+from deepknn_jax.losses.base import Sums, as_examples, mean, squared_distances, with_nan_shown
+
+
+def nca_sums(
+    anchors: Examples, gallery: Examples, *, temperature: float = 1.0, log: bool = False
+) -> Sums:
+    """Neighbourhood components analysis as sums over the anchors; see `nca_loss`.
+
+    `terms` counts the anchors that the mean is over, `active` those of them with p_i < 1/2.
+    """
+    score_AxG = -squared_distances(anchors, gallery) / temperature
+    same_AxG = same_class_mask(anchors, gallery)
+    others_AxG = same_AxG | cross_class_mask(anchors, gallery)
+    lonely_Ax1 = ~jnp.any(same_AxG, axis=1, keepdims=True)
+    # A lonely row sums over everything twice: 0, which is finite and carries no gradient.
+    log_p_A = jax.nn.logsumexp(score_AxG, axis=1, where=same_AxG | lonely_Ax1)
+    log_p_A -= jax.nn.logsumexp(score_AxG, axis=1, where=others_AxG | lonely_Ax1)
+    lonely_A = lonely_Ax1[:, 0]
+    term_A = jnp.where(lonely_A, 0.0, -log_p_A if log else -jnp.exp(log_p_A))
+    counted_A = ~lonely_A if log else anchors.where
+    unlikely_A = counted_A & (lonely_A | (log_p_A < -jnp.log(2.0).astype(log_p_A.dtype)))
+    count = jnp.sum(counted_A, dtype=term_A.dtype)
+    active = jnp.sum(unlikely_A, dtype=term_A.dtype)
+    return with_nan_shown(Sums(jnp.sum(term_A), count, active, count), anchors)
+
+
+def nca_loss(
+    embeddings_BxD: Array,
+    labels_B: Array,
+    *,
+    temperature: float = 1.0,
+    log: bool = False,
+    ids: Array | None = None,
+    where: Array | None = None,
+) -> Array:
+    """Neighbourhood components analysis (Goldberger et al. 2004; Deep kNN, reference 14).
+
+    With p_ij the softmax over j != i of -|x_i - x_j|^2 / temperature and p_i the sum of p_ij over
+    the j of i's class, the mean over i of -p_i: minus the expected share of examples that a
+    neighbour drawn by p_ij classifies rightly. An example alone in its class counts with p_i = 0.
+    With `log` the mean of -log p_i, without the examples that are alone in their class; its
+    gradient does not vanish where p_i underflows.
+
+    Full batch on a linear map this is NCA itself (scikit-learn maximises the sum of p_i); in
+    mini-batches the softmax is over the batch.
+
+    Args:
+        embeddings_BxD: [B, D], any float dtype.
+        labels_B: int [B].
+        temperature: in the units of a squared distance, > 0.
+        log: static.
+        ids: int [B], by default the positions; examples of equal id are not each other's
+            neighbours.
+        where: bool [B], False removes an example as anchor and as neighbour, NaN and all.
+
+    Returns:
+        Scalar, float32 or wider. NaN where a present embedding is NaN or infinite.
+
+    Raises:
+        ValueError: temperature not above 0; shapes that do not fit.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    batch = as_examples(embeddings_BxD, labels_B, ids, where, 2.0)
+    return mean(nca_sums(batch, batch, temperature=temperature, log=log))

@@ -1,0 +1,1 @@
+"""What anchors are trained against, found beside the batch."""

@@ -1,0 +1,107 @@
+"""What all commands share: flags parsed, config files found, and errors in one line."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from deepknn_jax import config as config_lib
+from deepknn_jax.errors import UserError
+
+DEFAULT_CONFIG = "configs/digits.py"
+_PACKAGE = Path(__file__).resolve().parent
+
+
+_CONFIG_FOLDERS = (_PACKAGE.parent, _PACKAGE)  # of a checkout, and of an installed package
+
+
+def find_config(path: str) -> str:
+    """The config file at `path`, here or among those that come with the package.
+
+    Raises:
+        UserError: neither has it.
+    """
+    for folder in (Path(), *_CONFIG_FOLDERS):
+        if (folder / path).is_file():
+            return str(folder / path)
+    shipped = next(
+        (found for folder in _CONFIG_FOLDERS if (found := sorted(folder.glob("configs/[!_]*.py")))),
+        [],
+    )
+    names = ", ".join(f"configs/{file.name}" for file in shipped)
+    raise UserError(f"{path}: no such config file; with the package come {names}")
+
+
+def without_config(argv: list[str]) -> tuple[str | None, list[str]]:
+    """The first value of --config (`--config=FILE` or `--config FILE`), and all other arguments."""
+    given, rest, arguments = [], [], iter(argv)
+    for argument in arguments:
+        if argument in ("--config", "-config"):
+            given += [next(arguments, None)]
+        elif argument.startswith(("--config=", "-config=")):
+            given += [argument.split("=", 1)[1]]
+        else:
+            rest += [argument]
+    return (given[0] if given else None), rest
+
+
+def parse_config_flags(argv: list[str]) -> list[str]:
+    """Absl's parsing, with the config file found from any folder and clear words for a bad key."""
+    given, rest = without_config(argv)
+    found = find_config(given or DEFAULT_CONFIG)
+    try:
+        return flags.FLAGS([rest[0], f"--config={found}", *rest[1:]])
+    except (AttributeError, KeyError) as error:
+        raise UserError(_bad_key(rest, error)) from error
+    except SyntaxError as error:
+        raise UserError(f"{found}: {error}") from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(_last_line(error, found)) from error
+
+
+def _last_line(error: Exception, found: str) -> str:
+    """What the error says; of a traceback out of the config file `found`, the file and the end."""
+    lines = str(error).strip().splitlines()
+    return f"{found}: {lines[-1]}" if "Traceback" in str(error) else " ".join(lines)
+
+
+def _bad_key(argv: list[str], error: Exception) -> str:
+    known = config_lib.flatten(config_lib.default())
+    for argument in argv:
+        if argument.lstrip("-").startswith("config."):
+            key = argument.lstrip("-").removeprefix("config.").split("=", 1)[0]
+            if key not in known:
+                return f"config key {key} does not exist{config_lib.near_keys(key)}"
+    return " ".join(str(error).split())
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Absl's parsing for a command without a config file, with its errors in one line."""
+    try:
+        return list(flags.FLAGS(argv))
+    except flags.Error as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def run(command: Callable[[], None], parse: Callable[[list[str]], list[str]], like: str) -> None:
+    """Parses the flags and runs `command`; errors that the user can mend end in one line.
+
+    `like` is an option as an example, for what the flags leave over. Exit status 1 for an error.
+    """
+
+    def checked(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise UserError(f"{argv[1]!r} is not understood: options look like {like}")
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # orbax tells every step of a save
+        command()
+
+    try:
+        app.run(checked, flags_parser=parse)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror}")

@@ -1,0 +1,106 @@
+"""A setup's network assessed: the kNN's figures, and those of what it is compared with."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION
+from deepknn_jax.engine.step import TrainState
+from deepknn_jax.errors import UserError
+from deepknn_jax.evaluation.evaluate import Embedded, Entry, Evidence, classify, embed_rows, figures
+from deepknn_jax.logs import Record
+from deepknn_jax.trainer.methods import train_counts
+from deepknn_jax.trainer.setup import Setup, first_state
+
+Variables = tuple[Any, Any]  # params, batch_stats
+
+
+def variables_of(state: TrainState) -> Variables:
+    """What a network is evaluated with."""
+    return state.params, state.batch_stats
+
+
+def embed_split(
+    config: ConfigDict,
+    setup: Setup,
+    variables: Variables,
+    split: str,
+    function: Callable[..., Any] | None = None,
+) -> Embedded:
+    """The embeddings of one split by the network, or by `function` in its place.
+
+    Raises:
+        UserError: they are not finite: their neighbours would mean nothing.
+    """
+    part = embed_rows(
+        function or setup.embed,
+        variables,
+        setup.store,
+        setup.devices,
+        setup.dataset.rows(split),
+        config.evaluate.batch_size,
+    )
+    if not np.isfinite(part.embeddings).all():
+        raise UserError(
+            f"the {split} part's embeddings are not finite; stopped, the last checkpoint is kept: "
+            "try a smaller config.optimizer.learning_rate"
+        )
+    return part
+
+
+def knn_entries(
+    config: ConfigDict, setup: Setup, queries: Embedded, gallery: Embedded
+) -> tuple[dict[str, Entry], Evidence]:
+    """The figures of the gallery's vote on the queries, and the vote itself."""
+    dataset = setup.dataset
+    evidence = classify(
+        queries,
+        gallery,
+        dataset.labels,
+        k_ps=config.evaluate.k_p,
+        num_classes=len(dataset.class_names),
+        p=config.loss.p,
+    )
+    entries = figures(
+        queries,
+        evidence,
+        dataset.labels,
+        class_names=dataset.class_names,
+        train_counts=train_counts(dataset),
+    )
+    return entries, evidence
+
+
+def epoch_figures(config: ConfigDict, setup: Setup, variables: Variables) -> Record:
+    """Leave-one-out training accuracy, and validation figures where there is such a part."""
+    train_part = embed_split(config, setup, variables, TRAIN)
+    k_p = str(config.evaluate.k_p[-1])
+    record = {"train_acc": knn_entries(config, setup, train_part, train_part)[0][k_p]["acc"]}
+    if len(setup.dataset.rows(VALIDATION)):
+        part = embed_split(config, setup, variables, VALIDATION)
+        entry = knn_entries(config, setup, part, train_part)[0][k_p]
+        record |= {"validation_acc": entry["acc"], "validation_mcr": entry["mcr"]}
+    return record
+
+
+def references(config: ConfigDict, setup: Setup) -> dict[str, Any]:
+    """{"pixels": {"test": {...}}, ...}: kNN on the inputs themselves, and without training."""
+    wanted = config.evaluate.references
+    found: dict[str, Any] = {}
+    if "pixels" in wanted:
+        name = "pixels" if setup.dataset.inputs.ndim > 2 else "features"
+        test, gallery = (
+            embed_split(config, setup, ((), ()), split, setup.flat) for split in (TEST, TRAIN)
+        )
+        found[name] = {"test": knn_entries(config, setup, test, gallery)[0]}
+    if "untrained" in wanted:
+        variables = variables_of(first_state(setup))
+        test, gallery = (
+            embed_split(config, setup, variables, split)._replace(logits=None)
+            for split in (TEST, TRAIN)
+        )
+        name = "untrained" if setup.weights is None else "pretrained"
+        found[name] = {"test": knn_entries(config, setup, test, gallery)[0]}
+    return found

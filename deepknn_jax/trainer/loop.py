@@ -1,0 +1,362 @@
+"""A run: load, train, evaluate, write. The only place that orders side effects."""
+
+import contextlib
+import itertools
+import operator
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from deepknn_jax import config as config_lib
+from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
+from deepknn_jax.engine.feed import plan_calls, train_calls
+from deepknn_jax.engine.step import StepLog, TrainState
+from deepknn_jax.errors import UserError
+from deepknn_jax.evaluation import report
+from deepknn_jax.files import read_json, write_text
+from deepknn_jax.logs import Record, duration, read_records, record_log, say
+from deepknn_jax.mining.whole_set import Mined
+from deepknn_jax.trainer import checkpoint
+from deepknn_jax.trainer.assess import (
+    Variables,
+    embed_split,
+    epoch_figures,
+    knn_entries,
+    references,
+    variables_of,
+)
+from deepknn_jax.trainer.methods import METHODS
+from deepknn_jax.trainer.setup import (
+    Setup,
+    build,
+    first_stage,
+    first_state,
+    load,
+    resolve,
+    settle,
+)
+
+Seconds = dict[str, float]  # where the time went
+
+
+class Fitted(NamedTuple):
+    """Parameters to report, the step they are of, and their figure on the validation part."""
+
+    variables: Variables
+    step: int
+    figure: float | None
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Trains, or goes on training, and evaluates; returns what results.json holds.
+
+    Raises:
+        UserError: for whatever the user can mend.
+    """
+    config_lib.check(config)
+    start = workdir / "first_stage" if config.first_stage else None
+    if start is not None and report.read_results(workdir) is None:
+        say(f"first stage: {METHODS[config.first_stage]}")
+        run(first_stage(config), start)
+    config, weights = check_workdir(config, workdir, start)
+    results = report.read_results(workdir)
+    if results is not None:
+        say(f"{workdir}: finished before")
+        say(report.table(results))
+        return results
+    config, setup = prepare(config, weights, workdir)
+    seconds: Seconds = {}
+    fitted = fit(config, setup, workdir, seconds)
+    results = assess(config, setup, fitted, workdir, seconds)
+    report.write_results(workdir, results)
+    say(report.table(results))
+    say("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
+    say(f"written to {workdir}")
+    return results
+
+
+def prepare(
+    config: ConfigDict, weights: Mapping[str, Any] | None, workdir: Path
+) -> tuple[ConfigDict, Setup]:
+    """Loads, builds, and writes config.json: the config as the weights and the data settle it."""
+    dataset = load(config)
+    describe(dataset)
+    config = settle(config, dataset)
+    setup = build(config, dataset, weights)
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_text(workdir / "config.json", config_lib.to_json(config))
+    return config, setup
+
+
+def check_workdir(
+    config: ConfigDict, workdir: Path, start: Path | None = None
+) -> tuple[ConfigDict, Mapping[str, Any] | None]:
+    """The config, resolved, and its weights, once it is known that they may go on in `workdir`.
+
+    `start` is the run of the first stage, whose weights are taken.
+    """
+    config_lib.check(config)
+    existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"{existing}: cannot be written to; choose another --workdir")
+    stored = read_json(workdir / "config.json")
+    config, weights = resolve(config, stored, str(start or ""))
+    if stored is not None and (differ := config_lib.differences(config, stored)):
+        raise UserError(
+            f"{workdir} holds a run of another config ({'; '.join(differ)}): "
+            "choose another --workdir, or delete it"
+        )
+    return config, weights
+
+
+def describe(dataset: Dataset) -> None:
+    """Tells what was loaded."""
+    parts = [
+        f"{len(dataset.rows(split))} {split}"
+        for split in (TRAIN, VALIDATION, TEST)
+        if len(dataset.rows(split))
+    ]
+    shape = " x ".join(map(str, dataset.inputs.shape[1:]))
+    say(f"data: {' + '.join(parts)} examples of {shape}, {len(dataset.class_names)} classes")
+    if dataset.skipped:
+        say(f"left out, as undecodable: {len(dataset.skipped)} files, {dataset.skipped[0]} first")
+
+
+def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fitted:
+    """Trains from the last checkpoint, or from the start, to the end."""
+    manager = checkpoint.open_manager(workdir / "checkpoints", keep=2)
+    state, mined = first_state(setup), setup.mining.empty if setup.mining else {}
+    validates = config.data.validation > 0
+    # The best so far, and what was mined, are part of each checkpoint: all are of one moment.
+    best = Fitted(_copy(state) if validates else ((), ()), 0, None)
+    if (found := checkpoint.latest_step(manager)) is not None:
+        like = (state, best.variables, jax.tree.map(jnp.asarray, mined))
+        (state, variables, mined), extra = checkpoint.restore(manager, found, like)
+        mined = jax.tree.map(np.asarray, mined)
+        best = Fitted(variables, extra["best_step"], extra["best_figure"])
+        seconds.update(extra["seconds"])
+        say(f"going on from step {found} of {setup.total_steps}")
+
+    saved = time.monotonic()
+    record = record_log(workdir, int(state.step))
+    recent, objectives = so_far(workdir, int(state.step), setup.steps_per_epoch)
+    ended = converged(objectives, config.stop_tolerance)
+    with stop_signals() as stopped:
+        for new_state, new_mined, log in (
+            () if ended else train(config, setup, state, mined, seconds)
+        ):
+            state, mined = new_state, new_mined
+            step = log["step"]
+            record(log)
+            recent.append(log)
+            if step % setup.steps_per_epoch == 0:
+                objectives.append(epoch_mean(setup, recent, "loss"))
+                ended = converged(objectives, config.stop_tolerance)
+                epoch = end_epoch(config, setup, state, recent, seconds, last=ended)
+                record(epoch | {"objective": objectives[-1]})
+                recent.clear()
+                figure = epoch.get(f"validation_{config.evaluate.best_by}") if validates else None
+                if figure is not None and (best.figure is None or figure > best.figure):
+                    best = Fitted(_copy(state), step, figure)
+            ended |= step == setup.total_steps
+            if ended or stopped() or time.monotonic() - saved >= config.checkpoint_seconds:
+                extra = {"best_step": best.step, "best_figure": best.figure, "seconds": seconds}
+                with clock(seconds, "checkpoints"):
+                    checkpoint.save(manager, step, (state, best.variables, mined), extra)
+                saved = time.monotonic()
+            if stopped():
+                say(f"stopped at step {step} and saved; the same command goes on from there")
+                raise SystemExit(128 + stopped())
+            if ended:
+                break
+    return best if validates else Fitted(variables_of(state), int(state.step), None)
+
+
+def so_far(workdir: Path, step: int, per_epoch: int) -> tuple[list[Record], list[float]]:
+    """From metrics.jsonl: the calls of the epoch that `step` is in, and the epochs' objectives."""
+    history = read_records(workdir / "metrics.jsonl")
+    epochs = [record for record in history if "objective" in record]
+    calls = [record for record in history if "objective" not in record]
+    recent = [record for record in calls if record["step"] > step - step % per_epoch]
+    return recent, [record["objective"] for record in epochs]
+
+
+def epoch_mean(setup: Setup, recent: list[Record], key: str) -> float:
+    """The mean over the steps of the epoch that `recent`, its calls, has come to the end of."""
+    steps = [log["step"] for log in recent]
+    parts = np.diff([steps[-1] - setup.steps_per_epoch, *steps])
+    return float(np.average([log[key] for log in recent], weights=parts))
+
+
+def converged(objectives: list[float], tolerance: float) -> bool:
+    """Whether the last epoch changed the objective by no more than the tolerance, if there is one.
+
+    The stopping rule of Neighborhood Watch, algorithm 1.
+    """
+    if tolerance == 0 or len(objectives) < 2:
+        return False
+    return abs(objectives[-1] - objectives[-2]) <= tolerance
+
+
+def train(
+    config: ConfigDict, setup: Setup, state: TrainState, mined: Mined, seconds: Seconds
+) -> Iterator[tuple[TrainState, Mined, Record]]:
+    """Makes the calls that remain; after each, the new state, what is mined, and a record.
+
+    Raises:
+        UserError: a loss or a gradient is not finite; the state of that call is not handed out.
+    """
+    first, per_epoch = int(state.step), setup.steps_per_epoch
+    interval = setup.mining.interval if setup.mining else setup.total_steps
+    most = min(setup.steps_per_call, interval)
+    calls = plan_calls(first, setup.total_steps, intervals=(per_epoch, interval), most=most)
+    for number, group in itertools.groupby(calls, lambda steps: steps.start // interval):
+        own_calls, start = list(group), number * interval
+        if setup.mining and own_calls[0].start == start:
+            with clock(seconds, "mining"):
+                mined = mine(config, setup, state, range(start, start + interval))
+        feed = train_calls(
+            setup.store, setup.devices, own_calls, setup.sampler(start, mined), most=most
+        )
+        for steps in own_calls:
+            with clock(seconds, "waiting for data"):
+                call = next(feed)
+            began = time.monotonic()
+            with clock(seconds, "training" if steps.start > first else "first call (compiles)"):
+                state, logs = setup.train(state, *call)
+                logs = jax.tree.map(np.asarray, logs)
+            logs = jax.tree.map(operator.itemgetter(slice(len(steps))), logs)
+            _check_finite(logs, steps)
+            record = _record(setup, logs, steps)
+            if steps.start > first:
+                examples = config.batch.size * len(steps)
+                record["examples_per_s"] = examples / (time.monotonic() - began)
+            yield state, mined, record
+
+
+def mine(config: ConfigDict, setup: Setup, state: TrainState, steps: range) -> Mined:
+    """What the anchors of `steps` are trained against, as the network of `state` sees the set."""
+    assert setup.mining is not None
+    bank = None
+    if setup.mining.embeds:
+        bank = embed_split(config, setup, variables_of(state), TRAIN).embeddings
+    return setup.mining.mine(bank, setup.positions(steps), steps.start)
+
+
+def _check_finite(logs: StepLog, steps: range) -> None:
+    finite = np.isfinite(logs.loss) & np.isfinite(logs.gradient_norm)
+    if not finite.all():
+        raise UserError(
+            f"step {steps.start + int(np.argmin(finite)) + 1}: loss or gradient is not finite; "
+            "stopped, the last checkpoint is kept: try a smaller config.optimizer.learning_rate"
+        )
+
+
+def _record(setup: Setup, logs: StepLog, steps: range) -> Record:
+    return {
+        "step": steps.stop,
+        "epoch": steps.stop / setup.steps_per_epoch,
+        "loss": float(np.mean(logs.loss)),
+        "active": float(np.mean(logs.active)),
+        "gradient_norm": float(np.mean(logs.gradient_norm)),
+        **{name: float(np.mean(values)) for name, values in logs.means.items()},
+        "lr": float(setup.schedule(steps.stop - 1)),
+    }
+
+
+def end_epoch(
+    config: ConfigDict,
+    setup: Setup,
+    state: TrainState,
+    recent: list[Record],
+    seconds: Seconds,
+    *,
+    last: bool,
+) -> Record:
+    """Evaluates where the config says so or the training ends, and tells how the epoch went."""
+    step, epoch = recent[-1]["step"], recent[-1]["step"] // setup.steps_per_epoch
+    record: Record = {"step": step, "epoch": float(epoch)}
+    every = config.evaluate.every_epochs
+    if last or epoch == config.epochs or (every and epoch % every == 0):
+        with clock(seconds, "evaluation"):
+            record |= epoch_figures(config, setup, variables_of(state))
+    loss, active = (epoch_mean(setup, recent, key) for key in ("loss", "active"))
+    speeds = [log["examples_per_s"] for log in recent if "examples_per_s" in log]
+    spent = sum(seconds.values()) - seconds.get("first call (compiles)", 0.0)
+    words = [f"epoch {epoch}/{config.epochs}", f"loss {loss:.4f}", f"active {active:.1%}"]
+    for key, what in (("train_acc", "train acc (leave-one-out)"), ("validation_acc", "val acc")):
+        if key in record:
+            words.append(f"{what} {record[key]:.1%}")
+    if speeds:
+        words.append(f"{np.median(speeds):,.0f} examples/s")
+    left = spent / step * (setup.total_steps - step)
+    say("  ".join([*words, f"{duration(left)} left"]))
+    return record
+
+
+def assess(
+    config: ConfigDict, setup: Setup, fitted: Fitted, workdir: Path, seconds: Seconds
+) -> dict[str, Any]:
+    """Evaluates the test part, once, beside the references, and writes all files but the last."""
+    dataset = setup.dataset
+    with clock(seconds, "evaluation"):
+        parts = {
+            split: embed_split(config, setup, fitted.variables, split)
+            for split in (TRAIN, VALIDATION, TEST)
+            if len(dataset.rows(split))
+        }
+        test, evidence = knn_entries(config, setup, parts[TEST], parts[TRAIN])
+        results = {
+            "method": METHODS[config.loss.name],
+            "test": test,
+            "train": knn_entries(config, setup, parts[TRAIN], parts[TRAIN])[0],
+            "references": references(config, setup),
+            "reported": {"step": fitted.step, "validation": fitted.figure},
+            "skipped": list(dataset.skipped),
+        }
+    with clock(seconds, "writing"):
+        report.write_embeddings(workdir / "embeddings.npz", dataset, parts.values())
+        report.write_neighbors(workdir / "neighbors.csv", dataset, parts[TEST], evidence)
+        if config.evaluate.pictures:
+            report.draw(workdir, dataset, parts.values(), parts[TEST], evidence)
+    return results | {"seconds": seconds}
+
+
+def _copy(state: TrainState) -> Variables:
+    """The variables in memory of their own: the state's is given to the next call."""
+    return jax.tree.map(jnp.copy, variables_of(state))
+
+
+@contextlib.contextmanager
+def clock(seconds: Seconds, name: str) -> Iterator[None]:
+    """Adds the time spent in the block to seconds[name]."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], int]]:
+    """In the block SIGTERM and Ctrl-C only set what the function returns: 0, or the signal."""
+    received = [0]
+
+    def note(number: int, frame: object) -> None:
+        received[0] = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C is obeyed
+
+    handlers = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: received[0]
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -1,0 +1,323 @@
+"""From a config to what a training needs: data on the devices, a recipe, mapped functions.
+
+Here and in train.py a ConfigDict is read; whatever they call takes plain values.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from ml_collections import ConfigDict
+
+from deepknn_jax import models
+from deepknn_jax.data.dataset import TRAIN, Dataset
+from deepknn_jax.data.load import load_dataset
+from deepknn_jax.engine.batching import batch_indices, check_batching, steps_per_epoch
+from deepknn_jax.engine.feed import Store, make_store
+from deepknn_jax.engine.inputs import input_functions, pixel_statistics, standardized
+from deepknn_jax.engine.parallel import Devices, get_devices, map_embed, map_train_steps, replicate
+from deepknn_jax.engine.step import Recipe, TrainState, flat_inputs, init_state
+from deepknn_jax.errors import UserError
+from deepknn_jax.logs import say
+from deepknn_jax.mining.whole_set import Batches, Mined, Mining, with_partners
+from deepknn_jax.models.network import Network
+from deepknn_jax.models.weights.load import find_weights
+from deepknn_jax.trainer import run_folder
+from deepknn_jax.trainer.methods import loss_function, miner
+
+# Input numbers that go through one call: enough work to hide the dispatch, and little enough
+# that progress shows and a signal is heard. Measured in docs/decisions.md, "Steps in one call".
+_NUMBERS_PER_CALL = 2**21
+# Keys of config.data that are not load_dataset's arguments under the same name.
+_NOT_PASSED_ON = ("source", "dir", "placement", "resize_rule")
+
+
+class Setup(NamedTuple):
+    """Everything of a training but its state.
+
+    `sampler(first, mined)` gives the batches of the steps from `first` to the next mining;
+    `positions(steps)` [T, A] are their anchors in the training part.
+    """
+
+    dataset: Dataset
+    devices: Devices
+    store: Store
+    recipe: Recipe
+    schedule: Callable[[int], Any]
+    train: Callable[..., Any]
+    embed: Callable[..., Any]
+    flat: Callable[..., Any]
+    mining: Mining | None
+    positions: Callable[[range], np.ndarray]
+    sampler: Callable[[int, Mined], Callable[[range], Batches]]
+    steps_per_epoch: int
+    steps_per_call: int
+    total_steps: int
+    weights: Mapping[str, Any] | None
+
+
+def resolve(
+    config: ConfigDict, stored: Mapping[str, Any] | None, start: str = ""
+) -> tuple[ConfigDict, Mapping[str, Any] | None]:
+    """The config with what the weights and an earlier start decide, and the weights' variables.
+
+    Mean and deviation belong to the weights and are always theirs; the resize rule is theirs where
+    the config leaves it unset. They are those of config.model.weights, or of `start` in its place:
+    the run of the first stage. `stored` is the config.json of the run that goes on, if any: the
+    mean and deviation of its training part, which it holds, are used again.
+
+    Raises:
+        UserError: weights that cannot be read or do not fit; a mean beside the weights' own.
+    """
+    config = config.copy_and_resolve_references().unlock()
+    name, augment, data = config.model.name, config.augment, config.data
+    path = start or config.model.weights
+    variables = None
+    if path:
+        variables, own, unused = run_folder.open_weights(
+            name, path, embedding_size=config.model.embedding_size
+        )
+        _tell_unused(name, path, variables, unused)
+        if augment.mean and (tuple(augment.mean), tuple(augment.std)) != (own.mean, own.std):
+            raise UserError(
+                f"config.augment.mean is {tuple(augment.mean)}, but the weights' own is {own.mean}:"
+                " leave config.augment.mean and .std out"
+            )
+        augment.mean, augment.std = own.mean, own.std
+        data.resize_rule = data.resize_rule or own.resize_rule
+    data.resize_rule = data.resize_rule or "square"
+    if stored and not augment.mean:
+        earlier = stored.get("augment", {})
+        augment.mean = tuple(earlier.get("mean", ()))
+        augment.std = tuple(earlier.get("std", ()))
+    return config.lock(), variables
+
+
+def _tell_unused(name: str, path: str, variables: Mapping[str, Any], unused: Sequence[str]) -> None:
+    if unused:
+        file = find_weights(name, path).name
+        counters = [key for key in unused if key.endswith("num_batches_tracked")]
+        others = [key for key in unused if key not in counters]
+        left = f"{', '.join(others) or 'nothing else'} and {len(counters)} counters of batches"
+        used = len(jax.tree.leaves(variables))
+        say(f"weights: {used} tensors of {file} are used; left out: {left}")
+
+
+def first_stage(config: ConfigDict) -> ConfigDict:
+    """The config of the run that config.first_stage names a loss for: deep kNN*'s cross entropy.
+
+    All but the loss is the same; in shuffled batches, as cross entropy needs no positives.
+    """
+    first = config.copy_and_resolve_references().unlock()
+    first.loss.name, first.first_stage = config.first_stage, ""
+    first.batch.kind, first.neighbors = "shuffled", "batch"
+    return first.lock()
+
+
+def settle(config: ConfigDict, dataset: Dataset) -> ConfigDict:
+    """The config with the pixels' mean and deviation in it, also where they are the data's own."""
+    if config.augment.mean or dataset.inputs.ndim == 2:
+        return config
+    config = config.copy_and_resolve_references()
+    config.augment.mean, config.augment.std = pixel_statistics(dataset)
+    return config
+
+
+def load(config: ConfigDict) -> Dataset:
+    """The config's data set, checked against its batching and evaluation."""
+    data = config.data
+    dataset = load_dataset(
+        data.source,
+        folder=data.dir,
+        resize_rule=data.resize_rule or "square",
+        **{key: data[key] for key in data if key not in _NOT_PASSED_ON},
+    )
+    rows = dataset.rows(TRAIN)
+    most = max(config.evaluate.k_p)
+    if most >= len(rows):
+        raise UserError(
+            f"config.evaluate.k_p has {most}, but leave-one-out leaves {len(rows) - 1} of the "
+            f"{len(rows)} training examples: choose smaller numbers"
+        )
+    batch = config.batch
+    check_batching(
+        batch.kind,
+        dataset.labels[rows],
+        batch_size=batch.size,
+        classes=batch.classes,
+        per_class=batch.per_class,
+    )
+    return dataset
+
+
+def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | None = None) -> Setup:
+    """The setup of a training on `dataset` that starts from the backbone's `weights`, if any."""
+    devices = get_devices(config.devices, config.parallel)
+    if config.batch.size % devices.size:
+        raise UserError(
+            f"config.batch.size is {config.batch.size}: the {devices.size} devices cannot share "
+            "it evenly; change it, or config.devices"
+        )
+    dataset = standardized(dataset)
+    rows = dataset.rows(TRAIN)
+    per_epoch = steps_per_epoch(len(rows), config.batch.size)
+    schedule = learning_rate(config, per_epoch)
+    augment, prepare = input_functions(
+        dataset,
+        config.model.name,
+        crop=config.augment.crop,
+        flip=config.augment.flip,
+        mean=tuple(config.augment.mean),
+        std=tuple(config.augment.std),
+    )
+    recipe = Recipe(
+        network=network(config, dataset, devices),
+        optimizer=optimizer(config, schedule),
+        loss=loss_function(config, dataset, devices),
+        augment=augment,
+        prepare=prepare,
+        seed=config.seed,
+    )
+    store = make_store(devices, dataset.inputs, dataset.labels, config.data.placement)
+    positions = _positions(config, dataset.labels[rows])
+    mining = miner(config, dataset, devices, per_epoch)
+    mapped = functools.partial(map_embed, devices, recipe, pool_is_spread=store.streams)
+    return Setup(
+        dataset=dataset,
+        devices=devices,
+        store=store,
+        recipe=recipe,
+        schedule=schedule,
+        train=map_train_steps(devices, recipe, pool_is_spread=store.streams),
+        embed=mapped(),
+        flat=mapped(function=flat_inputs),
+        mining=mining,
+        positions=positions,
+        sampler=_sampler(rows, positions, mining, devices.size),
+        steps_per_epoch=per_epoch,
+        steps_per_call=config.steps_per_call or _steps_per_call(config, dataset),
+        total_steps=config.epochs * per_epoch,
+        weights=weights,
+    )
+
+
+def _positions(config: ConfigDict, labels_N: np.ndarray) -> Callable[[range], np.ndarray]:
+    """Setup.positions, of a training part with these labels."""
+    batch = config.batch
+
+    def positions(steps: range) -> np.ndarray:
+        return batch_indices(
+            batch.kind,
+            labels_N,
+            batch_size=batch.size,
+            classes=batch.classes,
+            per_class=batch.per_class,
+            seed=config.seed,
+            steps=steps,
+        )
+
+    return positions
+
+
+def _sampler(
+    rows_N: np.ndarray,
+    positions: Callable[[range], np.ndarray],
+    mining: Mining | None,
+    devices: int,
+) -> Callable[[int, Mined], Callable[[range], Batches]]:
+    """Setup.sampler, of the training part at `rows_N`."""
+
+    def sampler(first: int, mined: Mined) -> Callable[[range], Batches]:
+        if mining is None:
+            return lambda steps: Batches(rows_N[positions(steps)], {})
+        anchors = rows_N[positions(range(first, first + mining.interval))]
+        ids = with_partners(anchors, mined, rows_N, devices=devices)
+
+        def batches(steps: range) -> Batches:
+            own = slice(steps.start - first, steps.stop - first)
+            return Batches(ids[own], {name: values[own] for name, values in mined.items()})
+
+        return batches
+
+    return sampler
+
+
+def first_state(setup: Setup) -> TrainState:
+    """The state before training, on every device."""
+    state = init_state(setup.recipe, jnp.asarray(setup.dataset.inputs[:1]))
+    if setup.weights is not None:
+        params = state.params | {"backbone": _placed("params", state.params, setup.weights)}
+        state = state._replace(params=params)
+        if state.batch_stats:
+            own = _placed("batch_stats", state.batch_stats, setup.weights)
+            state = state._replace(batch_stats=state.batch_stats | {"backbone": own})
+    return replicate(setup.devices, state)
+
+
+def _placed(
+    collection: str, initial: Mapping[str, Any], weights: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The backbone's `collection` with the weights' arrays; a projection of its own stays."""
+    found = weights.get(collection, {})
+
+    def place(path: tuple[Any, ...], array: Array) -> Array:
+        keys = [key.key for key in path]
+        node: Any = found
+        for key in keys:
+            node = node.get(key) if isinstance(node, Mapping) else None
+        if node is None and keys[0] == "projection":
+            return array
+        if node is None or node.shape != array.shape:
+            has = "nothing" if node is None else list(node.shape)
+            raise UserError(
+                f"config.model.weights has {has} for {'/'.join(keys)}, the network wants "
+                f"{list(array.shape)}; published weights want config.data.channels=3"
+            )
+        return jnp.asarray(node, array.dtype)
+
+    placed: dict[str, Any] = jax.tree_util.tree_map_with_path(place, initial["backbone"])
+    return placed
+
+
+def _steps_per_call(config: ConfigDict, dataset: Dataset) -> int:
+    numbers = config.batch.size * int(np.prod(dataset.inputs.shape[1:]))
+    return int(np.clip(_NUMBERS_PER_CALL // numbers, 1, 100))
+
+
+def learning_rate(config: ConfigDict, per_epoch: int) -> Callable[[int], Any]:
+    """Step -> learning rate, halved every so many epochs (Deep kNN, section 3)."""
+    options = config.optimizer
+    if not options.halve_every_epochs:
+        return optax.constant_schedule(options.learning_rate)
+    return optax.exponential_decay(
+        options.learning_rate, options.halve_every_epochs * per_epoch, 0.5, staircase=True
+    )
+
+
+def optimizer(config: ConfigDict, schedule: Callable[[int], Any]) -> optax.GradientTransformation:
+    """SGD with momentum, weight decay added to the gradient as in PyTorch; or AdamW."""
+    options = config.optimizer
+    if options.name == "adam":
+        return optax.adamw(schedule, weight_decay=options.weight_decay)
+    return optax.chain(
+        optax.add_decayed_weights(options.weight_decay), optax.sgd(schedule, options.momentum)
+    )
+
+
+def network(config: ConfigDict, dataset: Dataset, devices: Devices) -> Network:
+    """The config's backbone, with a head where its loss needs one."""
+    options = config.model
+    backbone = models.build(
+        options.name,
+        embedding_size=options.embedding_size or None,
+        dtype=jnp.dtype(options.dtype),
+        bn_axis=devices.axis,
+        dropout=options.dropout,
+    )
+    head = len(dataset.class_names) if "cross_entropy" in config.loss.name else None
+    return Network(backbone, head, normalize=options.normalize)

@@ -1,0 +1,1 @@
+"""Frozen embeddings in other models (Neighborhood Watch, "Setting", second experiment)."""

@@ -1,0 +1,242 @@
+"""Skin-7, class folders, csv + images: the layouts, and what is wrong with them."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepknn_jax.data.sources.files import SKIN7_CLASSES, class_folders, csv_images, skin7
+from deepknn_jax.data.splits import assign_splits
+from deepknn_jax.errors import UserError
+
+
+def image(path, value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((4, 4, 3), value, np.uint8)).save(path)
+
+
+@pytest.fixture
+def skin(tmp_path):
+    """21 images, 3 of each class; image i has class i % 7, lesion i // 2, in test if i < 7."""
+    lines, parts = ["lesion_id,image_id,dx,age"], {"train": [], "test": []}
+    for i in range(21):
+        label = i % 7
+        image(tmp_path / "HAM10000_images" / f"ISIC_{i}.jpg")
+        lines.append(f"HAM_{i // 2},ISIC_{i},{SKIN7_CLASSES[label]},")
+        parts["test" if i < 7 else "train"].append(f"ISIC_{i}.jpg,{label}")
+    (tmp_path / "HAM10000_metadata.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "folds").mkdir()
+    for part, rows in parts.items():
+        text = "\n".join([f"image_{part},label_{part}", *rows])
+        (tmp_path / "folds" / f"split_data_2_fold_{part}.csv").write_text(text)
+    return tmp_path
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_skin7_reads_labels_lesions_and_a_fold(skin):
+    listing = skin7(skin, fold=2)
+    assert listing.class_names == SKIN7_CLASSES
+    assert listing.labels.tolist() == [i % 7 for i in range(21)]
+    assert listing.splits.tolist() == ["test"] * 7 + ["train"] * 14
+    assert listing.names[5] == "ISIC_5.jpg"
+    assert all(f.name == n for f, n in zip(listing.files, listing.names, strict=True))
+    same = listing.groups[:, None] == listing.groups
+    np.testing.assert_array_equal(same, np.arange(21)[:, None] // 2 == np.arange(21) // 2)
+    assert skin7(str(skin), fold=0).splits is None
+
+
+def test_skin7_accepts_the_published_parts(skin):
+    whole, part = skin / "HAM10000_images", skin / "HAM10000_images_part_2"
+    part.mkdir()
+    for i in range(10):
+        (whole / f"ISIC_{i}.jpg").rename(part / f"ISIC_{i}.jpg")
+    whole.rename(skin / "HAM10000_images_part_1")
+    assert all(file.is_file() for file in skin7(skin, fold=2).files)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda d: (d / "HAM10000_metadata.csv").unlink(), "holds no HAM10000_metadata.csv; w"),
+        (lambda d: (d / "HAM10000_images").rename(d / "x"), "holds none of HAM10000_images"),
+        (lambda d: (d / "HAM10000_images/ISIC_3.jpg").unlink(), "1 rows have no .*ISIC_3.jpg"),
+        (lambda d: edit(d / "HAM10000_metadata.csv", ",dx,", ",diagnosis,"),
+         "no column 'dx'; it has: lesion_id, image_id, diagnosis, age"),
+        (lambda d: edit(d / "HAM10000_metadata.csv", "ISIC_4,bkl", "ISIC_4,wart"),
+         "dx 'wart' is none of mel, nv"),
+        (lambda d: edit(d / "HAM10000_metadata.csv", "ISIC_5,df", "ISIC_4,df"), "ISIC_4.jpg is"),
+        (lambda d: edit(d / "HAM10000_metadata.csv", "HAM_3,", ","), "line 8: lesion_id is empty"),
+        (lambda d: (d / "folds/split_data_2_fold_test.csv").unlink(), "fold_test.csv: .*No such"),
+        (lambda d: edit(d / "folds/split_data_2_fold_test.csv", "ISIC_2.jpg,2", "ISIC_2.jpg,4"),
+         "ISIC_2.jpg has label 4, but the metadata's bcc is 2"),
+        (lambda d: edit(d / "folds/split_data_2_fold_test.csv", "ISIC_2.jpg,2", "ISIC_9.jpg,2"),
+         "ISIC_9.jpg is in train and test both"),
+        (lambda d: edit(d / "folds/split_data_2_fold_test.csv", "ISIC_2.jpg,2", "ISIC_99.jpg,2"),
+         "ISIC_99.jpg is not in HAM10000_metadata.csv"),
+        (lambda d: edit(d / "folds/split_data_2_fold_test.csv", "ISIC_2.jpg,2\n", ""),
+         "1 images of the metadata are in neither csv of fold 2, the first is ISIC_2.jpg"),
+        (lambda d: edit(d / "folds/split_data_2_fold_test.csv", "ISIC_2.jpg,2", "ISIC_1.jpg,1"),
+         "ISIC_1.jpg is listed more than once"),
+    ],
+)  # fmt: skip
+def test_what_skin7_refuses(skin, spoil, words):
+    spoil(skin)
+    with pytest.raises(UserError, match=words):
+        skin7(skin, fold=2)
+
+
+def test_folds_that_do_not_exist(skin):
+    with pytest.raises(UserError, match="fold 6"):
+        skin7(skin, fold=6)
+    with pytest.raises(UserError, match=r"split_data_3_fold_train.csv"):
+        skin7(skin, fold=3)
+
+
+def test_a_missing_or_unnamed_folder(tmp_path):
+    with pytest.raises(UserError, match=r"config.data.dir"):
+        skin7("", fold=0)
+    with pytest.raises(UserError, match="gone: no such folder"):
+        class_folders(tmp_path / "gone")
+
+
+def test_class_folders(tmp_path):
+    for name in ("b/2.png", "b/deeper/1.JPG", "a/x.png", "10/x.png"):
+        image(tmp_path / name.lower())
+    (tmp_path / "b" / "Thumbs.db").write_text("")
+    (tmp_path / "a" / "._x.png").write_text("")
+    (tmp_path / "__MACOSX").mkdir()
+    listing = class_folders(tmp_path)
+    assert listing.names == ("10/x.png", "a/x.png", "b/2.png", "b/deeper/1.jpg")
+    assert listing.class_names == ("10", "a", "b")
+    assert listing.labels.tolist() == [0, 1, 2, 2]
+    assert listing.splits is None
+
+
+def test_class_folders_with_published_parts_and_groups(tmp_path):
+    for part in ("train", "val", "test"):
+        for value, name in enumerate(("a/p1_1.png", "a/p2_1.png", "b/p1_2.png")):
+            image(tmp_path / part / name, value + 50 * len(part))
+    listing = class_folders(tmp_path, group_pattern=r"^p\d+")
+    assert listing.splits.tolist() == ["test"] * 3 + ["train"] * 3 + ["validation"] * 3
+    assert listing.labels.tolist() == [0, 0, 1] * 3
+    assert listing.groups.tolist() == [0, 1, 0] * 3
+    assert listing.names[0] == "test/a/p1_1.png"
+
+
+def test_what_class_folders_refuse(tmp_path):
+    with pytest.raises(UserError, match="no folder of a class with images"):
+        class_folders(tmp_path)
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    with pytest.raises(UserError, match="no folder of a class with images"):
+        class_folders(tmp_path)
+    image(tmp_path / "train/a/1.png")
+    image(tmp_path / "test/a/1.png", 9)
+    class_folders(tmp_path)  # a namesake of other content
+    image(tmp_path / "test/a/1.png")
+    with pytest.raises(UserError, match=r"1.png: is in test and train both"):
+        class_folders(tmp_path)
+    image(tmp_path / "test/a/1.png", 9)
+    with pytest.raises(UserError, match=r"1.png: group_pattern 'person' matches nothing"):
+        class_folders(tmp_path, group_pattern="person")
+    with pytest.raises(UserError, match=r"group_pattern '\(': "):
+        class_folders(tmp_path, group_pattern="(")
+    (tmp_path / "more").mkdir()
+    with pytest.raises(UserError, match="more: lies beside test, train"):
+        class_folders(tmp_path)
+
+
+def test_an_empty_class_folder_is_named(tmp_path):
+    for i in range(4):
+        image(tmp_path / "a" / f"{i}.png")
+    (tmp_path / "b").mkdir()
+    listing = class_folders(tmp_path)
+    with pytest.raises(UserError, match=r"b \(0\)"):
+        assign_splits(listing, split="stratified", test_share=0.2, validation=0, seed=0)
+
+
+CSV = """\ufeffid,what,who,part
+x/1,7,ann,train
+x/2,10,bob,VAL
+3.png,7,ann,test
+"""
+COLUMNS = {"csv": "set.csv", "image_column": "id", "label_column": "what"}
+
+
+@pytest.fixture
+def table(tmp_path):
+    for name in ("x/1.png", "x/2.png", "3.png"):
+        image(tmp_path / name)
+    (tmp_path / "set.csv").write_text(CSV)
+    return tmp_path
+
+
+def test_csv_images(table):
+    listing = csv_images(table, **COLUMNS, group_column="who", split_column="part", suffix=".png")
+    assert listing.names == ("x/1.png", "x/2.png", "3.png")
+    assert [file.relative_to(table).as_posix() for file in listing.files] == list(listing.names)
+    assert listing.class_names == ("7", "10")
+    assert listing.labels.tolist() == [0, 1, 0]
+    assert listing.groups.tolist() == [0, 1, 0]
+    assert listing.splits.tolist() == ["train", "validation", "test"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        (CSV, {"csv": ""}, "no csv file given"),
+        (CSV, {"csv": "gone.csv"}, r"gone.csv: .*No such file"),
+        (CSV, {"label_column": "label"}, "no column 'label'; it has: id, what, who, part"),
+        (CSV, {"suffix": ""}, "2 rows have no image file, the first is .*x/1$"),
+        (CSV.replace("VAL", "holdout"), {}, "x/2.png has split 'holdout'"),
+        (CSV + "x/1,7,ann,test\n", {}, "x/1.png is in train and test both"),
+        (CSV + "x/1,7,ann,train\n", {}, "x/1.png is listed more than once"),
+        (CSV + "x/1,,ann,train\n", {}, "line 5: what is empty"),
+        (CSV + "x/1\n", {}, "line 5: what is empty"),
+        (CSV.splitlines()[0], {}, "no examples"),
+        ("", {}, "no column 'id'"),
+        (b"id,what\n\xff\xfe,1\n", {}, "cannot be read as csv"),
+    ],
+)
+def test_what_csv_images_refuse(table, text, options, words):
+    (table / "set.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    split = {} if isinstance(text, bytes) else {"split_column": "part"}
+    with pytest.raises(UserError, match=words):
+        csv_images(table, **(COLUMNS | {"suffix": ".png"} | split | options))
+
+
+SIZES = {1: (8010, 2005), 2: (8010, 2005), 3: (8012, 2003), 4: (8013, 2002), 5: (8015, 2000)}
+
+
+def test_the_real_skin7(data_root):
+    for fold, sizes in SIZES.items():
+        listing = skin7(data_root / "skin7", fold=fold)
+        train, test = listing.splits == "train", listing.splits == "test"
+        assert (train.sum(), test.sum()) == sizes
+        shared = np.isin(listing.groups[test], listing.groups[train]).mean()
+        assert 0.37 <= shared < 0.395  # 0.374, 0.374, 0.378, 0.391, 0.390
+    counts = dict(zip(listing.class_names, np.bincount(listing.labels).tolist(), strict=True))
+    assert counts == {
+        "nv": 6705, "mel": 1113, "bkl": 1099, "bcc": 514, "akiec": 327, "vasc": 142, "df": 115
+    }  # fmt: skip
+    splits = assign_splits(listing, split="grouped", test_share=0.2, validation=0.1, seed=0)
+    parts = [set(listing.groups[splits == part]) for part in ("train", "validation", "test")]
+    assert sum(map(len, parts)) == len(set(listing.groups))
+    share = np.bincount(listing.labels[splits == "test"]) / np.bincount(listing.labels)
+    assert np.abs(share - 0.2).max() < 0.01
+
+
+def test_the_real_chest_xrays(data_root):
+    pattern = r"^(person\d+|(?:NORMAL2-)?IM-\d+)"
+    listing = class_folders(data_root / "chest_xray", group_pattern=pattern)
+    assert listing.class_names == ("bacteria", "normal", "virus")
+    assert np.bincount(listing.labels).tolist() == [2530, 1341, 1345]
+    patients = {re.match(pattern, name.split("/")[1]).group() for name in listing.names}
+    assert len(patients) == len(set(listing.groups.tolist())) == 2846
+    splits = assign_splits(listing, split="grouped", test_share=0.2, validation=0, seed=0)
+    assert not set(listing.groups[splits == "train"]) & set(listing.groups[splits == "test"])

@@ -1,0 +1,86 @@
+"""TFDS sets without TensorFlow: a tiny builder written as array_record here."""
+
+import sys
+
+import numpy as np
+import pytest
+from support.tiny_tfds import FEATURES, TinyBuilder, TinyImages, pixels
+
+from deepknn_jax.data.sources.tfds import tfds
+from deepknn_jax.errors import UserError
+
+OPTIONS = {"size": 6, "rule": "square", "channels": 3}
+
+
+class TinyVectors(TinyBuilder):
+    """Ten vectors of 4, labels without names."""
+
+    FEATURES = {  # noqa: RUF012
+        "x": FEATURES.Tensor(shape=(4,), dtype=np.float64),
+        "y": FEATURES.Scalar(np.int64),
+    }
+    KEYS = ("x", "y")
+
+    def _example(self, i):
+        return {"x": np.arange(4) + 10.0 * i, "y": 5 + 5 * (i % 2)}
+
+
+class TinyText(TinyBuilder):
+    """Nothing that this program could embed."""
+
+    FEATURES = {  # noqa: RUF012
+        "text": FEATURES.Text(),
+        "label": FEATURES.Scalar(np.int64),
+    }
+    KEYS = ("text", "label")
+
+    def _example(self, i):
+        return {"text": "word", "label": i}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A data_dir with the three sets."""
+    folder = tmp_path_factory.mktemp("tfds")
+    for builder in (TinyImages, TinyVectors, TinyText):
+        builder(data_dir=folder, file_format="array_record").download_and_prepare()
+    return folder
+
+
+def test_images_of_differing_sizes(prepared, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # importing it is now an error
+    listing = tfds("tiny_images", data_dir=prepared, cache_dir=tmp_path, **OPTIONS)
+    assert listing.inputs.shape == (10, 6, 6, 3)
+    assert listing.class_names == ("even", "odd")
+    assert sorted(listing.splits) == ["test"] * 2 + ["train"] * 6 + ["validation"] * 2
+    index = listing.inputs[:, 0, 0, 0] // 20  # TFDS shuffles; the colour tells which it is
+    assert sorted(index) == list(range(10))
+    np.testing.assert_array_equal(listing.labels, index % 2)
+    for row, split, i in zip(listing.inputs, listing.splits, index, strict=True):
+        assert (row == pixels(i)[:6, :6]).all()
+        assert i in TinyImages.SPLITS[split]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_vectors(prepared):
+    listing = tfds("tiny_vectors", data_dir=prepared, size=0, rule="square", channels=0)
+    assert listing.inputs.shape == (10, 4)
+    assert listing.inputs.dtype == np.float32
+    index = (listing.inputs[:, 0] / 10).astype(int)
+    np.testing.assert_allclose(listing.inputs, np.arange(4) + 10.0 * index[:, None])
+    assert listing.class_names == ("5", "10")
+    np.testing.assert_array_equal(listing.labels, index % 2)
+
+
+def test_what_is_refused(prepared, tmp_path):
+    for name, folder, words in (
+        ("", prepared, "config.data.tfds_name"),
+        ("tiny_nothing", prepared, "TFDS tiny_nothing: .*not found"),
+        ("mnist", tmp_path, "TFDS mnist: not prepared in .*array_record"),
+        ("tiny_text", prepared, "text is neither an image nor a vector; it has: .*label"),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            tfds(name, data_dir=folder, cache_dir=tmp_path / "cache", **OPTIONS)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="size 0"):
+        tfds("tiny_images", data_dir=prepared, cache_dir=tmp_path, **(OPTIONS | {"size": 0}))

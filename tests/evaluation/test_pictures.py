@@ -1,0 +1,174 @@
+"""Pictures: whole PNG files that show what they were given; no display, nothing left behind."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepknn_jax.evaluation import pictures
+from deepknn_jax.evaluation.metrics import confusion_matrix
+
+GREEN, RED = (0x02, 0x9E, 0x73), (0xD5, 0x5E, 0x00)
+NAMES = ("nevus", "a class of the longest name that anybody has thought of", "$5 or $6 & 50 %")
+
+
+def pixels_of(path):
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+def count(pixels, color):
+    return int(np.sum(np.all(pixels == color, axis=-1)))
+
+
+def test_curves_have_a_panel_for_each_thing_recorded(tmp_path):
+    records = [
+        {"step": s, "loss": 1 / s, "lr": 0.01, "active": 0.5, "train_acc": None}
+        for s in range(1, 60)
+    ]
+    pictures.training_curves(tmp_path / "two.png", [{"step": 1, "loss": 2.0, "lr": 0.1}])
+    pictures.training_curves(tmp_path / "three.png", records)
+    pictures.training_curves(tmp_path / "none.png", [])
+    records[10] |= {"train_acc": 0.5, "validation_acc": 0.4, "validation_mcr": 0.3}
+    records[11] |= {"train_acc": 0.6, "validation_acc": 0.5, "validation_mcr": 0.4, "loss": np.nan}
+    records[12] |= {"examples_per_s": 9000.0}
+    pictures.training_curves(tmp_path / "five.png", records)
+    shape = {name: pixels_of(tmp_path / f"{name}.png").shape for name in ("none", "two", "three")}
+    assert shape["none"][1] < shape["two"][1] < shape["three"][1]
+    assert pixels_of(tmp_path / "five.png").shape[0] > 1.8 * shape["three"][0]
+
+
+@pytest.mark.parametrize("classes", [2, 20, 21, 198])
+def test_confusion_shades_the_share_of_the_row(tmp_path, classes):
+    matrix = np.diag(np.arange(1, classes + 1) * 50)
+    matrix[1] = 0  # a class without images
+    path = tmp_path / "confusion.png"
+    names = [NAMES[c % 3] for c in range(classes)]
+    pictures.confusion(path, matrix, names)
+    pixels = pixels_of(path)
+    full, absent = count(pixels, (8, 48, 107)), count(pixels, (0xD9, 0xD9, 0xD9))
+    side = 150 * (max(0.55, 2.6 / classes) if classes <= 20 else 0.13)  # of a cell, pixels
+    cell = side**2  # numbers and lines cover some
+    assert full > 0.6 * cell * (classes - 1)  # every occurring class, however small, is full
+    assert absent > 0.6 * cell * classes
+    assert max(pixels.shape) < 5000
+
+
+def test_confusion_of_real_counts_differs_with_the_counts(tmp_path):
+    rng = np.random.default_rng(0)
+    labels, predictions = rng.integers(0, 3, (2, 50))
+    for name, matrix in (
+        ("one", confusion_matrix(labels, predictions, 3)),
+        ("same", confusion_matrix(labels, predictions, 3)),
+        ("doubled", 2 * confusion_matrix(labels, predictions, 3)),
+    ):
+        pictures.confusion(tmp_path / name, matrix, NAMES)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "same").read_bytes()
+    assert (tmp_path / "one").read_bytes() != (tmp_path / "doubled").read_bytes()  # the numbers
+
+
+@pytest.mark.parametrize(("n", "D"), [(1, 5), (2, 1), (3, 2), (4, 3), (5, 1), (9, 64), (40, 128)])
+def test_tsne_of_few_examples(tmp_path, n, D):
+    rng = np.random.default_rng(n)
+    splits = np.where(np.arange(n) % 3 == 2, "test", "train")
+    x, labels = rng.normal(size=(n, D)), np.arange(n) % 3
+    pictures.tsne(tmp_path / "tsne.png", x, labels, NAMES, splits)
+    assert np.unique(pixels_of(tmp_path / "tsne.png").reshape(-1, 3), axis=0).shape[0] > 2
+    points = pictures._tsne_map(x.astype(np.float32))
+    assert points.shape == (n, 2)
+    assert np.isfinite(points).all()
+
+
+def test_tsne_of_equal_embeddings_and_of_many_classes(tmp_path):
+    splits = np.full(60, "train")
+    pictures.tsne(tmp_path / "equal.png", np.ones((60, 8)), np.arange(60) % 3, NAMES, splits)
+    x = np.random.default_rng(0).normal(size=(60, 8))
+    pictures.tsne(tmp_path / "many.png", x, np.arange(60), list(map(str, range(198))), splits)
+    assert len(np.unique(pixels_of(tmp_path / "many.png").reshape(-1, 3), axis=0)) > 60
+
+
+def test_the_tsne_map_keeps_clusters_together():
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    x = 10 * np.eye(3, 200)[labels] + rng.normal(size=(120, 200)) * 0.3
+    points = pictures._tsne_map(x.astype(np.float32))
+    np.testing.assert_array_equal(points, pictures._tsne_map(x.astype(np.float32)))
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    assert np.all(labels[distances.argmin(1)] == labels)
+
+
+def test_rows_drawn_are_in_proportion_to_splits_and_classes():
+    labels = np.repeat([0, 1, 2], [6000, 900, 101])
+    splits = np.where(np.random.default_rng(0).random(7001) < 0.2, "test", "train")
+    rows = pictures._spread_rows(splits, labels, 2000)
+    assert len(np.unique(rows)) == 2000
+    np.testing.assert_array_equal(rows, pictures._spread_rows(splits, labels, 2000))
+    for c in range(3):
+        for split in ("train", "test"):
+            share = np.sum((labels == c) & (splits == split)) * 2000 / 7001
+            assert abs(np.sum((labels[rows] == c) & (splits[rows] == split)) - share) < 2
+    np.testing.assert_array_equal(pictures._spread_rows(splits, labels, 9000), np.arange(7001))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_neighbors_are_framed_by_agreement_with_the_true_class(tmp_path, channels):
+    images = np.full((2, 4, 28, 28, channels), 128, np.uint8)
+    frames = {}
+    for name, neighbor_labels, distance in (
+        ("agree", [[0, 0, 0], [1, 1, 1]], 1.0),
+        ("mixed", [[0, 1, 2], [1, 1, 2]], 1.0),
+        ("none", [[0, 0, -1], [1, 1, -1]], np.inf),
+    ):
+        path = tmp_path / f"{name}.png"
+        distances = np.array([[0.5, 0.7, distance]] * 2)
+        true = np.array([0, 1])
+        pictures.neighbors(
+            *(path, images[:, 0], true, true, images[:, 1:]),
+            *(np.array(neighbor_labels), distances, NAMES),
+        )
+        pixels = pixels_of(path)
+        frames[name] = count(pixels, GREEN), count(pixels, RED)
+        assert count(pixels, (128, 128, 128)) > 6 * 100**2
+    assert frames["agree"][1] == frames["none"][1] == 0
+    assert frames["mixed"][0] == pytest.approx(frames["agree"][0] / 2, rel=0.1)
+    assert frames["mixed"][1] == pytest.approx(frames["agree"][0] / 2, rel=0.1)
+    assert frames["none"][0] == pytest.approx(frames["agree"][0] * 2 / 3, rel=0.1)
+
+
+def test_one_query_with_one_neighbor(tmp_path):
+    image = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1) * 4
+    one = np.array([1])
+    pictures.neighbors(
+        *(tmp_path / "one.png", image, one, one * 0, image[None]),
+        *(one[None], np.array([[0.1]]), NAMES),
+    )
+    pixels = pixels_of(tmp_path / "one.png")
+    assert count(pixels, GREEN) > 0 < count(pixels, RED)  # right neighbour, wrong prediction
+
+
+def test_a_picture_that_fails_leaves_the_old_one_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "curves.png"
+    pictures.training_curves(path, [{"step": 1, "loss": 1.0}])
+    before = path.read_bytes()
+
+    def full(figure, temporary, **_):
+        temporary.write_bytes(b"half a file")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(OSError, match="No space"):
+        pictures.training_curves(path, [{"step": 1, "loss": 2.0}])
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_importing_pictures_imports_neither_matplotlib_nor_sklearn():
+    code = (
+        "import sys, deepknn_jax.evaluation.pictures; "
+        "sys.exit(bool({'matplotlib', 'sklearn', 'PIL'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

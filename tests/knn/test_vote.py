@@ -1,0 +1,78 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepknn_jax import knn_classify
+from deepknn_jax.knn.vote import vote
+
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([(1, 3), (5, 2), (6, 4), (7, 1)]))
+def test_vote_matches_the_loop(seed, k_and_classes):
+    k, classes = k_and_classes
+    rng = np.random.default_rng(seed)
+    distances = np.sort(rng.integers(0, 4, (6, k)) / 4, axis=1).astype(np.float32)
+    labels = rng.integers(-1, classes, (6, k))
+    predicted, shares = vote(jnp.asarray(distances), jnp.asarray(labels), num_classes=classes)
+    for q in range(6):
+        label, share = reference.vote(distances[q], labels[q], classes)
+        assert predicted[q] == label
+        np.testing.assert_allclose(shares[q], share, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("distances", "labels", "winner"),
+    [
+        ([1, 2, 3, 4, 9], [0, 1, 1, 0, 2], 0),  # 2 : 2, sums 5 and 5: the smaller label
+        ([1, 2, 3, 5, 9], [0, 1, 1, 0, 2], 1),  # 2 : 2, sums 6 and 5: the nearer
+        ([0, 1, 1, 1, 1], [2, 1, 1, 0, 0], 0),
+        ([0, 0, 9, 9, 9], [2, 2, 1, 1, 1], 1),  # majority beats nearness
+        ([np.inf, np.inf, np.inf, np.inf, np.inf], [2, 1, 1, 1, 2], 1),
+    ],
+)
+def test_ties(distances, labels, winner):
+    predicted, _ = vote(jnp.asarray([distances], jnp.float32), jnp.asarray([labels]), num_classes=3)
+    assert predicted[0] == winner
+
+
+def test_agrees_with_scikit_learn_where_there_are_no_ties():
+    from sklearn.neighbors import KNeighborsClassifier
+
+    rng = np.random.default_rng(0)
+    gallery, queries = (rng.normal(size=(n, 6)).astype(np.float32) for n in (200, 50))
+    labels = rng.integers(0, 2, 200)
+    judge = KNeighborsClassifier(5, algorithm="brute").fit(gallery, labels)
+    predicted, shares, indices = knn_classify(queries, gallery, labels, k=5, num_classes=2)
+    np.testing.assert_array_equal(predicted, judge.predict(queries))
+    np.testing.assert_allclose(shares, judge.predict_proba(queries), atol=1e-6)
+    np.testing.assert_array_equal(indices, judge.kneighbors(queries)[1])
+
+
+def test_leave_one_out_by_ids_and_under_jit():
+    rng = np.random.default_rng(1)
+    x, labels, ids = rng.normal(size=(30, 4)), rng.integers(0, 3, 30), np.arange(30)
+
+    def classify(x):
+        return knn_classify(x, x, labels, k=3, num_classes=3, query_ids=ids, gallery_ids=ids)
+
+    predicted, _, indices = jax.jit(classify)(x)
+    assert (np.asarray(indices) != ids[:, None]).all()
+    expected, _ = reference.neighbors(x, x, 3, skip=lambda q, g: q == g)
+    for q in range(30):
+        assert predicted[q] == reference.vote(expected[q], labels[indices[q]], 3)[0]
+
+
+def test_a_query_without_voters():
+    x = np.zeros((1, 2))
+    predicted, shares, indices = knn_classify(
+        x, x, np.array([0]), k=1, num_classes=2, query_ids=np.array([4]), gallery_ids=np.array([4])
+    )
+    assert predicted[0] == -1
+    assert (shares == 0).all()
+    assert indices[0, 0] == -1

@@ -1,0 +1,255 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.batches import batch
+from support.optional import require
+
+from deepknn_jax import batch_hard_triplet_loss, deep_knn_loss
+from deepknn_jax.knn.neighbors import Examples
+from deepknn_jax.losses.base import mean
+from deepknn_jax.losses.cross_entropy import balanced_class_weights, cross_entropy_sums
+from deepknn_jax.losses.triplet import hinge_sums
+
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+MARGIN = 0.7
+
+deep = functools.partial(deep_knn_loss, margin=MARGIN)
+hard = functools.partial(batch_hard_triplet_loss, margin=MARGIN)
+
+
+def check(loss, x, labels, *, is_hard=False, rtol=1e-5, atol=1e-6, **options):
+    """Value and gradient against the loop, and under jit."""
+    settings = {key: options[key] for key in options if key not in ("ids", "where")}
+    arrays = {key: options[key] for key in options if key in ("ids", "where")}
+    run = jax.value_and_grad(lambda x, arrays: loss(x, labels, **settings, **arrays))
+    expected, expected_gradient = reference.triplet_loss(
+        x, labels, margin=MARGIN, hard=is_hard, **options
+    )
+    for function in (run, jax.jit(run)):
+        value, gradient = function(jnp.asarray(x), arrays)
+        np.testing.assert_allclose(value, expected, rtol=rtol, atol=atol)
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=10 * rtol, atol=atol)
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_deep_knn_matches_the_equations(p, seed):
+    check(deep, *batch(seed=seed), k=3, m=4, p=p)
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_batch_hard_matches_the_loop(p, seed):
+    check(hard, *batch(seed=seed), p=p, is_hard=True)
+
+
+def test_defaults_are_the_papers_k_and_m():
+    x, labels = batch(40)
+    expected, _ = reference.triplet_loss(x, labels, k=5, m=5, margin=MARGIN)
+    np.testing.assert_allclose(deep(x, labels), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("loss", "is_hard"), [(deep, False), (hard, True)])
+class TestEveryTripletLoss:
+    def test_offset_of_1e3(self, loss, is_hard):
+        check(loss, *batch(offset=1e3), is_hard=is_hard, rtol=1e-4, atol=1e-5)
+
+    def test_equal_embeddings_give_finite_gradients(self, loss, is_hard):
+        x, labels = batch()
+        x[5] = x[9] = x[2]
+        labels[[5, 9, 2]] = [0, 0, 1]
+        check(loss, x, labels, is_hard=is_hard)
+
+    def test_all_embeddings_equal(self, loss, is_hard):
+        check(loss, np.ones((6, 3), np.float32), np.arange(6) % 2, is_hard=is_hard)
+
+    def test_near_duplicates(self, loss, is_hard):
+        x, labels = batch()
+        x[12:] = x[:12] + 1e-4 * batch(12, seed=7)[0]
+        labels[12:] = labels[:12]
+        value = loss(x, labels)
+        expected, _ = reference.triplet_loss(x, labels, margin=MARGIN, hard=is_hard)
+        np.testing.assert_allclose(value, expected, rtol=1e-4)
+
+    def test_copies_of_one_id_are_not_positives(self, loss, is_hard):
+        x, labels = batch()
+        x[7] = x[3] + 0.1
+        labels[[3, 7]] = 9  # a class of nothing but the two copies has no positives
+        ids = np.arange(24) + 100
+        ids[7] = ids[3]
+        check(loss, x, labels, ids=ids, is_hard=is_hard)
+        assert not np.isclose(loss(x, labels, ids=ids), loss(x, labels))
+
+    def test_class_of_one(self, loss, is_hard):
+        x, labels = batch()
+        labels[4] = 9
+        check(loss, x, labels, is_hard=is_hard)
+
+    def test_batch_of_one_class_is_zero(self, loss, is_hard):
+        x, labels = batch()
+        check(loss, x, np.zeros_like(labels), is_hard=is_hard)
+        assert loss(x, np.zeros_like(labels)) == 0
+
+    def test_where_removes_rows_nan_and_all(self, loss, is_hard):
+        x, labels = batch()
+        where = np.ones(24, bool)
+        where[[0, 8, 9]] = False
+        kept, gradient = jax.value_and_grad(loss)(jnp.asarray(x), labels, where=where)
+        np.testing.assert_allclose(kept, loss(x[where], labels[where]), rtol=1e-6)
+        x[~where] = np.nan
+        value, spoiled = jax.value_and_grad(loss)(jnp.asarray(x), labels, where=where)
+        np.testing.assert_array_equal(value, kept)
+        np.testing.assert_array_equal(spoiled, gradient)
+        assert (spoiled[~where] == 0).all()
+        check(loss, np.nan_to_num(x), labels, where=where, is_hard=is_hard)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    @pytest.mark.parametrize("row", [0, 23])
+    def test_nan_is_never_hidden(self, loss, is_hard, bad, row):
+        x, labels = batch()
+        x[row, 0] = bad
+        labels[row] = 9  # no positives: the row's own triplets do not exist
+        assert np.isnan(loss(x, labels))
+        assert np.isnan(jax.jit(loss)(x, labels))
+
+    def test_permuting_the_batch_permutes_the_gradient(self, loss, is_hard):
+        x, labels = batch()
+        order = np.random.default_rng(1).permutation(24)
+        value, gradient = jax.value_and_grad(loss)(jnp.asarray(x), labels)
+        other, permuted = jax.value_and_grad(loss)(jnp.asarray(x[order]), labels[order])
+        np.testing.assert_allclose(other, value, rtol=1e-6)
+        np.testing.assert_allclose(permuted, gradient[order], rtol=1e-4, atol=1e-6)
+
+    def test_bfloat16_embeddings_give_a_float32_loss(self, loss, is_hard):
+        x, labels = batch()
+        x = jnp.asarray(x, jnp.bfloat16)
+        value = loss(x, labels)
+        assert value.dtype == jnp.float32
+        exact = np.asarray(x.astype(jnp.float32))
+        expected, _ = reference.triplet_loss(exact, labels, margin=MARGIN, hard=is_hard)
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+        assert jax.grad(loss)(x, labels).dtype == jnp.bfloat16
+
+    def test_one_trace_a_shape(self, loss, is_hard):
+        traces = []
+
+        @jax.jit
+        def counted(x, labels):
+            traces.append(x.shape)
+            return loss(x, labels)
+
+        for seed in range(3):
+            counted(*batch(seed=seed))
+            counted(*batch(12, seed=seed))
+        assert traces == [(24, 6), (12, 6)]
+
+    def test_shapes_are_checked(self, loss, is_hard):
+        x, labels = batch()
+        with pytest.raises(ValueError, match=r"labels \[24\], got shape \(5,\)"):
+            loss(x, labels[:5])
+        with pytest.raises(ValueError, match="p must be"):
+            loss(x, labels, p=0.5)
+
+
+@pytest.mark.parametrize(("k", "m"), [(1, 1), (7, 2), (50, 3), (3, 50)])
+def test_k_and_m_above_what_the_batch_has(k, m):
+    check(deep, *batch(), k=k, m=m)
+
+
+@pytest.mark.parametrize(("k", "m"), [(0, 5), (5, 0)])
+def test_k_and_m_below_one_are_refused(k, m):
+    with pytest.raises(ValueError, match="at least 1"):
+        deep(*batch(), k=k, m=m)
+
+
+def test_ties_go_to_the_lower_index():
+    # Anchor 0 has two positives and two negatives at equal distances; k = m = 1 takes rows 1, 3.
+    x = np.array([[0, 0], [1, 0], [-1, 0], [0, 1.2], [0, -1.2]], np.float32)
+    gradient = jax.grad(lambda x: deep(x, np.array([0, 0, 0, 1, 1]), k=1, m=1))(jnp.asarray(x))
+    expected = reference.triplet_loss(x, [0, 0, 0, 1, 1], k=1, m=1, margin=MARGIN)[1]
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([(1, 1), (2, 6), (6, 2)]))
+def test_loss_is_not_negative_and_below_margin_plus_diameter(seed, k_and_m):
+    k, m = k_and_m
+    x, labels = batch(12, 3, seed=seed)
+    diameter = max(reference.distance(a, b) for a in x for b in x)
+    value = deep(x, labels, k=k, m=m)
+    assert 0 <= value <= MARGIN + diameter + 1e-5
+
+
+def test_a_margin_for_each_anchor():
+    rng = np.random.default_rng(0)
+    near, far = rng.uniform(0, 2, (4, 2)), rng.uniform(0, 2, (4, 3))
+    near_valid, far_valid = rng.random((4, 2)) < 0.8, rng.random((4, 3)) < 0.8
+    margin = rng.uniform(0, 1, 4)
+    loss = count = active = 0
+    for a in range(4):
+        for k in range(2):
+            for m in range(3):
+                if near_valid[a, k] and far_valid[a, m]:
+                    term = max(0.0, near[a, k] - far[a, m] + margin[a])
+                    loss, count, active = loss + term, count + 1, active + (term > 0)
+    arrays = (jnp.asarray(a, jnp.float32) for a in (near, far))
+    sums = hinge_sums(*arrays, near_valid, far_valid, jnp.asarray(margin, jnp.float32))
+    np.testing.assert_allclose(sums.loss, loss, rtol=1e-5)
+    assert [float(x) for x in (sums.weight, sums.terms, sums.active)] == [count, count, active]
+
+
+def examples(logits, labels, where):
+    n = len(labels)
+    return Examples(jnp.zeros((n, 1)), jnp.asarray(labels), jnp.arange(n), where, logits)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_entropy_matches_the_loop_and_torch(weighted):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(9, 4)).astype(np.float32) * 5, rng.integers(0, 4, 9)
+    counts = np.array([50, 3, 20, 7])
+    weights = balanced_class_weights(counts) if weighted else None
+    plain = np.ones(4) if weights is None else 80 / (4 * counts)
+    batch = examples(jnp.asarray(logits), labels, jnp.ones(9, bool))
+    value = mean(cross_entropy_sums(batch, batch, class_weights=weights))
+    np.testing.assert_allclose(value, reference.cross_entropy(logits, labels, plain), rtol=1e-5)
+    torch = require("torch")
+    judge = torch.nn.CrossEntropyLoss(weight=torch.tensor(plain, dtype=torch.float32))
+    np.testing.assert_allclose(value, judge(torch.tensor(logits), torch.tensor(labels)), rtol=1e-5)
+
+
+def test_cross_entropy_counts_present_rows_alone():
+    rng = np.random.default_rng(1)
+    logits, labels = rng.normal(size=(6, 3)).astype(np.float32), rng.integers(0, 3, 6)
+    where = np.array([True, False, True, True, False, True])
+    logits[~where] = np.nan
+    batch = examples(jnp.asarray(logits), labels, jnp.asarray(where))
+    sums = cross_entropy_sums(batch, batch)
+    expected = reference.cross_entropy(logits[where], labels[where], np.ones(3))
+    np.testing.assert_allclose(mean(sums), expected, rtol=1e-5)
+    assert float(sums.terms) == 4
+    assert float(sums.active) == np.sum(logits[where].argmax(1) != labels[where])
+
+
+def test_weights_of_absent_classes_are_zero():
+    weights = balanced_class_weights(np.array([4, 0, 12]))
+    np.testing.assert_allclose(weights, [16 / 12, 0, 16 / 36], rtol=1e-6)
+
+
+def test_batch_hard_agrees_with_pytorch_metric_learning():
+    torch = require("torch")
+    require("pytorch_metric_learning")
+    from pytorch_metric_learning import distances, losses, miners, reducers
+
+    x, labels = batch(30, seed=5)
+    metric = distances.LpDistance(normalize_embeddings=False, p=2)
+    judge = losses.TripletMarginLoss(MARGIN, distance=metric, reducer=reducers.MeanReducer())
+    tx, ty = torch.tensor(x), torch.tensor(labels.astype(np.int64))
+    mined = miners.BatchHardMiner(distance=metric)(tx, ty)
+    np.testing.assert_allclose(hard(x, labels), judge(tx, ty, mined), rtol=1e-5)

@@ -1,0 +1,89 @@
+"""Neighbours in the whole training set, and the batches that hold them."""
+
+import functools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepknn_jax.engine.parallel import get_devices, map_queries
+from deepknn_jax.mining.whole_set import nearest_in_set, with_partners
+
+
+def by_hand(bank, labels, rows, anchor, count, same):
+    """Ids of the `count` nearest of the anchor's class, or of others; -1 where there are fewer."""
+    distance = np.linalg.norm(bank.astype(np.float64) - bank[anchor], axis=1)
+    order = [
+        i
+        for i in np.argsort(distance, kind="stable")
+        if i != anchor and (labels[i] == labels[anchor]) == same
+    ][:count]
+    return [rows[i] for i in order] + [-1] * (count - len(order))
+
+
+def test_the_nearest_in_the_set_are_found_for_each_anchor():
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 20 + [1] * 9 + [2] * 2)
+    bank = rng.normal(size=(31, 4)).astype(np.float32) * [1, 2, 3, 4] + 10 * labels[:, None]
+    rows = (100 + 3 * np.arange(31)).astype(np.int32)
+    anchors = np.stack([rng.permutation(31)[:8] for _ in range(3)])
+    anchors[0, :2] = 29, 30  # of the class of two: one positive each
+    found = nearest_in_set(
+        bank.astype(np.float32), anchors, 0, rows_N=rows, labels_N=labels, k=3, m=4, p=2.0
+    )
+    assert found["positives"].shape == (3, 8, 3)
+    assert found["negatives"].shape == (3, 8, 4)
+    for place in np.ndindex(3, 8):
+        for name, count, same in (("positives", 3, True), ("negatives", 4, False)):
+            expected = by_hand(bank, labels, rows, anchors[place], count, same)
+            np.testing.assert_array_equal(found[name][place], expected)
+    assert (found["positives"][0, 0] == [rows[30], -1, -1]).all()
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_four_devices_search_as_one(mode):
+    """14 anchors are no multiple of 4."""
+    rng = np.random.default_rng(3)
+    bank, labels = rng.normal(size=(31, 4)).astype(np.float32), np.arange(31) % 3
+    anchors = np.stack([rng.permutation(31)[:7] for _ in range(2)])
+    options = {"rows_N": 5 * np.arange(31), "labels_N": labels, "k": 3, "m": 12, "p": 2.0}
+    spread = functools.partial(map_queries, get_devices(4, mode))
+    one = nearest_in_set(bank, anchors, 0, **options)
+    four = nearest_in_set(bank, anchors, 0, **options, spread=spread)
+    assert one.keys() == four.keys() == {"positives", "negatives"}
+    for name in one:
+        np.testing.assert_array_equal(four[name], one[name])
+
+
+def test_more_than_there_are_is_cut():
+    bank = np.arange(6, dtype=np.float32)[:, None]
+    labels, rows = np.array([0, 0, 0, 1, 1, 1]), np.arange(6, dtype=np.int32)
+    found = nearest_in_set(
+        bank, np.array([[2]]), 0, rows_N=rows, labels_N=labels, k=50, m=50, p=2.0
+    )
+    assert found["positives"].tolist() == [[[1, 0, -1, -1, -1]]]
+    assert found["negatives"].tolist() == [[[3, 4, 5, -1, -1]]]
+
+
+@given(
+    st.integers(0, 10**6), st.sampled_from([1, 2, 4]), st.integers(1, 4), st.sampled_from([30, 200])
+)
+def test_a_batch_holds_its_anchors_first_and_each_partner_once(seed, devices, k, count):
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.permutation(1000)[:count]).astype(np.int32)
+    anchors = np.stack([rng.permutation(rows)[:8] for _ in range(3)])
+    listed = rng.choice(np.append(rows, -1), (3, 8, k)).astype(np.int32)
+    mined = {"positives": listed, "negatives": listed[:, ::-1]}
+    ids = with_partners(anchors, mined, rows, devices=devices)
+    assert len(ids) == 3
+    assert ids.shape[1] % 64 == 0
+    assert ids.shape[1] - 64 < max(np.sum(ids >= 0, axis=1))  # no more places than needed
+    shares = ids.reshape(3, devices, -1)
+    np.testing.assert_array_equal(shares[:, :, : 8 // devices].reshape(3, 8), anchors)
+    for t in range(3):
+        present = ids[t][ids[t] >= 0]
+        assert len(set(present)) == len(present)
+        assert set(listed[t].ravel()) - {-1} <= set(present) <= set(rows)
+        # BatchNorm's mean over devices asks for equal numbers.
+        assert len({int((share >= 0).sum()) for share in shares[t]}) == 1 or count == 30

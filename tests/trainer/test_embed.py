@@ -1,0 +1,89 @@
+"""--mode=embed: the features of a data set, and that what a run learnt can be used again."""
+
+import json
+
+import numpy as np
+import pytest
+from support.runs import file_config, start
+
+from deepknn_jax import config as config_lib
+from deepknn_jax.errors import UserError
+from deepknn_jax.trainer import embed
+from deepknn_jax.trainer.setup import build, load
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
+def of_run(finished, **changes):
+    """The config of the finished run, its weights those that the run found."""
+    workdir, config, _ = finished
+    config = config.copy_and_resolve_references()
+    config.model.weights = str(workdir)
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return config
+
+
+def test_features_of_a_runs_weights_are_the_runs_embeddings(finished, tmp_path, capsys):
+    path = embed.run(of_run(finished), tmp_path / "out")
+    assert path == tmp_path / "out" / "features.npz"
+    with np.load(path) as ours, np.load(finished[0] / "embeddings.npz") as theirs:
+        assert set(ours) == {"features", "labels", "names", "splits", "classes"}
+        np.testing.assert_allclose(ours["features"], theirs["embeddings"], rtol=1e-5, atol=1e-5)
+        for key in ("labels", "names", "splits", "classes"):
+            np.testing.assert_array_equal(ours[key], theirs[key])
+    assert "537 x 64 features written to" in capsys.readouterr().out
+
+
+def test_they_are_a_data_set(finished, tmp_path):
+    path = embed.run(of_run(finished), tmp_path / "out")
+    config = file_config("features")
+    config.data.dir, config.data.split = str(path), "published"
+    dataset = load(config)
+    assert dataset.inputs.shape == (537, 64)
+    assert [len(dataset.rows(part)) for part in ("train", "validation", "test")] == [320, 80, 137]
+    build(config, dataset)
+
+
+def test_the_second_time_they_are_there(finished, tmp_path, capsys):
+    path = embed.run(of_run(finished), tmp_path / "out")
+    stamp = path.stat().st_mtime_ns
+    capsys.readouterr()
+    embed.run(of_run(finished), tmp_path / "out")
+    assert path.stat().st_mtime_ns == stamp
+    assert "written before" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"another config .*data\.test_share"):
+        embed.run(of_run(finished, data__test_share=0.3), tmp_path / "out")
+
+
+def test_the_workdirs_config_shows_the_preprocessing(finished, tmp_path):
+    embed.run(of_run(finished), tmp_path / "out")
+    ours, theirs = (
+        json.loads((folder / "config.json").read_text())
+        for folder in (tmp_path / "out", finished[0])
+    )
+    assert ours["augment"]["mean"] == theirs["augment"]["mean"]
+    assert len(ours["augment"]["mean"]) == 1
+    assert 0.1 < ours["augment"]["mean"][0] < 0.5
+    assert ours["data"]["resize_rule"] == "square"
+
+
+def test_a_random_networks_features_are_called_so(tmp_path, capsys):
+    config = config_lib.default()
+    config.evaluate.batch_size = 1000
+    embed.run(config, tmp_path / "out")
+    assert "features of a random network" in capsys.readouterr().out
+
+
+def test_the_command(finished, tmp_path):
+    workdir, config, _ = finished
+    args = [
+        "--mode=embed", "--config=configs/mnist.py", f"--config.data.dir={config.data.dir}",
+        "--config.data.validation=0.2", "--config.augment.crop=7", "--config.augment.flip=True",
+        f"--config.model.weights={workdir}", "--config.devices=1",
+    ]  # fmt: skip
+    process = start(args, tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "written to runs/mnist_features/features.npz" in out
+    with np.load(tmp_path / "runs/mnist_features/features.npz") as archive:
+        assert archive["features"].shape == (537, 64)
