@@ -1,1 +1,1 @@
-"""Losses, a file each: functions of (anchors, gallery) for the trainer, and of a batch for others."""
+"""Losses, a file each: of (anchors, gallery) for the trainer, and of a batch for others."""

@@ -145,9 +145,10 @@ def refused(tmp_path_factory):
         path.unlink()
         if how == "cut short":
             path.write_bytes(content[: len(content) // 2])
+    paths = (ROOT, ROOT / "tests", Path(__file__).parent)
     out = subprocess.run(
         [sys.executable, "-c", RESTORE, *map(str, folders.values())],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests' / 'trainer'}"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     lines = list(map(ast.literal_eval, out.splitlines()))

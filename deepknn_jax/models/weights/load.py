@@ -176,6 +176,7 @@ def _unlike(array: np.ndarray, shape: Shape) -> str:
 
 
 def variable_shapes(name: str, embedding_size: int = 0) -> Any:
+    """The shapes of the variables of the backbone `name`; 0: its own embedding size."""
     model = models.build(name, embedding_size=embedding_size or None)
     x = jnp.zeros(_INPUTS[models.INPUTS.get(name, "images")])
     return jax.eval_shape(model.init, jax.random.key(0), x)
