@@ -15,5 +15,5 @@ def get_config() -> ConfigDict:
     config = config_lib.default()
     config.data.source = "digits"
     config.epochs = 20
-    config.loss.margin = 4.0  # by validation: docs/decisions.md, "What the paper leaves open"
+    config.loss.margin = 4.0  # by validation: docs/measurements.md, "What the paper leaves open"
     return config

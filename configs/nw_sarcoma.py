@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.data.size = 64
     config.augment.flip = True
     config.model.name = "sarcoma_cnn"
-    config.loss.k = 15
+    config.loss.neighborhood = 15
     config.loss.w_sd = 0.0
     config.batch.size = 20
     config.evaluate.k_p = (1, 5, 15)

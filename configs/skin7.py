@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     config.batch.size = 96  # Deep kNN, section 3, as is the halving each 20 epochs
     config.optimizer.halve_every_epochs = 20
     # Drawn from the whole set, a batch has one df or vasc, so no positive for it; by classes the
-    # mean class recall on validation rose by 6 points (docs/decisions.md).
+    # mean class recall on validation rose by 6 points (docs/measurements.md).
     config.batch.kind = "balanced"
     config.batch.classes = 6
     config.batch.per_class = 16

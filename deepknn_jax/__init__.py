@@ -1,16 +1,28 @@
 """Feature extractors trained for the kNN classifier: Deep kNN and its relatives in JAX."""
 
+import importlib.metadata
+
+from deepknn_jax.errors import UserError
 from deepknn_jax.knn.distances import pairwise_distances
 from deepknn_jax.knn.neighbors import nearest_neighbors
-from deepknn_jax.knn.vote import knn_classify
-from deepknn_jax.losses.lmnn import lmnn_loss
-from deepknn_jax.losses.local_margin import local_margin_loss, neighborhood_watch_loss
+from deepknn_jax.knn.vote import KNNPredictions, knn_classify, vote
+from deepknn_jax.losses.cox import cox_loss
+from deepknn_jax.losses.lmnn import lmnn_loss, target_neighbors
+from deepknn_jax.losses.local_margin import Weights, local_margin_loss, neighborhood_watch_loss
 from deepknn_jax.losses.nca import nca_loss
 from deepknn_jax.losses.triplet import batch_hard_triplet_loss, deep_knn_loss
-from deepknn_jax.mining.local_triplets import kth_positive_distances, local_triplets
+from deepknn_jax.mining.local_triplets import Triplets, kth_positive_distances, local_triplets
+
+__version__ = importlib.metadata.version("deepknn-jax")
 
 __all__ = [
+    "KNNPredictions",
+    "Triplets",
+    "UserError",
+    "Weights",
+    "__version__",
     "batch_hard_triplet_loss",
+    "cox_loss",
     "deep_knn_loss",
     "knn_classify",
     "kth_positive_distances",
@@ -21,4 +33,6 @@ __all__ = [
     "nearest_neighbors",
     "neighborhood_watch_loss",
     "pairwise_distances",
+    "target_neighbors",
+    "vote",
 ]

@@ -1,76 +1,12 @@
-"""Every option of a run with its default, and the checks of values that need no data."""
+"""Every option of a run with its default, and how two configs compare."""
 
 import difflib
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from deepknn_jax.errors import UserError
-
-_LOSSES = (
-    "deep_knn",
-    "triplet",
-    "cross_entropy",
-    "weighted_cross_entropy",
-    "nca",
-    "lmnn",
-    "local_margin",
-    "max_margin",
-    "max_margin_hard",
-)
-_CHOICES = {
-    "data.split": ("published", "stratified", "grouped"),
-    "data.resize_rule": ("", "square", "short_side"),
-    "data.on_error": ("stop", "skip"),
-    "data.placement": ("auto", "device", "stream"),
-    "model.dtype": ("float32", "bfloat16"),
-    "loss.name": _LOSSES,
-    "loss.reduction": ("sum", "mean"),
-    "first_stage": ("", *_LOSSES),
-    "optimizer.name": ("sgd", "adam"),
-    "batch.kind": ("shuffled", "balanced", "proportional"),
-    "evaluate.best_by": ("mcr", "acc"),
-    "neighbors": ("batch", "dataset"),
-    "parallel": ("shard_map", "pmap"),
-}
-# Smallest value allowed.
-_LEAST = {
-    "seed": 0,
-    "data.split_seed": 0,
-    "data.size": 0,
-    "data.channels": 0,
-    "data.fold": 0,
-    "model.embedding_size": 0,
-    "loss.k": 0,
-    "loss.draws": 1,
-    "loss.c_b": 0.0,
-    "loss.eps": 0.0,
-    "loss.w_lm": 0.0,
-    "loss.w_ms": 0.0,
-    "loss.w_md": 0.0,
-    "loss.w_ss": 0.0,
-    "loss.w_sd": 0.0,
-    "stop_tolerance": 0.0,
-    "loss.m": 1,
-    "loss.p": 1.0,
-    "loss.margin": 0.0,
-    "loss.temperature": 0.0,
-    "optimizer.learning_rate": 0.0,
-    "optimizer.weight_decay": 0.0,
-    "optimizer.halve_every_epochs": 0,
-    "batch.size": 1,
-    "epochs": 1,
-    "devices": 0,
-    "steps_per_call": 0,
-    "refresh_steps": 0,
-    "augment.crop": 0,
-    "evaluate.every_epochs": 0,
-    "evaluate.batch_size": 1,
-    "checkpoint_seconds": 0.0,
-}
 # Keys that may change between a run and its continuation: they do not touch the result.
 _FREE = ("checkpoint_seconds", "data.cache_dir", "data.placement")
 
@@ -134,17 +70,19 @@ def default() -> ConfigDict:
             },
             "loss": {
                 "name": "deep_knn",
-                # Nearest positives; lmnn: target neighbours; local_margin: the neighbourhood's
-                "k": 5,  # size, there 0: the square root of the number of training examples
-                "m": 5,  # nearest negatives
+                "k": 5,  # deep_knn: nearest positives
+                "m": 5,  # and nearest negatives
                 "margin": 1.0,  # alpha, in units of the distance; lmnn: of its square
                 "p": 2.0,  # order of the norm
                 "temperature": 1.0,  # nca: in units of the squared distance
                 "log": False,  # nca: mean of -log p_i in place of -p_i
+                "targets": 5,  # lmnn: target neighbours
                 "mu": 0.5,  # lmnn: weight of the push, 1 - mu that of the pull
                 # Neighborhood Watch: local_margin, max_margin, max_margin_hard
                 "c_b": 3.0,  # local_margin: its margin is c_b d_{a,k+} + eps
                 "eps": 0.001,  # in units of the distance; the paper gives none
+                # local_margin: k of d_{a,k+} and N_{a,k}; 0: the root of the training part's size
+                "neighborhood": 5,
                 "mine": True,  # local_margin: negatives inside N_{a,k}, positives outside
                 "draws": 1,  # positives, and negatives, drawn for an anchor and epoch
                 "squared": False,  # D is the distance's square
@@ -173,7 +111,7 @@ def default() -> ConfigDict:
                 "k_p": (1, 5),  # neighbours that vote; the last one is written out as evidence
                 "every_epochs": 1,  # leave-one-out training accuracy and validation; 0: at the end
                 "best_by": "mcr",  # or acc: which validation figure the best has, at the last k_p
-                "batch_size": 128,  # why not more: docs/decisions.md
+                "batch_size": 128,  # why not more: docs/measurements.md
                 "references": ("pixels", "untrained"),  # kNN to compare with
                 "pictures": True,
             },
@@ -197,7 +135,7 @@ def neighborhood_watch() -> ConfigDict:
     """The options of Neighborhood Watch ("Setting"): LM-Mining with k = ceil(sqrt(n)), by Adam."""
     config = default()
     config.loss.name = "local_margin"
-    config.loss.k = 0
+    config.loss.neighborhood = 0
     config.batch.size = 128
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-4
@@ -229,62 +167,29 @@ def near_keys(name: str) -> str:
     return f"; did you mean {' or '.join(near[:3])}?" if near else f"; keys: {', '.join(keys)}"
 
 
-def check(config: ConfigDict) -> None:
-    """Raises UserError, naming the key, for an unknown key or a value out of range."""
-    flat, known = flatten(config), flatten(default())
-    for key in flat:
-        if key not in known:
-            raise UserError(f"config key {key} does not exist{near_keys(key)}")
-    for key in known:
-        if key not in flat:
-            raise UserError(f"config key {key} is missing: start from deepknn_jax.config.default()")
-    for key, choices in _CHOICES.items():
-        if flat[key] not in choices:
-            raise UserError(f"config.{key} is {flat[key]!r}: choose from {', '.join(choices)}")
-    for key, least in _LEAST.items():
-        if not least <= flat[key] < float("inf"):
-            raise UserError(f"config.{key} is {flat[key]}: it must be finite and at least {least}")
-    if flat["optimizer.learning_rate"] == 0:
-        raise UserError("config.optimizer.learning_rate is 0: nothing would be learnt")
-    if not 0 <= flat["loss.mu"] <= 1:
-        raise UserError(f"config.loss.mu is {flat['loss.mu']}: choose 0 to 1")
-    if flat["loss.k"] == 0 and flat["loss.name"] in ("deep_knn", "lmnn"):
-        raise UserError(f"config.loss.k is 0: {flat['loss.name']} wants at least 1")
-    if flat["loss.squared"] and flat["loss.p"] != 2:
-        raise UserError("config.loss.squared goes with config.loss.p=2")
-    if not 0 <= flat["model.dropout"] < 1:
-        raise UserError(f"config.model.dropout is {flat['model.dropout']}: choose 0 to below 1")
-    if flat["loss.temperature"] <= 0:
-        raise UserError(f"config.loss.temperature is {flat['loss.temperature']}: choose above 0")
-    if not 0 <= flat["optimizer.momentum"] < 1:
-        raise UserError(f"config.optimizer.momentum is {flat['optimizer.momentum']}: choose 0 to 1")
-    k_p = flat["evaluate.k_p"]
-    if not k_p or not all(isinstance(k, int) and k >= 1 for k in k_p) or list(k_p) != sorted(k_p):
-        raise UserError(f"config.evaluate.k_p is {k_p}: ascending whole numbers of at least 1")
-    for name in flat["evaluate.references"]:
-        if name not in ("pixels", "untrained"):
-            raise UserError(f"config.evaluate.references has {name!r}: pixels, untrained or none")
-    for key in ("augment.mean", "augment.std"):
-        if not all(isinstance(x, int | float) and math.isfinite(x) for x in flat[key]):
-            raise UserError(f"config.{key} is {flat[key]}: it must hold numbers")
-    if any(std <= 0 for std in flat["augment.std"]):
-        raise UserError(f"config.augment.std is {flat['augment.std']}: it must be above 0")
-    if len(flat["augment.mean"]) != len(flat["augment.std"]):
-        raise UserError("config.augment.mean and config.augment.std need one number per channel")
-
-
 def to_json(config: ConfigDict) -> str:
     """The config as the text of config.json."""
     return json.dumps(config.to_dict(), indent=2) + "\n"
 
 
-def differences(config: ConfigDict, stored: Mapping[str, Any]) -> list[str]:
-    """'key: stored value -> present value' for each key that would change a run's result."""
+def differences(
+    config: ConfigDict, stored: Mapping[str, Any], *, unread: Collection[str] = ()
+) -> list[str]:
+    """'key: stored value -> present value' for each key that would change a run's result.
+
+    `unread` are keys that the config's method does not read.
+    """
     now = flatten(json.loads(to_json(config)))
     # A run from before an option existed had its default.
-    then = flatten(json.loads(to_json(default()))) | flatten(stored)
+    then = flatten(json.loads(to_json(default()))) | _renamed(flatten(stored))
     return [
         f"{key}: {then.get(key)!r} -> {now.get(key)!r}"
         for key in sorted(now.keys() | then.keys())
-        if now.get(key) != then.get(key) and key not in _FREE
+        if now.get(key) != then.get(key) and key not in _FREE and key not in unread
     ]
+
+
+def _renamed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """With the names of today where loss.k stood for LMNN's targets and a neighbourhood, too."""
+    former = {"loss.targets": stored.get("loss.k"), "loss.neighborhood": stored.get("loss.k")}
+    return {key: value for key, value in former.items() if value is not None} | dict(stored)

@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from deepknn_jax.shell import DEFAULT_CONFIG, parse_config_flags, run, without_config
+from deepknn_jax.shell import DEFAULT_CONFIG, parse_config_flags, run_command, without_config
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def cli() -> None:
     flags.DEFINE_enum(
         "mode", "train", ["train", "embed"], "embed: write the backbone's features, train nothing."
     )
-    run(main, parse_config_flags, like="--config.loss.k=7")
+    run_command(main, parse_config_flags, like="--config.loss.k=7")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,9 @@ def parse_flags(argv: list[str]) -> list[str]:
         raise UserError(" ".join(str(error).split())) from error
 
 
-def run(command: Callable[[], None], parse: Callable[[list[str]], list[str]], like: str) -> None:
+def run_command(
+    command: Callable[[], None], parse: Callable[[list[str]], list[str]], like: str
+) -> None:
     """Parses the flags and runs `command`; errors that the user can mend end in one line.
 
     `like` is an option as an example, for what the flags leave over. Exit status 1 for an error.

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from deepknn_jax import config as config_lib
 from deepknn_jax.errors import UserError
+from deepknn_jax.trainer.check import check
 
 
 def changed(**changes):
@@ -15,7 +16,7 @@ def changed(**changes):
 
 
 def test_the_defaults_pass():
-    config_lib.check(config_lib.default())
+    check(config_lib.default())
 
 
 @pytest.mark.parametrize(
@@ -69,13 +70,13 @@ def test_the_defaults_pass():
 )
 def test_a_value_out_of_range_is_named(key, value):
     with pytest.raises(UserError) as error:
-        config_lib.check(changed(**{key: value}))
+        check(changed(**{key: value}))
     assert f"config.{key}" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_what_is_allowed_at_the_edges():
-    config_lib.check(
+    check(
         changed(
             seed=0,
             loss__p=1.0,
@@ -116,11 +117,11 @@ def test_keys_too_many_and_too_few_are_named():
     config = config_lib.default()
     config.loss.marign = 1.0
     with pytest.raises(UserError, match=r"loss\.marign does not exist; did you mean loss\.margin"):
-        config_lib.check(config)
+        check(config)
     config = config_lib.default()
     del config.loss["margin"]
     with pytest.raises(UserError, match=r"loss\.margin is missing"):
-        config_lib.check(config)
+        check(config)
 
 
 def test_a_config_equals_what_its_file_says():

@@ -17,6 +17,7 @@ from deepknn_jax import config as config_lib
 from deepknn_jax.engine.step import init_state
 from deepknn_jax.errors import UserError
 from deepknn_jax.trainer import loop
+from deepknn_jax.trainer.check import check
 from deepknn_jax.trainer.setup import build, load
 
 FILES = sorted((ROOT / "configs").glob("[!_]*.py"))
@@ -25,7 +26,7 @@ PUBLISHED = "HAM10000_metadata.csv"
 
 def check_builds(config, *, train, test):
     """The data load, everything is built, and the network takes the data's shape."""
-    config_lib.check(config)
+    check(config)
     dataset = load(config)
     assert (len(dataset.rows("train")), len(dataset.rows("test"))) == (train, test)
     setup = build(config, dataset)
@@ -39,7 +40,7 @@ def check_builds(config, *, train, test):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_it_loads_passes_and_tells_its_command(path):
     found = config_module(path.stem)
-    config_lib.check(found.get_config())
+    check(found.get_config())
     assert config_lib.differences(found.get_config(), config_lib.default().to_dict())
     if path.stem != "digits":  # which is the default
         assert f"--config=configs/{path.name}" in found.__doc__

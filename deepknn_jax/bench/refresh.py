@@ -16,8 +16,12 @@ from deepknn_jax import config
 from deepknn_jax.bench.timing import Row
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.knn.neighbors import nearest_neighbors
-from deepknn_jax.mining.local_triplets import kth_positive_by_class, mine_triplets
-from deepknn_jax.trainer import assess, loop, methods
+from deepknn_jax.mining.local_triplets import (
+    kth_positive_by_class,
+    mine_triplets,
+    neighborhood_size,
+)
+from deepknn_jax.trainer import assess, loop
 from deepknn_jax.trainer.setup import Setup, build, first_state
 
 SIZES = (10_000, 50_000)  # training images of MNIST's size
@@ -36,7 +40,7 @@ def measure(
     for size in sizes:
         options = _options()
         setup = build(options, _made_up(size))
-        k = methods.neighborhood_size(0, size)
+        k = neighborhood_size(0, size)
         variables = assess.variables_of(first_state(setup))
         embed = functools.partial(assess.embed_split, options, setup, variables, TRAIN)
         bank = embed().embeddings
@@ -64,7 +68,7 @@ def _options() -> Any:
         {
             "model.name": "mnist_cnn",
             "loss.name": "local_margin",
-            "loss.k": 0,
+            "loss.neighborhood": 0,
             "batch.size": 128,
             "optimizer.name": "adam",
             "optimizer.learning_rate": 1e-4,

@@ -16,7 +16,7 @@ from deepknn_jax.bench import peers
 from deepknn_jax.bench.loss import torch_deep_knn_loss
 from deepknn_jax.bench.timing import Side
 from deepknn_jax.engine.parallel import get_devices, map_embed, map_train_steps, replicate
-from deepknn_jax.engine.step import Recipe, TrainState, init_state
+from deepknn_jax.engine.step import Call, Recipe, TrainState, init_state
 from deepknn_jax.losses.triplet import deep_knn_sums
 from deepknn_jax.models.network import Network
 
@@ -63,15 +63,16 @@ def xla_side(
     its steps.
     """
     recipe = _recipe(backbone)
-    steps = map_train_steps(get_devices(1, "shard_map"), recipe, pool_is_spread=False)
+    steps = map_train_steps(get_devices(1, "shard_map"), recipe, pool_is_cut=False)
     state = _state(recipe, inputs, variables)
     initial = jax.tree.map(np.array, state.params["backbone"])
     pool, classes, rows = (jnp.asarray(x) for x in (inputs, labels, rows_TxB))
-    memory = _temporary_mebibytes(steps, state, pool, classes, rows, rows, {}, len(rows))
+    call = Call(pool, classes, rows, rows, {}, len(rows))
+    memory = _temporary_mebibytes(steps, state, call)
 
     def run() -> jax.Array:
         nonlocal state
-        state, logs = steps(state, pool, classes, rows, rows, {}, len(rows))
+        state, logs = steps(state, call)
         return jax.block_until_ready(logs.loss)
 
     return Side(run, np.asarray, units=len(rows), mebibytes=memory), initial
@@ -83,7 +84,7 @@ def xla_evaluation(
     """One batch through the backbone in evaluation mode; the values are its embeddings."""
     recipe = _recipe(backbone)
     state = _state(recipe, inputs, variables)
-    evaluate = map_embed(get_devices(1, "shard_map"), recipe, pool_is_spread=False)
+    evaluate = map_embed(get_devices(1, "shard_map"), recipe, pool_is_cut=False)
     arguments = state.params, state.batch_stats, jnp.asarray(inputs), jnp.arange(len(inputs))
     memory = _temporary_mebibytes(evaluate, *arguments)
     return Side(

@@ -44,3 +44,7 @@ class Dataset(NamedTuple):
     def rows(self, split: str) -> np.ndarray:
         """Indices int32 [n] of the examples of `split`, ascending."""
         return np.flatnonzero(self.splits == split).astype(np.int32)
+
+    def train_counts(self) -> np.ndarray:
+        """Numbers int [C] of training examples of each class."""
+        return np.bincount(self.labels[self.rows(TRAIN)], minlength=len(self.class_names))

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from deepknn_jax.errors import UserError
+from deepknn_jax.errors import UserError, check_choice
 
 KINDS = ("shuffled", "balanced", "proportional")
 _SHUFFLED, _BALANCED, _PROPORTIONAL = range(3)  # tags: kinds share no random stream
@@ -91,25 +91,23 @@ def check_batching(
     kind: str, labels_N: np.ndarray, *, batch_size: int, classes: int, per_class: int
 ) -> None:
     """Raise UserError, in one line, where no such batch can be made of `labels_N`."""
-    if kind not in KINDS:
-        raise UserError(f"unknown kind of batches {kind!r}: choose one of {', '.join(KINDS)}")
+    check_choice("`kind`", kind, KINDS)
     if not 1 <= batch_size <= len(labels_N):
         raise UserError(
-            f"batch_size {batch_size} does not lie between 1 and the number of training images, "
-            f"{len(labels_N)}: change it"
+            f"`batch_size` is {batch_size}: choose 1 to the {len(labels_N)} training images"
         )
     if kind != "balanced":
         return
     occurring = len(np.unique(labels_N))
     if not 1 <= classes <= occurring:
         raise UserError(
-            f"classes {classes} a batch does not lie between 1 and the number of classes in the "
-            f"training set, {occurring}: change it"
+            f"`classes` is {classes}: choose 1 to the number of classes that occur in the training "
+            f"set, {occurring}"
         )
     if classes * per_class != batch_size:
         raise UserError(
-            f"batch_size {batch_size} is not classes x per_class = {classes} x {per_class} = "
-            f"{classes * per_class}, as balanced batches need: change one of the three"
+            f"`batch_size` is {batch_size}, but balanced batches hold `classes` x `per_class` = "
+            f"{classes} x {per_class} = {classes * per_class}: change one of the three"
         )
 
 

@@ -8,11 +8,13 @@ import jax
 import numpy as np
 from jax import Array
 
-from deepknn_jax.engine.parallel import Devices, replicate, spread
-from deepknn_jax.mining.whole_set import Batches, Mined
+from deepknn_jax.engine.parallel import Devices, replicate, shard
+from deepknn_jax.engine.step import Call
+from deepknn_jax.mining.batches import Batches
 
 # Of inputs kept in device memory where the device does not tell its size.
 _RESIDENT_BYTES = 4 * 2**30
+PLACEMENTS = ("auto", "device", "stream")
 
 
 class Store(NamedTuple):
@@ -28,19 +30,8 @@ class Store(NamedTuple):
         return self.pool is None
 
 
-class Call(NamedTuple):
-    """Arguments of one call of `train_steps` after the state: rows, ids [T, B], mined [T, ...]."""
-
-    pool: Array
-    labels: Array
-    rows: np.ndarray
-    ids: np.ndarray
-    mined: Mined
-    steps: int
-
-
 def make_store(devices: Devices, inputs: np.ndarray, labels: np.ndarray, placement: str) -> Store:
-    """Inputs [N, ...] and labels [N] placed as `placement` says: "device", "stream" or "auto"."""
+    """Inputs [N, ...] and labels [N] placed as `placement`, one of PLACEMENTS, says."""
     resident = placement == "device" or (placement == "auto" and inputs.nbytes <= _room(devices))
     pool = replicate(devices, np.asarray(inputs)) if resident else None
     return Store(inputs, replicate(devices, labels), pool)
@@ -106,7 +97,7 @@ def train_calls(
 
     for inputs, (ids, mined), steps in _ahead(len(calls), load):
         rows = _rows(ids, devices.size)
-        yield Call(spread(devices, inputs), store.labels, rows, ids, mined, steps)
+        yield Call(shard(devices, inputs), store.labels, rows, ids, mined, steps)
 
 
 def _by_device(ids_TxB: np.ndarray, count: int) -> np.ndarray:
@@ -135,7 +126,7 @@ def eval_batches(
 ) -> Iterator[tuple[Array, np.ndarray, int]]:
     """(pool, rows [B], count) to embed the examples `rows_n`, in order, each exactly once.
 
-    The last batch is filled up with copies of its last row; only the first `count` of each count.
+    The last batch is filled up with copies of its last row: only its first `count` rows are wanted.
     """
     batch_size += -batch_size % devices.size
     for start in range(0, len(rows_n), batch_size):
@@ -144,5 +135,5 @@ def eval_batches(
         if store.pool is not None:
             yield store.pool, ids, len(wanted)
         else:
-            inputs = spread(devices, store.inputs[ids])
+            inputs = shard(devices, store.inputs[ids])
             yield inputs, _rows(ids[None, :], devices.size)[0], len(wanted)

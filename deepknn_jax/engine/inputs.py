@@ -51,20 +51,19 @@ def input_functions(
     if kind != wanted:
         fit = [name for name in models.BACKBONES if models.INPUTS.get(name, "images") == kind]
         raise UserError(
-            f"the data are {kind}, but config.model.name={model} takes {wanted}: "
-            f"set it to {' or '.join(fit)}"
+            f"the data are {kind}, but `model`={model} takes {wanted}: set it to {' or '.join(fit)}"
         )
     if kind == "feature vectors":
         if crop or flip:
-            raise UserError("config.augment.crop and .flip are for images; the data are features")
+            raise UserError("`crop` and `flip` are for images; the data are features")
         return InputFunctions(lambda features, ids, key: features, lambda features: features)
     channels = dataset.inputs.shape[-1]
     if not mean:
         mean, std = pixel_statistics(dataset)
     elif len(mean) != channels:
         raise UserError(
-            f"config.augment.mean has {len(mean)} numbers for {channels} channel(s); published "
-            "weights want config.data.channels=3"
+            f"`mean` has {len(mean)} numbers for {channels} channel(s); published weights want "
+            "`channels`=3"
         )
     of_kind = _of_volumes if kind == "volumes" else _of_images
     return of_kind(dataset, crop, flip, mean, std)
@@ -76,11 +75,11 @@ def _of_images(
     height, width = dataset.inputs.shape[1:3]
     if crop > min(height, width):
         raise UserError(
-            f"config.augment.crop is {crop}, but the images are {height} x {width}: "
-            "choose a smaller crop or a larger config.data.size"
+            f"`crop` is {crop}, but the images are {height} x {width}: choose a smaller crop or a "
+            "larger `size`"
         )
     if not crop and flip:
-        raise UserError("config.augment.flip needs config.augment.crop (the images' side will do)")
+        raise UserError("`flip` needs `crop` (the images' side will do)")
 
     def augment(images: Array, ids: Array, key: Array) -> Array:
         if crop:
@@ -97,7 +96,7 @@ def _of_volumes(
     dataset: Dataset, crop: int, flip: bool, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> InputFunctions:
     if crop:
-        raise UserError("config.augment.crop is for images; the data are volumes: set it to 0")
+        raise UserError("`crop` is for images; the data are volumes: set it to 0")
 
     def augment(volumes: Array, ids: Array, key: Array) -> Array:
         if flip:

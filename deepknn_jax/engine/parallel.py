@@ -10,14 +10,27 @@ from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from deepknn_jax.engine.step import Collectives, Recipe, StepLog, TrainState, embed, train_steps
+from deepknn_jax.engine.step import (
+    Call,
+    Collectives,
+    Recipe,
+    StepLog,
+    TrainState,
+    embed,
+    train_steps,
+)
 from deepknn_jax.errors import UserError
 
 AXIS = "batch"
+MAPPINGS = ("shard_map", "pmap")  # the first is JAX's own choice for new code, pmap is kept by it
+
+TrainSteps = Callable[[TrainState, Call], tuple[TrainState, StepLog]]
+# (params, batch_stats, pool, rows [B]) -> [B, D], and logits [B, C] or None
+Embed = Callable[[Any, Any, Array, Any], tuple[Array, Array | None]]
 
 
 class Devices(NamedTuple):
-    """The devices of a run, and how functions are mapped over them: "shard_map" or "pmap"."""
+    """The devices of a run, and how functions are mapped over them: one of MAPPINGS."""
 
     mesh: Mesh
     mode: str
@@ -41,7 +54,7 @@ def get_devices(count: int, mode: str) -> Devices:
     """
     found = jax.devices()
     if count > len(found):
-        raise UserError(f"config.devices is {count}, but this machine shows {len(found)} device(s)")
+        raise UserError(f"`devices` is {count}, but this machine shows {len(found)} device(s)")
     return Devices(Mesh(np.array(found[: count or len(found)]), (AXIS,)), mode)
 
 
@@ -50,7 +63,7 @@ def replicate(devices: Devices, tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(devices.mesh, P()))
 
 
-def spread(devices: Devices, array: np.ndarray) -> Array:
+def shard(devices: Devices, array: np.ndarray) -> Array:
     """The array cut along its first axis, a part on each device."""
     return jax.device_put(array, NamedSharding(devices.mesh, P(AXIS)))
 
@@ -65,30 +78,28 @@ def collectives(axis: str | None) -> Collectives:
     )
 
 
-def map_train_steps(
-    devices: Devices, recipe: Recipe, *, pool_is_spread: bool
-) -> Callable[..., tuple[TrainState, StepLog]]:
-    """`train_steps` over all devices: (state, pool, labels_N, rows_TxB, ids_TxB, mined, steps).
+def map_train_steps(devices: Devices, recipe: Recipe, *, pool_is_cut: bool) -> TrainSteps:
+    """`train_steps` over all devices, of calls whose b is the whole batch's B.
 
-    The state is donated. `pool_is_spread`: each device holds its own part of the pool, and rows
-    count within it; otherwise each holds the whole.
+    The state is donated. `pool_is_cut`: each device holds its own part of the pool, and rows count
+    within it; otherwise each holds the whole.
     """
     run = functools.partial(train_steps, recipe=recipe, collectives=collectives(devices.axis))
-    pool = P(AXIS) if pool_is_spread else P()
-    specs = (P(), pool, P(), P(None, AXIS), P(None, AXIS), P(None, AXIS), P())
-    return _map(devices, run, specs, P(), donate=(0,))
+    each = P(None, AXIS)  # of rows, ids and what is mined; the labels and the count are whole
+    parts: list[Any] = [_of_pool(pool_is_cut), P(), each, each, each, P()]
+    return _map(devices, run, (P(), Call(*parts)), P(), donate=(0,))
 
 
 def map_embed(
-    devices: Devices, recipe: Recipe, *, pool_is_spread: bool, function: Callable = embed
-) -> Callable[..., tuple[Array, Array | None]]:
-    """`embed` over all devices: (params, batch_stats, pool, rows_B) -> [B, D], [B, C] or None.
-
-    `function` may be `flat_inputs` instead.
-    """
+    devices: Devices, recipe: Recipe, *, pool_is_cut: bool, function: Callable = embed
+) -> Embed:
+    """`embed`, or `flat_inputs` as `function`, over all devices."""
     run = functools.partial(function, recipe=recipe)
-    pool = P(AXIS) if pool_is_spread else P()
-    return _map(devices, run, (P(), P(), pool, P(AXIS)), P(AXIS), donate=())
+    return _map(devices, run, (P(), P(), _of_pool(pool_is_cut), P(AXIS)), P(AXIS), donate=())
+
+
+def _of_pool(is_cut: bool) -> P:
+    return P(AXIS) if is_cut else P()
 
 
 def map_queries(devices: Devices, search: Callable[..., tuple]) -> Callable[..., tuple]:
@@ -123,9 +134,13 @@ def _map(devices: Devices, run: Callable, in_specs: tuple, out_spec: P, donate: 
     return jax.jit(mapped, donate_argnums=donate)
 
 
+def _axis_of(spec: P) -> int | None:
+    return spec.index(AXIS) if AXIS in spec else None
+
+
 def _pmap(devices: Devices, run: Callable, in_specs: tuple, out_spec: P, donate: tuple) -> Callable:
     """The same mapping by pmap, whose mapped arguments carry the devices as their first axis."""
-    axes = tuple(spec.index(AXIS) if AXIS in spec else None for spec in in_specs)
+    axes = jax.tree.map(_axis_of, in_specs, is_leaf=lambda x: isinstance(x, P))
     mapped = jax.pmap(
         run,
         axis_name=AXIS,
@@ -135,21 +150,18 @@ def _pmap(devices: Devices, run: Callable, in_specs: tuple, out_spec: P, donate:
         donate_argnums=donate,
     )
 
-    def split(x: Array, axis: int | None) -> Array:
+    def split(axis: int | None, part: Any) -> Any:
         if axis is None:
-            return x
-        shape = x.shape
-        return x.reshape(
-            *shape[:axis], devices.size, shape[axis] // devices.size, *shape[axis + 1 :]
+            return part
+        return jax.tree.map(
+            lambda x: x.reshape(
+                *x.shape[:axis], devices.size, x.shape[axis] // devices.size, *x.shape[axis + 1 :]
+            ),
+            part,
         )
 
     def call(*arguments: Any) -> Any:
-        out = mapped(
-            *(
-                jax.tree.map(functools.partial(split, axis=axis), argument)
-                for argument, axis in zip(arguments, axes, strict=True)
-            )
-        )
+        out = mapped(*jax.tree.map(split, axes, arguments, is_leaf=lambda x: x is None))
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out) if AXIS in out_spec else out
 
     return call

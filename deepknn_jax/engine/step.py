@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax import Array, lax
 
 from deepknn_jax.knn.neighbors import Examples
 from deepknn_jax.losses.base import LossFn, Sums, mean
+from deepknn_jax.mining.batches import Mined
 
 Tree = Any
-Mined = dict[str, Array]  # what a miner found for the anchors, by the loss's names for it
 
 
 class TrainState(NamedTuple):
@@ -55,6 +56,24 @@ class Collectives(NamedTuple):
 
     gather: Callable[[Array], Array]
     total: Callable[[Array], Array]
+
+
+class Call(NamedTuple):
+    """What one call of `train_steps` brings: T steps of B examples each, this device's b of them.
+
+    `pool`: stored inputs [P, ...] on this device, of the whole data set or of this call alone;
+    `labels` [N] of the whole data set, by id; `rows` [T, b]: where in the pool each example is;
+    `ids` [T, b]: which example of the data set it is, -1 for padding; `mined` [T, a, ...], by name:
+    what was mined for the first a of the b examples; `steps`: how many of the T to make (a short
+    call runs the same program).
+    """
+
+    pool: Array
+    labels: Array
+    rows: Array | np.ndarray
+    ids: Array | np.ndarray
+    mined: Mined
+    steps: Array | int
 
 
 class StepLog(NamedTuple):
@@ -196,40 +215,22 @@ def train_step(
 
 
 def train_steps(
-    state: TrainState,
-    pool: Array,
-    labels_N: Array,
-    rows_Txb: Array,
-    ids_Txb: Array,
-    mined_Txa: Mined,
-    steps: Array,
-    *,
-    recipe: Recipe,
-    collectives: Collectives,
+    state: TrainState, call: Call, *, recipe: Recipe, collectives: Collectives
 ) -> tuple[TrainState, StepLog]:
-    """Up to T updates in one call.
-
-    Args:
-        state: replicated.
-        pool: stored inputs [P, ...] on this device: the whole data set, or what this call needs.
-        labels_N: labels of the whole data set, indexed by id.
-        rows_Txb: where in the pool each example of each step is.
-        ids_Txb: which example of the data set it is; -1 for padding.
-        mined_Txa: by name, what was mined for the first a of the b examples, [T, a, ...].
-        steps: int scalar, how many of the T steps to make: a short call runs the same program.
+    """Up to T updates of the state, which is the same on every device, in one call.
 
     Returns:
-        The new state, and logs [T] of which the first `steps` count.
+        The new state, and logs [T] of which the first `call.steps` count.
     """
 
     def step(t: Array | int, state: TrainState) -> tuple[TrainState, StepLog]:
-        ids_b = ids_Txb[t]
+        ids_b = call.ids[t]
         return train_step(
             state,
-            pool[rows_Txb[t]],
-            labels_N[ids_b],
+            call.pool[call.rows[t]],
+            call.labels[ids_b],
             ids_b,
-            {name: values[t] for name, values in mined_Txa.items()},
+            {name: values[t] for name, values in call.mined.items()},
             recipe=recipe,
             collectives=collectives,
         )
@@ -239,8 +240,8 @@ def train_steps(
         return state, jax.tree.map(lambda all_T, one: all_T.at[t].set(one), carry[1], log)
 
     _, log = jax.eval_shape(step, 0, state)
-    logs = jax.tree.map(lambda one: jnp.zeros(rows_Txb.shape[0], one.dtype), log)
-    return lax.fori_loop(0, steps, body, (state, logs))
+    logs = jax.tree.map(lambda one: jnp.zeros(call.rows.shape[0], one.dtype), log)
+    return lax.fori_loop(0, call.steps, body, (state, logs))
 
 
 def embed(

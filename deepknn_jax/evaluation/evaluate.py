@@ -1,20 +1,18 @@
 """Embeds splits, classifies by the vote of neighbours, and computes the figures."""
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from tqdm import tqdm
 
 from deepknn_jax.engine.feed import Store, eval_batches
-from deepknn_jax.engine.parallel import Devices
+from deepknn_jax.engine.parallel import Devices, Embed
 from deepknn_jax.evaluation.metrics import classification_metrics
-from deepknn_jax.knn.neighbors import nearest_neighbors
-from deepknn_jax.knn.vote import vote
+from deepknn_jax.knn.neighbors import ids_at
+from deepknn_jax.knn.vote import knn_classify, vote
 
 Entry = dict[str, Any]
 
@@ -40,7 +38,7 @@ class Evidence(NamedTuple):
 
 
 def embed_rows(
-    embed: Callable[..., tuple[Any, Any]],
+    embed: Embed,
     variables: tuple[Any, Any],
     store: Store,
     devices: Devices,
@@ -70,13 +68,7 @@ def embed_rows(
     return Embedded(rows_n, np.concatenate(embeddings), np.concatenate(logits) if logits else None)
 
 
-@partial(jax.jit, static_argnames=("k", "p"))
-def _neighbors(
-    queries: Array, gallery: Array, query_ids: Array, gallery_ids: Array, *, k: int, p: float
-) -> tuple[Array, Array]:
-    return nearest_neighbors(
-        queries, gallery, k=k, p=p, query_ids=query_ids, gallery_ids=gallery_ids
-    )
+_classify = jax.jit(knn_classify, static_argnames=("k", "num_classes", "p"))
 
 
 def classify(
@@ -89,22 +81,29 @@ def classify(
     p: float,
 ) -> Evidence:
     """The kNN vote of the gallery on each query, for each K_p; an example never votes on itself."""
-    k_ps = sorted(set(k_ps))
-    distances, indices = _neighbors(
-        queries.embeddings, gallery.embeddings, queries.rows, gallery.rows, k=k_ps[-1], p=p
+    *smaller, most = sorted(set(k_ps))
+    found = _classify(
+        queries.embeddings,
+        gallery.embeddings,
+        labels_N[gallery.rows],
+        k=most,
+        num_classes=num_classes,
+        p=p,
+        query_ids=queries.rows,
+        gallery_ids=gallery.rows,
     )
-    distances, indices = np.asarray(distances), np.asarray(indices)
-    rows = np.where(indices < 0, -1, gallery.rows[indices])
+    distances, rows = np.asarray(found.distances), ids_at(found.indices, gallery.rows)
     voters = np.where(rows < 0, -1, labels_N[rows])
 
     def predict(k: int) -> np.ndarray:
         near, voting = jnp.asarray(distances[:, :k]), jnp.asarray(voters[:, :k])
         return np.asarray(vote(near, voting, num_classes=num_classes)[0])
 
-    return Evidence(distances, rows, {k: predict(k) for k in k_ps})
+    predictions = {k: predict(k) for k in smaller}
+    return Evidence(distances, rows, predictions | {most: np.asarray(found.labels)})
 
 
-def figures(
+def metrics_by_vote(
     queries: Embedded,
     evidence: Evidence,
     labels_N: np.ndarray,

@@ -127,8 +127,8 @@ def batch_distances(
     """`selected_distances` with, for p = 2, a derivative made of matrix products.
 
     The values are the same. Backwards, products of [A, G] matrices replace the scattering of A K
-    rows of D numbers, which is slow on CPUs and not reproducible on GPUs (docs/decisions.md, "The
-    gradient of the loss"). Made for batches: memory is O(A G). Pass one array twice where the
+    rows of D numbers, which is slow on CPUs and not reproducible on GPUs (docs/measurements.md,
+    "The gradient of the loss"). Made for batches: memory is O(A G). Pass one array twice where the
     anchors are the gallery: one product does then.
     """
     if p != 2.0:

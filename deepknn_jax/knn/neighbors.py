@@ -18,7 +18,7 @@ from deepknn_jax.knn.distances import (
     squared_euclidean,
 )
 
-# Sizes measured on two CPU cores (docs/decisions.md, "Search in a gallery").
+# Sizes measured on two CPU cores (docs/measurements.md, "Search in a gallery").
 _GROUP = 32  # rows of which the minimum is taken first
 _QUERY_TILE, _GALLERY_TILE = 128, 2**16  # at most
 _RANKED_ELEMENTS = 2**24  # of one block's candidates, [queries, k + spare, D]
@@ -29,7 +29,7 @@ _SPARE = 8
 # (queries [Q, D], their ids and labels [Q], the gallery's [N, D], [N], [N]) -> distances, indices
 # [Q, k]; and what maps such a search over the devices.
 Search = Callable[..., tuple[Array, Array]]
-Spread = Callable[[Search], Search]
+MapSearch = Callable[[Search], Search]
 
 
 class Examples(NamedTuple):

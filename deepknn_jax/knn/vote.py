@@ -1,9 +1,24 @@
-"""The kNN vote."""
+"""The vote of the nearest neighbours, and the classifier that it makes."""
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
 from deepknn_jax.knn.neighbors import nearest_neighbors
+
+
+class KNNPredictions(NamedTuple):
+    """What the neighbours of Q queries say, and who they are.
+
+    `labels` int32 [Q] (-1 where nobody voted); `shares` [Q, C] of the votes; `indices` int32 [Q, k]
+    of the voters in the gallery, the nearest first (-1: none left); `distances` [Q, k] to them.
+    """
+
+    labels: Array
+    shares: Array
+    indices: Array
+    distances: Array
 
 
 def vote(distances_Qxk: Array, labels_Qxk: Array, *, num_classes: int) -> tuple[Array, Array]:
@@ -42,7 +57,7 @@ def knn_classify(
     p: float = 2.0,
     query_ids: Array | None = None,
     gallery_ids: Array | None = None,
-) -> tuple[Array, Array, Array]:
+) -> KNNPredictions:
     """Classifies each query by the majority of its k nearest gallery rows (Deep kNN, section 3).
 
     Args:
@@ -55,8 +70,7 @@ def knn_classify(
         query_ids, gallery_ids: int [Q], [G]; pairs of equal ids are skipped (leave-one-out).
 
     Returns:
-        Labels int32 [Q], vote shares [Q, C] and the voters' indices int32 [Q, k] (-1: none left).
-        `vote` says how ties are broken.
+        The predictions with their evidence; `vote` says how ties are broken.
 
     Raises:
         ValueError: as `nearest_neighbors`.
@@ -66,4 +80,4 @@ def knn_classify(
     )
     voters_Qxk = jnp.where(indices_Qxk < 0, -1, jnp.asarray(gallery_labels)[indices_Qxk])
     labels_Q, shares_QxC = vote(distances_Qxk, voters_Qxk, num_classes=num_classes)
-    return labels_Q, shares_QxC, indices_Qxk
+    return KNNPredictions(labels_Q, shares_QxC, indices_Qxk, distances_Qxk)

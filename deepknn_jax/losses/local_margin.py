@@ -11,7 +11,7 @@ than d_{a,k}, c_b = 2 suffices then. With squared distances the two bounds are 9
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -28,6 +28,7 @@ from deepknn_jax.losses.triplet import (
 )
 
 Reduction = Literal["sum", "mean"]
+REDUCTIONS = get_args(Reduction)
 Total = Callable[[Array], Array]
 
 
@@ -272,6 +273,17 @@ def max_margin_sums(
         total=total,
     )
     return with_nan_shown(sums, anchors)
+
+
+def max_margin_hard_sums(
+    anchors: Examples, gallery: Examples, *, hard_positives: bool, **options: Any
+) -> Sums:
+    """MM-HardMin: the nearest negative of the batch, and its furthest positive or, else, any.
+
+    `options` are those of `max_margin_sums`.
+    """
+    select = select_batch_hard if hard_positives else select_next_and_hardest
+    return max_margin_sums(anchors, gallery, select=select, **options)
 
 
 def select_next_and_hardest(

@@ -1,6 +1,7 @@
 """Neighborhood Watch's neighbourhoods: d_{a,k+}, and triplets drawn inside and outside of them."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -8,12 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from deepknn_jax.knn.neighbors import Spread, class_search, ids_at, own_class_neighbors
+from deepknn_jax.knn.neighbors import MapSearch, class_search, ids_at, own_class_neighbors
 
 # Classes are filled up to a multiple of this for the search: few programs are compiled.
 _CLASS_ROWS = 512
 # Stands for no rank in a class: far beyond all of them, also after as many were skipped.
 _NO_RANK = 2**30
+
+
+def neighborhood_size(k: int, count: int) -> int:
+    """`k`, or for 0 the square root of the number of training examples, rounded up (section 4)."""
+    return k or math.isqrt(count - 1) + 1
 
 
 class Triplets(NamedTuple):
@@ -141,13 +147,13 @@ def mine_triplets(
     *,
     rows_N: np.ndarray,
     labels_N: np.ndarray,
-    k: int,
-    mine: bool,
     draws: int,
-    squared: bool,
-    p: float,
     seed: int,
-    spread: Spread = jax.jit,
+    k: int = 1,
+    mine: bool = False,
+    squared: bool = False,
+    p: float = 2.0,
+    map_search: MapSearch = jax.jit,
 ) -> dict[str, np.ndarray]:
     """The triplets of the anchors of an epoch and their d_{a,k+} (algorithm 1, lines 3 to 12).
 
@@ -163,7 +169,7 @@ def mine_triplets(
         draws: positives, and negatives, of an anchor, T.
         squared, p: of the distance.
         seed: of the draws.
-        spread: maps a search over the devices.
+        map_search: maps a search over the devices.
 
     Returns:
         {"positives", "negatives": ids int32 [R, A, T], -1 for none} and, with a bank, "outside",
@@ -173,7 +179,7 @@ def mine_triplets(
     neighbors_NxK = None
     if mine:
         assert bank_NxD is not None
-        neighbors_NxK = _neighborhoods(bank_NxD, k, p, spread)
+        neighbors_NxK = _neighborhoods(bank_NxD, k, p, map_search)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), step), draws)
     labels, anchors = jnp.asarray(labels_N), jnp.asarray(anchors_A)
     drawn = _draw(neighbors_NxK, labels, anchors, keys, mine=mine)
@@ -181,7 +187,9 @@ def mine_triplets(
     for name, places_TxA in (("positives", drawn.positives), ("negatives", drawn.negatives)):
         found[name] = ids_at(places_TxA.T, rows_N).reshape(*anchors_RxA.shape, draws)
     if bank_NxD is not None:
-        kth_N = kth_positive_by_class(bank_NxD, labels_N, k=k, p=p, squared=squared, spread=spread)
+        kth_N = kth_positive_by_class(
+            bank_NxD, labels_N, k=k, p=p, squared=squared, map_search=map_search
+        )
         found["kth_positive"] = kth_N[anchors_RxA]
         for name, flags_TxA in (("outside", drawn.outside), ("pushed", drawn.pushed)):
             found[name] = np.asarray(flags_TxA[0]).reshape(anchors_RxA.shape)
@@ -198,10 +206,10 @@ def _draw(
     )
 
 
-def _neighborhoods(bank_NxD: np.ndarray, k: int, p: float, spread: Spread) -> Array:
+def _neighborhoods(bank_NxD: np.ndarray, k: int, p: float, map_search: MapSearch) -> Array:
     """The k nearest of each example, itself left out [N, k]."""
     present_N = np.zeros(len(bank_NxD), np.int32)
-    return _nearest(bank_NxD, present_N, min(k, len(bank_NxD) - 1), p, spread)[1]
+    return _nearest(bank_NxD, present_N, min(k, len(bank_NxD) - 1), p, map_search)[1]
 
 
 def kth_positive_by_class(
@@ -211,11 +219,11 @@ def kth_positive_by_class(
     k: int,
     p: float,
     squared: bool,
-    spread: Spread = jax.jit,
+    map_search: MapSearch = jax.jit,
 ) -> np.ndarray:
     """`kth_positive_distances` [N] by a search within each class: of C even classes 1/C the work.
 
-    `spread` maps a search over the devices.
+    `map_search` maps a search over the devices.
     """
     kth_N = np.zeros(len(labels_N), bank_NxD.dtype)
     for label in np.unique(labels_N):
@@ -225,17 +233,17 @@ def kth_positive_by_class(
         filled = np.pad(members, (0, -len(members) % _CLASS_ROWS), mode="edge")
         absent = (np.arange(len(filled)) > others).astype(np.int32)
         # k, part of the program, is that of the class only where the class is smaller.
-        distances, _ = _nearest(bank_NxD[filled], absent, min(k, others), p, spread)
+        distances, _ = _nearest(bank_NxD[filled], absent, min(k, others), p, map_search)
         # The largest, not the last: a NaN stands first, and is not to be hidden.
         kth_N[members] = np.max(np.asarray(distances[: len(members)]), axis=1)
     return np.square(kth_N) if squared else kth_N
 
 
 def _nearest(
-    rows_NxD: np.ndarray, absent_N: np.ndarray, k: int, p: float, spread: Spread
+    rows_NxD: np.ndarray, absent_N: np.ndarray, k: int, p: float, map_search: MapSearch
 ) -> tuple[Array, Array]:
     """Of each row its k nearest others that are not absent: distances, indices [N, k]."""
     ids_N = np.arange(len(rows_NxD), dtype=np.int32)
     present_N = np.zeros_like(absent_N)
-    search = spread(class_search(k, p, same_class=True))
+    search = map_search(class_search(k, p, same_class=True))
     return search(rows_NxD, ids_N, present_N, rows_NxD, ids_N, absent_N)

@@ -78,5 +78,5 @@ def build(
         raise UserError(f"no model is named {name!r}: {hint}there are {', '.join(BACKBONES)}")
     options = {"dropout": dropout} if dropout else {}
     if dropout and name != "mlp":
-        raise UserError(f"{name} has no dropout, only mlp has: leave config.model.dropout at 0")
+        raise UserError(f"{name} has no dropout, only mlp has: leave `dropout` at 0")
     return BACKBONES[name](embedding_size=embedding_size, dtype=dtype, bn_axis=bn_axis, **options)

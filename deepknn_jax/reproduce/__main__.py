@@ -18,7 +18,7 @@ from deepknn_jax.reproduce.plan_images import tune_images
 from deepknn_jax.reproduce.plan_watch import tune_watch
 from deepknn_jax.reproduce.runs import run_cells, unfinished
 from deepknn_jax.reproduce.tune import tune
-from deepknn_jax.shell import parse_flags, run
+from deepknn_jax.shell import parse_flags, run_command
 
 TABLES = (*counts.TABLES, *PLANS)
 # What stands in a table's Markdown before its sections, and the figures that it shows.
@@ -128,7 +128,7 @@ def cli() -> None:
         "tune", False, "First search the options of --table=3 (the default), 2 or nw1."
     )
     flags.DEFINE_boolean("untuned", False, "Table 3 without what the search chose.")
-    run(main, parse_flags, like="--seeds=3")
+    run_command(main, parse_flags, like="--seeds=3")
 
 
 if __name__ == "__main__":

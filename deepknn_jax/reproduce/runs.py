@@ -9,7 +9,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from deepknn_jax import config as config_lib
 from deepknn_jax.errors import UserError
 from deepknn_jax.logs import duration, read_records, say
 from deepknn_jax.reproduce import store
@@ -17,6 +16,7 @@ from deepknn_jax.reproduce.cells import Cell
 from deepknn_jax.reproduce.prepare import make
 from deepknn_jax.reproduce.sets import SETS, config_of
 from deepknn_jax.trainer import assess, loop, setup
+from deepknn_jax.trainer.check import check
 
 
 def unfinished(cells: Iterable[Cell], out: Path) -> list[Cell]:
@@ -100,7 +100,7 @@ def config_for(cell: Cell, out: Path) -> ConfigDict:
     if cell.start:
         changes = changes | {"model.weights": str(store.workdir_of(out, cell.start))}
     config = config_of(SETS[cell.set].config, changes)
-    config_lib.check(config)
+    check(config)
     return config
 
 

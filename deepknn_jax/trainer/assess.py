@@ -1,17 +1,23 @@
 """A setup's network assessed: the kNN's figures, and those of what it is compared with."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION
+from deepknn_jax.engine.parallel import Embed
 from deepknn_jax.engine.step import TrainState
 from deepknn_jax.errors import UserError
-from deepknn_jax.evaluation.evaluate import Embedded, Entry, Evidence, classify, embed_rows, figures
+from deepknn_jax.evaluation.evaluate import (
+    Embedded,
+    Entry,
+    Evidence,
+    classify,
+    embed_rows,
+    metrics_by_vote,
+)
 from deepknn_jax.logs import Record
-from deepknn_jax.trainer.methods import train_counts
 from deepknn_jax.trainer.setup import Setup, first_state
 
 Variables = tuple[Any, Any]  # params, batch_stats
@@ -27,7 +33,7 @@ def embed_split(
     setup: Setup,
     variables: Variables,
     split: str,
-    function: Callable[..., Any] | None = None,
+    function: Embed | None = None,
 ) -> Embedded:
     """The embeddings of one split by the network, or by `function` in its place.
 
@@ -63,12 +69,12 @@ def knn_entries(
         num_classes=len(dataset.class_names),
         p=config.loss.p,
     )
-    entries = figures(
+    entries = metrics_by_vote(
         queries,
         evidence,
         dataset.labels,
         class_names=dataset.class_names,
-        train_counts=train_counts(dataset),
+        train_counts=dataset.train_counts(),
     )
     return entries, evidence
 

@@ -23,7 +23,7 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.files import read_json, write_text
 from deepknn_jax.logs import Record, duration, read_records, record_log, say
-from deepknn_jax.mining.whole_set import Mined
+from deepknn_jax.mining.batches import Mined
 from deepknn_jax.trainer import checkpoint
 from deepknn_jax.trainer.assess import (
     Variables,
@@ -33,7 +33,9 @@ from deepknn_jax.trainer.assess import (
     references,
     variables_of,
 )
-from deepknn_jax.trainer.methods import METHODS
+from deepknn_jax.trainer.check import check
+from deepknn_jax.trainer.keys import naming_keys
+from deepknn_jax.trainer.methods import METHODS, unread
 from deepknn_jax.trainer.setup import (
     Setup,
     build,
@@ -55,16 +57,17 @@ class Fitted(NamedTuple):
     figure: float | None
 
 
+@naming_keys()
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Trains, or goes on training, and evaluates; returns what results.json holds.
 
     Raises:
         UserError: for whatever the user can mend.
     """
-    config_lib.check(config)
+    check(config)
     start = workdir / "first_stage" if config.first_stage else None
     if start is not None and report.read_results(workdir) is None:
-        say(f"first stage: {METHODS[config.first_stage]}")
+        say(f"first stage: {METHODS[config.first_stage].title}")
         run(first_stage(config), start)
     config, weights = check_workdir(config, workdir, start)
     results = report.read_results(workdir)
@@ -75,7 +78,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     config, setup = prepare(config, weights, workdir)
     seconds: Seconds = {}
     fitted = fit(config, setup, workdir, seconds)
-    results = assess(config, setup, fitted, workdir, seconds)
+    results = evaluate_run(config, setup, fitted, workdir, seconds)
     report.write_results(workdir, results)
     say(report.table(results))
     say("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
@@ -103,13 +106,15 @@ def check_workdir(
 
     `start` is the run of the first stage, whose weights are taken.
     """
-    config_lib.check(config)
+    check(config)
     existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(f"{existing}: cannot be written to; choose another --workdir")
     stored = read_json(workdir / "config.json")
     config, weights = resolve(config, stored, str(start or ""))
-    if stored is not None and (differ := config_lib.differences(config, stored)):
+    if stored is not None and (
+        differ := config_lib.differences(config, stored, unread=unread(config))
+    ):
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(differ)}): "
             "choose another --workdir, or delete it"
@@ -231,7 +236,7 @@ def train(
                 call = next(feed)
             began = time.monotonic()
             with clock(seconds, "training" if steps.start > first else "first call (compiles)"):
-                state, logs = setup.train(state, *call)
+                state, logs = setup.train(state, call)
                 logs = jax.tree.map(np.asarray, logs)
             logs = jax.tree.map(operator.itemgetter(slice(len(steps))), logs)
             _check_finite(logs, steps)
@@ -302,7 +307,7 @@ def end_epoch(
     return record
 
 
-def assess(
+def evaluate_run(
     config: ConfigDict, setup: Setup, fitted: Fitted, workdir: Path, seconds: Seconds
 ) -> dict[str, Any]:
     """Evaluates the test part, once, beside the references, and writes all files but the last."""
@@ -315,7 +320,7 @@ def assess(
         }
         test, evidence = knn_entries(config, setup, parts[TEST], parts[TRAIN])
         results = {
-            "method": METHODS[config.loss.name],
+            "method": METHODS[config.loss.name].title,
             "test": test,
             "train": knn_entries(config, setup, parts[TRAIN], parts[TRAIN])[0],
             "references": references(config, setup),

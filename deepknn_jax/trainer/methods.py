@@ -1,178 +1,192 @@
-"""What a config's method means: its loss as a function, and what it mines beside the batch."""
+"""What a method is: a record for each, and what a config makes of it.
+
+A new method is its loss, a function in a file of losses/, and one entry in METHODS.
+"""
 
 import functools
-import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
+from jax import Array
 from ml_collections import ConfigDict
 
-from deepknn_jax.data.dataset import TRAIN, Dataset
-from deepknn_jax.engine.parallel import Devices, collectives, map_queries
+from deepknn_jax.data.dataset import Dataset
+from deepknn_jax.engine.parallel import Devices, collectives
 from deepknn_jax.errors import UserError
-from deepknn_jax.knn.neighbors import Spread, ids_at
 from deepknn_jax.logs import say
-from deepknn_jax.losses import base, cross_entropy, lmnn, local_margin, nca, triplet
-from deepknn_jax.mining.local_triplets import mine_triplets
-from deepknn_jax.mining.whole_set import Mining, nearest_in_set
+from deepknn_jax.losses.base import LossFn
+from deepknn_jax.losses.cross_entropy import balanced_class_weights, cross_entropy_sums
+from deepknn_jax.losses.lmnn import lmnn_anchor_sums
+from deepknn_jax.losses.local_margin import (
+    Weights,
+    local_margin_sums,
+    max_margin_hard_sums,
+    max_margin_sums,
+    safe_c_b,
+)
+from deepknn_jax.losses.nca import nca_sums
+from deepknn_jax.losses.triplet import batch_hard_triplet_sums, deep_knn_sums, listed_triplet_sums
+from deepknn_jax.mining.batches import Mining
+from deepknn_jax.trainer import miners
 
-METHODS = {
-    "deep_knn": "deep kNN",
-    "triplet": "triplet (batch hard)",
-    "cross_entropy": "cross entropy",
-    "weighted_cross_entropy": "weighted cross entropy",
-    "nca": "NCA",
-    "lmnn": "LMNN",
-    "local_margin": "local margin",
-    "max_margin": "max margin (MM)",
-    "max_margin_hard": "max margin, hardest of the batch (MM-HardMin)",
+
+class Method(NamedTuple):
+    """A way to train the features.
+
+    `loss(anchors, gallery, **mined, **options, **facts)` gives losses.base.Sums. Of config.loss it
+    takes the `options` by their names, and `facts` are what else it wants: see _FACTS. With a
+    `miner` (trainer/miners.py) the anchors come with what that found, `mined_by` the options that
+    it reads; without one all is found in the batch. `head`: the loss is of a classifier's logits.
+    `warning` tells what the user of these options should know; "" for nothing. `in_set` is the
+    same method with config.neighbors=dataset, where that exists.
+    """
+
+    title: str
+    loss: Callable[..., Any]
+    options: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+    miner: Callable[..., Mining] | None = None
+    mined_by: tuple[str, ...] = ()
+    head: bool = False
+    warning: Callable[[ConfigDict], str] = lambda options: ""
+    in_set: "Method | None" = None
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The options of config.loss that make a difference."""
+        weights = _WEIGHTS if "weights" in self.facts else ()
+        return frozenset((*self.options, *self.mined_by, *weights))
+
+
+_WEIGHTS = tuple(f"w_{name}" for name in Weights._fields)
+
+
+def _class_weights(config: ConfigDict, dataset: Dataset, devices: Devices) -> Array:
+    return balanced_class_weights(jnp.asarray(dataset.train_counts()))
+
+
+def _term_weights(config: ConfigDict, dataset: Dataset, devices: Devices) -> Weights:
+    return Weights(*(config.loss[name] for name in _WEIGHTS))
+
+
+def _total(config: ConfigDict, dataset: Dataset, devices: Devices) -> Callable[[Array], Array]:
+    return collectives(devices.axis).total
+
+
+# What a loss may want beside its options: of the training part, the objective, the devices.
+_FACTS: dict[str, Callable[[ConfigDict, Dataset, Devices], Any]] = {
+    "class_weights": _class_weights,
+    "weights": _term_weights,
+    "total": _total,
 }
+
+
+def _small_c_b(options: ConfigDict) -> str:
+    least = safe_c_b(squared=options.squared)
+    if options.c_b >= least:
+        return ""
+    return f"config.loss.c_b is {options.c_b:g}: the theorem on the kNN wants at least {least:g}"
+
+
+_OBJECTIVE: dict[str, Any] = {"facts": ("weights", "total")}  # of Neighborhood Watch
+_DISTANCE = ("reduction", "squared", "p")
+METHODS: dict[str, Method] = {
+    "deep_knn": Method(
+        "deep kNN",
+        deep_knn_sums,
+        ("k", "m", "margin", "p"),
+        in_set=Method(
+            "deep kNN",
+            listed_triplet_sums,
+            ("margin", "p"),
+            miner=miners.nearest_in_the_set,
+            mined_by=("k", "m", "p"),
+        ),
+    ),
+    "triplet": Method("triplet (batch hard)", batch_hard_triplet_sums, ("margin", "p")),
+    "cross_entropy": Method("cross entropy", cross_entropy_sums, head=True),
+    "weighted_cross_entropy": Method(
+        "weighted cross entropy", cross_entropy_sums, facts=("class_weights",), head=True
+    ),
+    "nca": Method("NCA", nca_sums, ("temperature", "log")),
+    "lmnn": Method(
+        "LMNN",
+        lmnn_anchor_sums,
+        ("mu", "margin"),
+        miner=miners.fixed_targets,
+        mined_by=("targets",),
+    ),
+    "local_margin": Method(
+        "local margin",
+        local_margin_sums,
+        ("c_b", "eps", *_DISTANCE),
+        **_OBJECTIVE,
+        miner=miners.local_triplets,
+        mined_by=("neighborhood", "mine", "draws", "squared", "p"),
+        warning=_small_c_b,
+    ),
+    "max_margin": Method(
+        "max margin (MM)",
+        max_margin_sums,
+        ("margin", *_DISTANCE),
+        **_OBJECTIVE,
+        miner=miners.random_triplets,
+        mined_by=("draws",),
+    ),
+    "max_margin_hard": Method(
+        "max margin, hardest of the batch (MM-HardMin)",
+        max_margin_hard_sums,
+        ("margin", "hard_positives", *_DISTANCE),
+        **_OBJECTIVE,
+    ),
+}
+
+
+def method_of(config: ConfigDict) -> Method:
+    """The record of the config's loss.
+
+    Raises:
+        UserError: config.neighbors=dataset with a method that has no such form.
+    """
+    method = METHODS[config.loss.name]
+    if config.neighbors == "batch":
+        return method
+    if method.in_set is None:
+        able = ", ".join(name for name, each in METHODS.items() if each.in_set)
+        raise UserError(
+            f"config.neighbors=dataset is for config.loss.name={able}, not {config.loss.name}"
+        )
+    return method.in_set
+
+
+def unread(config: ConfigDict) -> set[str]:
+    """The keys of config.loss that the config's method does not read."""
+    known = method_of(config).reads | {"name"}
+    return {f"loss.{key}" for key in config.loss if key not in known}
+
+
+def loss_function(config: ConfigDict, dataset: Dataset, devices: Devices) -> LossFn:
+    """The config's loss as a function of (anchors, gallery) and what is mined for the anchors."""
+    method = method_of(config)
+    if words := method.warning(config.loss):
+        say(words)
+    options = {name: config.loss[name] for name in method.options}
+    facts = {name: _FACTS[name](config, dataset, devices) for name in method.facts}
+    return functools.partial(method.loss, **options, **facts)
 
 
 def miner(config: ConfigDict, dataset: Dataset, devices: Devices, per_epoch: int) -> Mining | None:
     """What the config's loss needs beside the batch, None where that is nothing."""
-    options, rows = config.loss, dataset.rows(TRAIN)
-    labels, most = dataset.labels[rows], len(rows) - 1
-    if config.neighbors == "dataset" and options.name != "deep_knn":
-        raise UserError(
-            f"config.neighbors=dataset is for config.loss.name=deep_knn, not {options.name}"
-        )
-    if options.name == "lmnn":
-        return _lmnn_mining(dataset, options.k, per_epoch, config.batch.size)
-    if options.name in ("local_margin", "max_margin"):
-        return _triplet_mining(config, dataset, devices, per_epoch)
-    if config.neighbors == "batch":
+    method = method_of(config)
+    if method.miner is None:
         return None
-    interval = config.refresh_steps or per_epoch
-    shape = interval, config.batch.size
-    return Mining(
-        mine=functools.partial(
-            nearest_in_set,
-            rows_N=rows,
-            labels_N=labels,
-            k=options.k,
-            m=options.m,
-            p=options.p,
-            spread=_spread_over(devices),
-        ),
-        interval=interval,
-        empty={
-            "positives": np.full((*shape, min(options.k, most)), -1, np.int32),
-            "negatives": np.full((*shape, min(options.m, most)), -1, np.int32),
-        },
-        embeds=True,
-    )
-
-
-def _lmnn_mining(dataset: Dataset, k: int, per_epoch: int, batch_size: int) -> Mining:
-    """LMNN's targets: fixed neighbours of the same class among the standardised inputs."""
-    rows = dataset.rows(TRAIN)
-    inputs = dataset.inputs[rows].reshape(len(rows), -1)
-    k = min(k, len(rows) - 1)
-    targets_NxK = ids_at(lmnn.target_neighbors(inputs, dataset.labels[rows], k=k), rows)
-    return Mining(
-        mine=lambda bank, anchors_RxA, step: {"targets": targets_NxK[anchors_RxA]},
-        interval=per_epoch,
-        empty={"targets": np.full((per_epoch, batch_size, k), -1, np.int32)},
-        embeds=False,
-    )
-
-
-def _triplet_mining(
-    config: ConfigDict, dataset: Dataset, devices: Devices, per_epoch: int
-) -> Mining:
-    """Neighborhood Watch's triplets: drawn anew at the start of each epoch."""
-    options, rows = config.loss, dataset.rows(TRAIN)
-    local = options.name == "local_margin"
-    shape = per_epoch, config.batch.size
-    listed = np.full((*shape, options.draws), -1, np.int32)
-    empty = {"positives": listed, "negatives": listed}
-    if local:
-        flags = np.zeros(shape, bool)
-        empty |= {"outside": flags, "pushed": flags, "kth_positive": np.zeros(shape, np.float32)}
-    mine = functools.partial(
-        mine_triplets,
-        rows_N=rows,
-        labels_N=dataset.labels[rows],
-        k=neighborhood_size(options.k, len(rows)),
-        mine=local and options.mine,
-        draws=options.draws,
-        squared=options.squared,
-        p=options.p,
+    run = miners.Run(
+        dataset=dataset,
+        devices=devices,
+        batch_size=config.batch.size,
+        steps_per_epoch=per_epoch,
+        refresh_steps=config.refresh_steps or per_epoch,
         seed=config.seed,
-        spread=_spread_over(devices),
     )
-    return Mining(mine=mine, interval=per_epoch, empty=empty, embeds=local)
-
-
-def _spread_over(devices: Devices) -> Spread:
-    """Maps a search over the devices; the same search once."""
-    return functools.lru_cache(functools.partial(map_queries, devices))
-
-
-def neighborhood_size(k: int, count: int) -> int:
-    """`k`, or for 0 the square root of the number of training examples, rounded up (section 4)."""
-    return k or math.isqrt(count - 1) + 1
-
-
-def loss_function(config: ConfigDict, dataset: Dataset, devices: Devices) -> base.LossFn:
-    """The config's loss as a function of (anchors, gallery)."""
-    options = config.loss
-    match options.name:
-        case "deep_knn" if config.neighbors == "dataset":
-            return functools.partial(
-                triplet.listed_triplet_sums, margin=options.margin, p=options.p
-            )
-        case "deep_knn":
-            return functools.partial(
-                triplet.deep_knn_sums, k=options.k, m=options.m, margin=options.margin, p=options.p
-            )
-        case "triplet":
-            return functools.partial(
-                triplet.batch_hard_triplet_sums, margin=options.margin, p=options.p
-            )
-        case "nca":
-            return functools.partial(nca.nca_sums, temperature=options.temperature, log=options.log)
-        case "lmnn":
-            return functools.partial(lmnn.lmnn_anchor_sums, mu=options.mu, margin=options.margin)
-        case "cross_entropy":
-            return cross_entropy.cross_entropy_sums
-        case "weighted_cross_entropy":
-            weights_C = cross_entropy.balanced_class_weights(jnp.asarray(train_counts(dataset)))
-            return functools.partial(cross_entropy.cross_entropy_sums, class_weights=weights_C)
-        case "local_margin" | "max_margin" | "max_margin_hard":
-            return _margin_loss(config, devices)
-    raise UserError(f"config.loss.name is {options.name!r}: choose from {', '.join(METHODS)}")
-
-
-def _margin_loss(config: ConfigDict, devices: Devices) -> base.LossFn:
-    """The losses of Neighborhood Watch, with its penalty on means and variances of distances."""
-    options = config.loss
-    shared = {
-        "weights": local_margin.Weights(
-            options.w_lm, options.w_ms, options.w_md, options.w_ss, options.w_sd
-        ),
-        "reduction": options.reduction,
-        "squared": options.squared,
-        "p": options.p,
-        "total": collectives(devices.axis).total,
-    }
-    if options.name != "local_margin":
-        select = triplet.select_batch_hard
-        if not options.hard_positives:
-            select = local_margin.select_next_and_hardest
-        return functools.partial(
-            local_margin.max_margin_sums, margin=options.margin, select=select, **shared
-        )
-    least = local_margin.safe_c_b(squared=options.squared)
-    if options.c_b < least:
-        say(f"config.loss.c_b is {options.c_b:g}: the theorem on the kNN wants at least {least:g}")
-    return functools.partial(
-        local_margin.local_margin_sums, c_b=options.c_b, eps=options.eps, **shared
-    )
-
-
-def train_counts(dataset: Dataset) -> np.ndarray:
-    """Training examples of each class [C]."""
-    labels = dataset.labels[dataset.rows(TRAIN)]
-    return np.bincount(labels, minlength=len(dataset.class_names))
+    return method.miner(run, **{name: config.loss[name] for name in method.mined_by})

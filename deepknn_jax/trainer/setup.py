@@ -1,6 +1,6 @@
 """From a config to what a training needs: data on the devices, a recipe, mapped functions.
 
-Here and in train.py a ConfigDict is read; whatever they call takes plain values.
+A ConfigDict is read in this room alone; whatever it calls takes plain values.
 """
 
 import functools
@@ -20,18 +20,26 @@ from deepknn_jax.data.load import load_dataset
 from deepknn_jax.engine.batching import batch_indices, check_batching, steps_per_epoch
 from deepknn_jax.engine.feed import Store, make_store
 from deepknn_jax.engine.inputs import input_functions, pixel_statistics, standardized
-from deepknn_jax.engine.parallel import Devices, get_devices, map_embed, map_train_steps, replicate
+from deepknn_jax.engine.parallel import (
+    Devices,
+    Embed,
+    TrainSteps,
+    get_devices,
+    map_embed,
+    map_train_steps,
+    replicate,
+)
 from deepknn_jax.engine.step import Recipe, TrainState, flat_inputs, init_state
 from deepknn_jax.errors import UserError
 from deepknn_jax.logs import say
-from deepknn_jax.mining.whole_set import Batches, Mined, Mining, with_partners
+from deepknn_jax.mining.batches import Batches, Mined, Mining, with_partners
 from deepknn_jax.models.network import Network
 from deepknn_jax.models.weights.load import find_weights
 from deepknn_jax.trainer import run_folder
-from deepknn_jax.trainer.methods import loss_function, miner
+from deepknn_jax.trainer.methods import loss_function, method_of, miner
 
 # Input numbers that go through one call: enough work to hide the dispatch, and little enough
-# that progress shows and a signal is heard. Measured in docs/decisions.md, "Steps in one call".
+# that progress shows and a signal is heard. Measured in docs/measurements.md, "Steps in one call".
 _NUMBERS_PER_CALL = 2**21
 # Keys of config.data that are not load_dataset's arguments under the same name.
 _NOT_PASSED_ON = ("source", "dir", "placement", "resize_rule")
@@ -49,9 +57,9 @@ class Setup(NamedTuple):
     store: Store
     recipe: Recipe
     schedule: Callable[[int], Any]
-    train: Callable[..., Any]
-    embed: Callable[..., Any]
-    flat: Callable[..., Any]
+    train: TrainSteps
+    embed: Embed
+    flat: Embed
     mining: Mining | None
     positions: Callable[[range], np.ndarray]
     sampler: Callable[[int, Mined], Callable[[range], Batches]]
@@ -186,14 +194,14 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
     store = make_store(devices, dataset.inputs, dataset.labels, config.data.placement)
     positions = _positions(config, dataset.labels[rows])
     mining = miner(config, dataset, devices, per_epoch)
-    mapped = functools.partial(map_embed, devices, recipe, pool_is_spread=store.streams)
+    mapped = functools.partial(map_embed, devices, recipe, pool_is_cut=store.streams)
     return Setup(
         dataset=dataset,
         devices=devices,
         store=store,
         recipe=recipe,
         schedule=schedule,
-        train=map_train_steps(devices, recipe, pool_is_spread=store.streams),
+        train=map_train_steps(devices, recipe, pool_is_cut=store.streams),
         embed=mapped(),
         flat=mapped(function=flat_inputs),
         mining=mining,
@@ -319,5 +327,5 @@ def network(config: ConfigDict, dataset: Dataset, devices: Devices) -> Network:
         bn_axis=devices.axis,
         dropout=options.dropout,
     )
-    head = len(dataset.class_names) if "cross_entropy" in config.loss.name else None
+    head = len(dataset.class_names) if method_of(config).head else None
     return Network(backbone, head, normalize=options.normalize)

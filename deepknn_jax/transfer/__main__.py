@@ -18,8 +18,8 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation.pictures import scatter
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
-from deepknn_jax.shell import parse_flags, run
-from deepknn_jax.trainer.methods import neighborhood_size
+from deepknn_jax.mining.local_triplets import neighborhood_size
+from deepknn_jax.shell import parse_flags, run_command
 from deepknn_jax.transfer.classifiers import classify_all
 from deepknn_jax.transfer.cox import survive
 
@@ -98,7 +98,7 @@ def cli() -> None:
     flags.DEFINE_string("event_column", "event", "Its column of events: 1 died, 0 censored.")
     flags.DEFINE_string("name_column", "name", "Its column of names.")
     flags.DEFINE_integer("cox_pca", 8, "Principal components for Cox's model.", lower_bound=1)
-    run(main, parse_flags, like="--pca=32")
+    run_command(main, parse_flags, like="--pca=32")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation.metrics import classification_metrics
 from deepknn_jax.knn.vote import knn_classify
-from deepknn_jax.trainer.methods import neighborhood_size
+from deepknn_jax.mining.local_triplets import neighborhood_size
 
 # A component with less than this share of the variance is rounding of float32.
 _LEAST_SHARE = 1e-10
@@ -66,7 +66,7 @@ def classify_all(
         train_x, test_x: embeddings [N, D], [M, D].
         train_y, test_y: int [N], [M], 0 and up.
         pca: as `reduce`.
-        k: neighbours that vote; 0: `methods.neighborhood_size`.
+        k: neighbours that vote; 0: `local_triplets.neighborhood_size`.
         seed: of the tree and the MLP.
 
     Returns:
@@ -87,8 +87,8 @@ def classify_all(
     num_classes = int(max(train_y.max(), test_y.max())) + 1
     train, test = reduce(train_x, test_x, pca)
     queries, gallery = (jnp.asarray(x, jnp.float32) for x in (test, train))
-    voted, _, _ = knn_classify(queries, gallery, jnp.asarray(train_y), k=k, num_classes=num_classes)
-    predictions = {"kNN": np.asarray(voted)}
+    voted = knn_classify(queries, gallery, jnp.asarray(train_y), k=k, num_classes=num_classes)
+    predictions = {"kNN": np.asarray(voted.labels)}
     for name, model in (
         ("SVM", SVC(kernel="linear")),
         ("DT", DecisionTreeClassifier(random_state=seed)),

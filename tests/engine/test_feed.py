@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from deepknn_jax.engine.feed import eval_batches, make_store, plan_calls, train_calls
 from deepknn_jax.engine.parallel import get_devices
-from deepknn_jax.mining.whole_set import Batches
+from deepknn_jax.mining.batches import Batches
 
 INPUTS = np.arange(40, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
 LABELS = np.arange(40, dtype=np.int32) % 4

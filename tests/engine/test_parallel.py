@@ -12,13 +12,14 @@ from deepknn_jax.engine.parallel import (
     map_embed,
     map_train_steps,
     replicate,
-    spread,
+    shard,
 )
-from deepknn_jax.engine.step import init_state
+from deepknn_jax.engine.step import Call, init_state
 from deepknn_jax.errors import UserError
 from deepknn_jax.knn.neighbors import Examples
 from deepknn_jax.losses import lmnn, triplet
-from deepknn_jax.mining.whole_set import nearest_in_set, with_partners
+from deepknn_jax.mining.batches import with_partners
+from deepknn_jax.mining.whole_set import nearest_in_set
 
 
 def uneven_batch(dtype):
@@ -48,11 +49,11 @@ def run_steps(devices, loss, dtype, *, steps=1, is_spread=False):
     labels_by_id[ids] = labels
     pool = replicate(devices, features)
     if is_spread:
-        pool = spread(devices, features)
+        pool = shard(devices, features)
         rows = np.tile(np.arange(BATCH // devices.size, dtype=np.int32), (steps, devices.size))
-    train = map_train_steps(devices, recipe, pool_is_spread=is_spread)
+    train = map_train_steps(devices, recipe, pool_is_cut=is_spread)
     ids = np.tile(ids, (steps, 1))
-    return train(replicate(devices, state), pool, labels_by_id, rows, ids, {}, steps)
+    return train(replicate(devices, state), Call(pool, labels_by_id, rows, ids, {}, steps))
 
 
 def test_the_first_shard_has_far_fewer_triplets():
@@ -101,7 +102,7 @@ def test_embedding_is_the_same_on_four_devices(mode):
     for count in (1, 4):
         devices = get_devices(count, mode)
         state = init_state(make_recipe("deep_knn", None), jnp.asarray(features[:1]))
-        embed = map_embed(devices, make_recipe("deep_knn", devices.axis), pool_is_spread=False)
+        embed = map_embed(devices, make_recipe("deep_knn", devices.axis), pool_is_cut=False)
         variables = replicate(devices, (state.params, state.batch_stats))
         rows = np.arange(BATCH, dtype=np.int32)[::-1].copy()
         results.append(embed(*variables, replicate(devices, features), rows))
@@ -139,9 +140,9 @@ def mined_step(devices, places, features, labels, loss):
     state = jax.tree.map(
         lambda x: x.astype(np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, state
     )
-    train = map_train_steps(devices, recipe, pool_is_spread=False)
+    train = map_train_steps(devices, recipe, pool_is_cut=False)
     pool = replicate(devices, features)
-    return train(replicate(devices, state), pool, labels, ids, ids, mined, 1)
+    return train(replicate(devices, state), Call(pool, labels, ids, ids, mined, 1))
 
 
 @pytest.mark.parametrize("loss", MINED_LOSSES)

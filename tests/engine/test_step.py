@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from deepknn_jax.engine.augment import center_crop, normalize, random_crop_flip
 from deepknn_jax.engine.parallel import collectives
-from deepknn_jax.engine.step import Recipe, embed, init_state, train_step, train_steps
+from deepknn_jax.engine.step import Call, Recipe, embed, init_state, train_step, train_steps
 from deepknn_jax.losses import triplet
 from deepknn_jax.models.cnn import SmallCNN
 from deepknn_jax.models.network import Network
@@ -84,7 +84,7 @@ def run(recipe, state, rows, steps, room):
     pool, labels = images()
     rows = np.pad(rows, ((0, room - len(rows)), (0, 0)), mode="edge")
     call = jax.jit(functools.partial(train_steps, recipe=recipe, collectives=ALONE))
-    return call(state, pool, labels, rows, rows, {}, steps)
+    return call(state, Call(pool, labels, rows, rows, {}, steps))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from support.runs import same_bits, setup_of, small_config
 
 from deepknn_jax.engine.feed import make_store
 from deepknn_jax.engine.parallel import map_embed, replicate
-from deepknn_jax.evaluation.evaluate import Embedded, classify, embed_rows, figures
+from deepknn_jax.evaluation.evaluate import Embedded, classify, embed_rows, metrics_by_vote
 from deepknn_jax.trainer.setup import first_state
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -141,7 +141,7 @@ def test_the_figures_are_scikit_learn_s(logits):
     labels, _, queries, gallery = clouds(logits=logits)
     evidence = classify(queries, gallery, labels, k_ps=(1, 5), num_classes=4, p=2.0)
     counts = np.array([30, 10, 40, 20])
-    found = figures(
+    found = metrics_by_vote(
         queries, evidence, labels, class_names=("a", "b", "c", "d"), train_counts=counts
     )
     assert list(found) == ["1", "5", *(["head"] if logits else [])]

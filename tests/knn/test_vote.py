@@ -48,10 +48,12 @@ def test_agrees_with_scikit_learn_where_there_are_no_ties():
     gallery, queries = (rng.normal(size=(n, 6)).astype(np.float32) for n in (200, 50))
     labels = rng.integers(0, 2, 200)
     judge = KNeighborsClassifier(5, algorithm="brute").fit(gallery, labels)
-    predicted, shares, indices = knn_classify(queries, gallery, labels, k=5, num_classes=2)
-    np.testing.assert_array_equal(predicted, judge.predict(queries))
-    np.testing.assert_allclose(shares, judge.predict_proba(queries), atol=1e-6)
-    np.testing.assert_array_equal(indices, judge.kneighbors(queries)[1])
+    found = knn_classify(queries, gallery, labels, k=5, num_classes=2)
+    distances, indices = judge.kneighbors(queries)
+    np.testing.assert_array_equal(found.labels, judge.predict(queries))
+    np.testing.assert_allclose(found.shares, judge.predict_proba(queries), atol=1e-6)
+    np.testing.assert_array_equal(found.indices, indices)
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-5)
 
 
 def test_leave_one_out_by_ids_and_under_jit():
@@ -61,7 +63,7 @@ def test_leave_one_out_by_ids_and_under_jit():
     def classify(x):
         return knn_classify(x, x, labels, k=3, num_classes=3, query_ids=ids, gallery_ids=ids)
 
-    predicted, _, indices = jax.jit(classify)(x)
+    predicted, _, indices, _ = jax.jit(classify)(x)
     assert (np.asarray(indices) != ids[:, None]).all()
     expected, _ = reference.neighbors(x, x, 3, skip=lambda q, g: q == g)
     for q in range(30):
@@ -70,9 +72,10 @@ def test_leave_one_out_by_ids_and_under_jit():
 
 def test_a_query_without_voters():
     x = np.zeros((1, 2))
-    predicted, shares, indices = knn_classify(
+    predicted, shares, indices, distances = knn_classify(
         x, x, np.array([0]), k=1, num_classes=2, query_ids=np.array([4]), gallery_ids=np.array([4])
     )
     assert predicted[0] == -1
     assert (shares == 0).all()
     assert indices[0, 0] == -1
+    assert distances[0, 0] == np.inf

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.batches import ALL, assert_close, make_recipe
 
 from deepknn_jax.engine.parallel import collectives, get_devices, map_train_steps, replicate
-from deepknn_jax.engine.step import init_state
+from deepknn_jax.engine.step import Call, init_state
 from deepknn_jax.knn.neighbors import Examples
 from deepknn_jax.losses.base import mean
 from deepknn_jax.losses.local_margin import (
@@ -22,8 +22,8 @@ from deepknn_jax.losses.local_margin import (
     select_next_and_hardest,
 )
 from deepknn_jax.losses.triplet import select_batch_hard
+from deepknn_jax.mining.batches import with_partners
 from deepknn_jax.mining.local_triplets import mine_triplets
-from deepknn_jax.mining.whole_set import with_partners
 
 HUGE = 1e6
 
@@ -275,9 +275,9 @@ def trainer_step(count, mode, name):
     recipe = make_recipe("deep_knn", devices.axis, np.float64)._replace(
         loss=trainer_loss(name, devices.axis)
     )
-    train = map_train_steps(devices, recipe, pool_is_spread=False)
+    train = map_train_steps(devices, recipe, pool_is_cut=False)
     state, pool = replicate(devices, first_state()), replicate(devices, features)
-    state, log = train(state, pool, labels, ids, ids, mined, 1)
+    state, log = train(state, Call(pool, labels, ids, ids, mined, 1))
     return *jax.device_get((state, log)), mined
 
 

@@ -168,7 +168,7 @@ def verdict(x, labels, query):
     """What the project says: d_{a,k+}, the voters' labels, the vote."""
     with jax.enable_x64(True):
         kth = np.asarray(kth_of(x, labels, k=K))
-        label, _, near = vote_of(query[None], x, labels, k=K, num_classes=2)
+        label, _, near, _ = vote_of(query[None], x, labels, k=K, num_classes=2)
         return kth, labels[near[0]], int(label[0])
 
 

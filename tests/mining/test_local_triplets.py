@@ -80,9 +80,9 @@ def test_four_devices_search_and_draw_as_one(mode):
         "squared": False, "p": 2.0, "seed": 1,
     }  # fmt: skip
     anchors = np.arange(23)[None]
-    spread = functools.partial(map_queries, get_devices(4, mode))
+    map_search = functools.partial(map_queries, get_devices(4, mode))
     one = mine_triplets(x, anchors, 0, **options)
-    four = mine_triplets(x, anchors, 0, **options, spread=spread)
+    four = mine_triplets(x, anchors, 0, **options, map_search=map_search)
     for name in ("positives", "negatives", "outside", "pushed"):
         np.testing.assert_array_equal(four[name], one[name])
     np.testing.assert_allclose(four["kth_positive"], one["kth_positive"], rtol=1e-6)

@@ -1,14 +1,12 @@
-"""Neighbours in the whole training set, and the batches that hold them."""
+"""Neighbours in the whole training set."""
 
 import functools
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from deepknn_jax.engine.parallel import get_devices, map_queries
-from deepknn_jax.mining.whole_set import nearest_in_set, with_partners
+from deepknn_jax.mining.whole_set import nearest_in_set
 
 
 def by_hand(bank, labels, rows, anchor, count, same):
@@ -48,9 +46,9 @@ def test_four_devices_search_as_one(mode):
     bank, labels = rng.normal(size=(31, 4)).astype(np.float32), np.arange(31) % 3
     anchors = np.stack([rng.permutation(31)[:7] for _ in range(2)])
     options = {"rows_N": 5 * np.arange(31), "labels_N": labels, "k": 3, "m": 12, "p": 2.0}
-    spread = functools.partial(map_queries, get_devices(4, mode))
+    map_search = functools.partial(map_queries, get_devices(4, mode))
     one = nearest_in_set(bank, anchors, 0, **options)
-    four = nearest_in_set(bank, anchors, 0, **options, spread=spread)
+    four = nearest_in_set(bank, anchors, 0, **options, map_search=map_search)
     assert one.keys() == four.keys() == {"positives", "negatives"}
     for name in one:
         np.testing.assert_array_equal(four[name], one[name])
@@ -64,26 +62,3 @@ def test_more_than_there_are_is_cut():
     )
     assert found["positives"].tolist() == [[[1, 0, -1, -1, -1]]]
     assert found["negatives"].tolist() == [[[3, 4, 5, -1, -1]]]
-
-
-@given(
-    st.integers(0, 10**6), st.sampled_from([1, 2, 4]), st.integers(1, 4), st.sampled_from([30, 200])
-)
-def test_a_batch_holds_its_anchors_first_and_each_partner_once(seed, devices, k, count):
-    rng = np.random.default_rng(seed)
-    rows = np.sort(rng.permutation(1000)[:count]).astype(np.int32)
-    anchors = np.stack([rng.permutation(rows)[:8] for _ in range(3)])
-    listed = rng.choice(np.append(rows, -1), (3, 8, k)).astype(np.int32)
-    mined = {"positives": listed, "negatives": listed[:, ::-1]}
-    ids = with_partners(anchors, mined, rows, devices=devices)
-    assert len(ids) == 3
-    assert ids.shape[1] % 64 == 0
-    assert ids.shape[1] - 64 < max(np.sum(ids >= 0, axis=1))  # no more places than needed
-    shares = ids.reshape(3, devices, -1)
-    np.testing.assert_array_equal(shares[:, :, : 8 // devices].reshape(3, 8), anchors)
-    for t in range(3):
-        present = ids[t][ids[t] >= 0]
-        assert len(set(present)) == len(present)
-        assert set(listed[t].ravel()) - {-1} <= set(present) <= set(rows)
-        # BatchNorm's mean over devices asks for equal numbers.
-        assert len({int((share >= 0).sum()) for share in shares[t]}) == 1 or count == 30

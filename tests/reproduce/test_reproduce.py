@@ -14,7 +14,6 @@ from PIL import Image
 from support.reproduced import entry, tiny_root, write_features  # noqa: F401  (a fixture)
 from support.runs import ROOT
 
-from deepknn_jax import config as config_lib
 from deepknn_jax.errors import UserError
 from deepknn_jax.reproduce import cells as cells_lib
 from deepknn_jax.reproduce import paper, plan_images, prepare, runs, store, tables, tune
@@ -23,6 +22,7 @@ from deepknn_jax.reproduce.methods import ON_FEATURES, TRIALS, chosen, trials
 from deepknn_jax.reproduce.plan import PLANS
 from deepknn_jax.reproduce.sets import SETS, config_of, listing
 from deepknn_jax.trainer import loop
+from deepknn_jax.trainer.check import check
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_table_3_has_each_method_on_each_fold_and_seed(options):
     assert len(table.cells) == (5 + methods * 5 * 2) + (2 + methods * 2)
     assert table.absent == ()
     for cell in table.cells:
-        config_lib.check(runs.config_for(cell, options.out))
+        check(runs.config_for(cell, options.out))
     printed = {row.label: row.paper for row in table.sections[0].rows if row.paper}
     assert list(printed.values()) == list(paper.TABLE3.values())
 
@@ -235,7 +235,7 @@ def test_features_of_other_images_are_refused(options):
 
 def test_features_are_computed_from_the_images():
     config = prepare.feature_config("skin7", ROOT)
-    config_lib.check(config)
+    check(config)
     assert (config.model.name, config.augment.crop) == ("efficientnet_lite0", 224)
     assert config.data.dir == str(ROOT / "skin7")
 
@@ -245,7 +245,7 @@ def test_each_method_has_as_many_trials():
     for method, base in ON_FEATURES.items():
         for changes in trials(method):
             config = config_of("skin7_features", base | changes)
-            config_lib.check(config)
+            check(config)
             assert config.loss.name == base["loss.name"]
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from support.reproduced import entry, tiny_root, write_features  # noqa: F401  (a fixture)
 
-from deepknn_jax import config as config_lib
 from deepknn_jax.errors import UserError
 from deepknn_jax.reproduce import paper, plan_watch, prepare, runs, store, transferred
 from deepknn_jax.reproduce.cells import Cell, Options, Row, Section, Table
 from deepknn_jax.reproduce.methods_watch import TITLES, TRIALS, TUNED, WATCH, trials
 from deepknn_jax.reproduce.sets import SETS, config_of
 from deepknn_jax.trainer import loop
+from deepknn_jax.trainer.check import check
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_each_method_has_as_many_trials(method):
     assert len(trials(method, classes=2, features=False)) == TRIALS // 2
     for name, classes, features in (("nw_features", 7, True), ("nw_pneumoniamnist", 2, False)):
         for changes in trials(method, classes=classes, features=features):
-            config_lib.check(config_of(name, WATCH[method] | changes))
+            check(config_of(name, WATCH[method] | changes))
 
 
 def test_mnist_has_the_paper_s_rows_and_less_without_its_figures(tmp_path, monkeypatch):
@@ -48,7 +48,7 @@ def test_mnist_has_the_paper_s_rows_and_less_without_its_figures(tmp_path, monke
         if cell.set == "nw_mnist":
             config = config_of("nw_mnist", cell.changes)
             assert config.loss.k in (0, 5)
-            config_lib.check(config)
+            check(config)
     assert any("no options were searched" in words for words in table.absent)
 
 

@@ -286,7 +286,7 @@ def test_the_first_mining_is_of_the_first_networks_neighbours(tmp_path):
 @pytest.mark.parametrize(("loss", "method", "rate"), [("nca", "NCA", 0.01), ("lmnn", "LMNN", 1e-4)])
 def test_linear_metrics_are_trained_by_the_same_trainer(tmp_path, loss, method, rate):
     config = small_config(
-        loss__name=loss, loss__k=3, model__name="linear", model__embedding_size=5, epochs=3,
+        loss__name=loss, loss__targets=3, model__name="linear", model__embedding_size=5, epochs=3,
         optimizer__learning_rate=rate,
     )  # fmt: skip
     results = loop.run(config, tmp_path / "run")
@@ -297,7 +297,7 @@ def test_linear_metrics_are_trained_by_the_same_trainer(tmp_path, loss, method, 
 
 
 def test_lmnn_s_batches_hold_the_nearest_of_the_class_in_the_input_space():
-    config = small_config(loss__name="lmnn", loss__k=2, model__name="linear")
+    config = small_config(loss__name="lmnn", loss__targets=2, model__name="linear")
     setup = setup_of(config)
     mined = setup.mining.mine(None, setup.positions(range(7)), 0)
     batches = setup.sampler(0, mined)(range(2, 3))

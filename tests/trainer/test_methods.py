@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 from support.runs import small_config
 
-from deepknn_jax import config as config_lib
 from deepknn_jax.engine.parallel import get_devices
 from deepknn_jax.errors import UserError
 from deepknn_jax.knn.neighbors import Examples
 from deepknn_jax.losses import base, triplet
 from deepknn_jax.losses.local_margin import Weights, local_margin_sums, max_margin_sums
 from deepknn_jax.losses.local_margin import select_next_and_hardest as next_and_hardest
-from deepknn_jax.trainer.methods import loss_function, neighborhood_size
+from deepknn_jax.mining.local_triplets import neighborhood_size
+from deepknn_jax.trainer.check import check
+from deepknn_jax.trainer.methods import loss_function
 from deepknn_jax.trainer.setup import load
 
-LM = {"loss__name": "local_margin", "loss__k": 0}
+LM = {"loss__name": "local_margin", "loss__neighborhood": 0}
 
 
 def batch_of(count=20):
@@ -41,7 +42,7 @@ def test_every_option_reaches_the_losses(squared, p):
 
     def found(mined, **changes):
         config = small_config(**WEIGHTS, loss__squared=squared, loss__p=p, **changes)
-        config_lib.check(config)
+        check(config)
         loss = loss_function(config, dataset, get_devices(1, "shard_map"))
         return float(jax.jit(lambda: base.mean(loss(batch, batch, **mined)))())
 
@@ -100,5 +101,5 @@ def test_options_that_do_not_go_together_are_refused():
         ({"first_stage": "softmax"}, "first_stage"),
     ):
         with pytest.raises(UserError, match=words.replace(".", r"\.")):
-            config_lib.check(small_config(**changes))
-    config_lib.check(small_config(**LM))
+            check(small_config(**changes))
+    check(small_config(**LM))

@@ -6,9 +6,9 @@ import pytest
 from support.kills import killed_before_saving
 from support.runs import last_checkpoint, same_bits, small_config
 
-from deepknn_jax import config as config_lib
 from deepknn_jax.evaluation import report
 from deepknn_jax.trainer import loop
+from deepknn_jax.trainer.check import check
 from deepknn_jax.trainer.methods import METHODS
 from deepknn_jax.trainer.setup import build, first_stage, first_state, load
 
@@ -49,8 +49,8 @@ def test_the_second_stage_starts_from_the_first_s_weights_without_its_head(two_s
 def test_both_stages_have_results(two_stages):
     workdir, _, results = two_stages
     first = report.read_results(workdir / "first_stage")
-    assert first["method"] == METHODS["weighted_cross_entropy"]
-    assert results["method"] == METHODS["deep_knn"]
+    assert first["method"] == METHODS["weighted_cross_entropy"].title
+    assert results["method"] == METHODS["deep_knn"].title
     assert report.read_results(workdir)["test"] == results["test"]
     assert results["test"]["5"]["acc"] > 0.9
 
@@ -79,6 +79,6 @@ def test_a_second_stage_that_was_killed_goes_on(two_stages, tmp_path, capsys):
 
 def test_local_margin_may_be_the_second_stage():
     """Its k = 0 is not the first stage's matter."""
-    config = small_config(**TWO_STAGES, loss__name="local_margin", loss__k=0)
-    config_lib.check(config)
-    config_lib.check(first_stage(config))
+    config = small_config(**TWO_STAGES, loss__name="local_margin", loss__neighborhood=0)
+    check(config)
+    check(first_stage(config))

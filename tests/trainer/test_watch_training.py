@@ -15,7 +15,7 @@ from deepknn_jax.trainer import assess, loop
 from deepknn_jax.trainer.setup import first_state
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
-LM = {"loss__name": "local_margin", "loss__k": 0}
+LM = {"loss__name": "local_margin", "loss__neighborhood": 0}
 HUGE = {"loss__margin": 1e6}
 WATCH = {
     "LM-Mining": LM,

@@ -28,7 +28,7 @@ from deepknn_jax.data.sources.survival_csv import survival_csv
 from deepknn_jax.data.survival import alive_beyond, of_names, read_survival
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation.pictures import kaplan_meier, scatter
-from deepknn_jax.trainer.methods import neighborhood_size
+from deepknn_jax.mining.local_triplets import neighborhood_size
 from deepknn_jax.transfer.__main__ import read_embeddings
 from deepknn_jax.transfer.classifiers import classify_all, reduce
 from deepknn_jax.transfer.cox import c_index, cox_c_index, cox_log_hazards, network_log_hazards

@@ -1,0 +1,125 @@
+"""The checks of a config's values that need no data."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from deepknn_jax.config import default, flatten, near_keys
+from deepknn_jax.data.cache import ON_ERROR
+from deepknn_jax.data.images import RESIZE_RULES
+from deepknn_jax.data.splits import SPLITS
+from deepknn_jax.engine import batching
+from deepknn_jax.engine.feed import PLACEMENTS
+from deepknn_jax.engine.parallel import MAPPINGS
+from deepknn_jax.errors import UserError, check_choice
+from deepknn_jax.losses.local_margin import REDUCTIONS
+from deepknn_jax.trainer.methods import METHODS
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "data.split": SPLITS,
+    "data.resize_rule": ("", *RESIZE_RULES),
+    "data.on_error": ON_ERROR,
+    "data.placement": PLACEMENTS,
+    "model.dtype": ("float32", "bfloat16"),
+    "loss.name": tuple(METHODS),
+    "loss.reduction": REDUCTIONS,
+    "first_stage": ("", *METHODS),
+    "optimizer.name": ("sgd", "adam"),
+    "batch.kind": batching.KINDS,
+    "evaluate.best_by": ("mcr", "acc"),
+    "neighbors": ("batch", "dataset"),
+    "parallel": MAPPINGS,
+}
+
+
+# Smallest value allowed.
+_LEAST: dict[str, float] = {
+    "seed": 0,
+    "data.split_seed": 0,
+    "data.size": 0,
+    "data.channels": 0,
+    "data.fold": 0,
+    "model.embedding_size": 0,
+    "loss.k": 1,
+    "loss.targets": 1,
+    "loss.neighborhood": 0,
+    "loss.draws": 1,
+    "loss.c_b": 0.0,
+    "loss.eps": 0.0,
+    "loss.w_lm": 0.0,
+    "loss.w_ms": 0.0,
+    "loss.w_md": 0.0,
+    "loss.w_ss": 0.0,
+    "loss.w_sd": 0.0,
+    "stop_tolerance": 0.0,
+    "loss.m": 1,
+    "loss.p": 1.0,
+    "loss.margin": 0.0,
+    "loss.temperature": 0.0,
+    "optimizer.learning_rate": 0.0,
+    "optimizer.weight_decay": 0.0,
+    "optimizer.halve_every_epochs": 0,
+    "batch.size": 1,
+    "epochs": 1,
+    "devices": 0,
+    "steps_per_call": 0,
+    "refresh_steps": 0,
+    "augment.crop": 0,
+    "evaluate.every_epochs": 0,
+    "evaluate.batch_size": 1,
+    "checkpoint_seconds": 0.0,
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError, naming the key, for an unknown key or a value out of range.
+
+    What is left to the rooms that read a value is what only they can tell.
+    """
+    flat, known = flatten(config), flatten(default())
+    for key in flat:
+        if key not in known:
+            raise UserError(f"config key {key} does not exist{near_keys(key)}")
+    for key in known:
+        if key not in flat:
+            raise UserError(f"config key {key} is missing: start from deepknn_jax.config.default()")
+    for key, choices in _CHOICES.items():
+        check_choice(f"config.{key}", flat[key], choices)
+    for key, least in _LEAST.items():
+        if not least <= flat[key] < float("inf"):
+            raise UserError(f"config.{key} is {flat[key]}: it must be finite and at least {least}")
+    _check_ranges(flat)
+    _check_lists(flat)
+
+
+def _check_ranges(flat: Mapping[str, Any]) -> None:
+    if flat["optimizer.learning_rate"] == 0:
+        raise UserError("config.optimizer.learning_rate is 0: nothing would be learnt")
+    if not 0 <= flat["loss.mu"] <= 1:
+        raise UserError(f"config.loss.mu is {flat['loss.mu']}: choose 0 to 1")
+    if flat["loss.squared"] and flat["loss.p"] != 2:
+        raise UserError("config.loss.squared goes with config.loss.p=2")
+    if not 0 <= flat["model.dropout"] < 1:
+        raise UserError(f"config.model.dropout is {flat['model.dropout']}: choose 0 to below 1")
+    if flat["loss.temperature"] <= 0:
+        raise UserError(f"config.loss.temperature is {flat['loss.temperature']}: choose above 0")
+    if not 0 <= flat["optimizer.momentum"] < 1:
+        raise UserError(f"config.optimizer.momentum is {flat['optimizer.momentum']}: choose 0 to 1")
+
+
+def _check_lists(flat: Mapping[str, Any]) -> None:
+    k_p = flat["evaluate.k_p"]
+    if not k_p or not all(isinstance(k, int) and k >= 1 for k in k_p) or list(k_p) != sorted(k_p):
+        raise UserError(f"config.evaluate.k_p is {k_p}: ascending whole numbers of at least 1")
+    for name in flat["evaluate.references"]:
+        if name not in ("pixels", "untrained"):
+            raise UserError(f"config.evaluate.references has {name!r}: pixels, untrained or none")
+    for key in ("augment.mean", "augment.std"):
+        if not all(isinstance(x, int | float) and math.isfinite(x) for x in flat[key]):
+            raise UserError(f"config.{key} is {flat[key]}: it must hold numbers")
+    if any(std <= 0 for std in flat["augment.std"]):
+        raise UserError(f"config.augment.std is {flat['augment.std']}: it must be above 0")
+    if len(flat["augment.mean"]) != len(flat["augment.std"]):
+        raise UserError("config.augment.mean and config.augment.std need one number per channel")

@@ -1,0 +1,118 @@
+"""The miners of a run: each gives, for its options, how anchors get what they are trained against.
+
+The first argument is the run's; the others are options of config.loss by their names.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from deepknn_jax.data.dataset import TRAIN, Dataset
+from deepknn_jax.engine.parallel import Devices, map_queries
+from deepknn_jax.knn.neighbors import MapSearch, ids_at
+from deepknn_jax.losses.lmnn import target_neighbors
+from deepknn_jax.mining.batches import Mining
+from deepknn_jax.mining.local_triplets import mine_triplets, neighborhood_size
+from deepknn_jax.mining.whole_set import nearest_in_set
+
+
+class Run(NamedTuple):
+    """What a miner is told of the run."""
+
+    dataset: Dataset
+    devices: Devices
+    batch_size: int
+    steps_per_epoch: int
+    refresh_steps: int
+    seed: int
+
+
+def nearest_in_the_set(run: Run, *, k: int, m: int, p: float) -> Mining:
+    """Deep kNN's neighbours in the whole training set, searched anew every `refresh_steps`."""
+    rows = run.dataset.rows(TRAIN)
+    shape, most = (run.refresh_steps, run.batch_size), len(rows) - 1
+    return Mining(
+        mine=functools.partial(
+            nearest_in_set,
+            rows_N=rows,
+            labels_N=run.dataset.labels[rows],
+            k=k,
+            m=m,
+            p=p,
+            map_search=_over_devices(run.devices),
+        ),
+        interval=run.refresh_steps,
+        empty={
+            "positives": np.full((*shape, min(k, most)), -1, np.int32),
+            "negatives": np.full((*shape, min(m, most)), -1, np.int32),
+        },
+        embeds=True,
+    )
+
+
+def fixed_targets(run: Run, *, targets: int) -> Mining:
+    """LMNN's targets: fixed neighbours of the same class among the standardised inputs."""
+    rows = run.dataset.rows(TRAIN)
+    inputs = run.dataset.inputs[rows].reshape(len(rows), -1)
+    k = min(targets, len(rows) - 1)
+    targets_NxK = ids_at(target_neighbors(inputs, run.dataset.labels[rows], k=k), rows)
+    return Mining(
+        mine=lambda bank, anchors_RxA, step: {"targets": targets_NxK[anchors_RxA]},
+        interval=run.steps_per_epoch,
+        empty={"targets": np.full((run.steps_per_epoch, run.batch_size, k), -1, np.int32)},
+        embeds=False,
+    )
+
+
+def local_triplets(
+    run: Run, *, neighborhood: int, mine: bool, draws: int, squared: bool, p: float
+) -> Mining:
+    """Neighborhood Watch's triplets and d_{a,k+}, drawn and measured at each epoch's start."""
+    shape = run.steps_per_epoch, run.batch_size
+    flags = np.zeros(shape, bool)
+    return Mining(
+        mine=functools.partial(
+            _mine_triplets(run, draws),
+            k=neighborhood_size(neighborhood, len(run.dataset.rows(TRAIN))),
+            mine=mine,
+            squared=squared,
+            p=p,
+        ),
+        interval=run.steps_per_epoch,
+        empty=_no_triplets(run, draws)
+        | {"outside": flags, "pushed": flags, "kth_positive": np.zeros(shape, np.float32)},
+        embeds=True,
+    )
+
+
+def random_triplets(run: Run, *, draws: int) -> Mining:
+    """MM's triplets: of each class and of any other, drawn anew at each epoch's start."""
+    return Mining(
+        mine=_mine_triplets(run, draws),
+        interval=run.steps_per_epoch,
+        empty=_no_triplets(run, draws),
+        embeds=False,
+    )
+
+
+def _mine_triplets(run: Run, draws: int) -> functools.partial:
+    rows = run.dataset.rows(TRAIN)
+    return functools.partial(
+        mine_triplets,
+        rows_N=rows,
+        labels_N=run.dataset.labels[rows],
+        draws=draws,
+        seed=run.seed,
+        map_search=_over_devices(run.devices),
+    )
+
+
+def _no_triplets(run: Run, draws: int) -> dict[str, np.ndarray]:
+    listed = np.full((run.steps_per_epoch, run.batch_size, draws), -1, np.int32)
+    return {"positives": listed, "negatives": listed}
+
+
+def _over_devices(devices: Devices) -> MapSearch:
+    """Maps a search over the devices; the same search always to the same program."""
+    return functools.lru_cache(functools.partial(map_queries, devices))

@@ -1,0 +1,52 @@
+"""Mining on numbers of devices that are no power of two, in a process of its own with 16."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from support.runs import ROOT
+
+SCRIPT = """
+import json, sys, tempfile
+from pathlib import Path
+from support.runs import small_config, setup_of
+from deepknn_jax.trainer import loop
+
+found = {}
+for name in sys.argv[1].split(","):
+    for devices in (1, 3, 6, 16):
+        changes = {"neighbors": "dataset"} if name == "deep_knn" else {}
+        config = small_config(
+            loss__name=name, devices=devices, epochs=1, batch__size=96, loss__margin=1.0, **changes
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            workdir = Path(folder)
+            fitted = loop.fit(config, setup_of(config), workdir, {})
+            lines = (workdir / "metrics.jsonl").read_text().splitlines()
+        found[f"{name} {devices}"] = json.loads(lines[0])["loss"]
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("names", ["deep_knn,lmnn", "local_margin,max_margin"])
+def test_any_number_of_devices_that_divides_the_batch_mines(names):
+    """Losses as on one device, but for the few examples that fill up an uneven number."""
+    flags = "--xla_force_host_platform_device_count=16"
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    ran = subprocess.run(
+        [sys.executable, "-c", SCRIPT, names],
+        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    losses = json.loads(ran.stdout.splitlines()[-1])
+    assert len(losses) == 8
+    for name in names.split(","):
+        for devices in (3, 6, 16):
+            np.testing.assert_allclose(
+                losses[f"{name} {devices}"], losses[f"{name} 1"], rtol=0.02, err_msg=name
+            )
