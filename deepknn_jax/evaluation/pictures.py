@@ -127,7 +127,6 @@ def tsne(
     and the map are the same each time.
     """
     from matplotlib import colormaps
-    from matplotlib.patheffects import withStroke
 
     kept = _spread_rows(np.asarray(splits_N), np.asarray(labels_N), MAX_TSNE_POINTS)
     points = _tsne_map(np.asarray(embeddings_NxD, np.float32)[kept])
@@ -146,12 +145,7 @@ def tsne(
         if of.any():
             axes.scatter(points[of, 0], points[of, 1], c=colors[labels[of]], **mark)
             axes.scatter([], [], color="#555555", label=f"{split} ({of.sum():,})", **mark)
-    for c in np.unique(labels) if C <= 40 else ():
-        x, y = np.median(points[labels == c], axis=0)
-        above = 12 if np.sum(labels == c) < 10 else 0  # points: not to hide what is named
-        place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center"}
-        name = axes.annotate(_shown(class_names[c], 24), (x, y), (0, above), **place)
-        name.set(fontweight="bold", path_effects=[withStroke(linewidth=3, foreground="white")])
+    _name_classes(axes, points, labels, class_names)
     axes.set(xticks=[], yticks=[])
     of_all = f" of {len(labels_N):,}" if len(kept) < len(labels_N) else ""
     axes.set_title(f"t-SNE of the embeddings: {len(kept):,}{of_all} examples, {C} classes")
@@ -227,7 +221,6 @@ def scatter(
         UserError: the training part is one point.
     """
     from matplotlib import colormaps
-    from matplotlib.patheffects import withStroke
     from sklearn.decomposition import PCA
 
     train, test = (np.pad(np.float64(x), ((0, 0), (0, 1))) for x in (train_x, test_x))  # D may be 1
@@ -235,23 +228,32 @@ def scatter(
         raise UserError("the training part's embeddings are all equal: nothing to draw")
     fitted = PCA(2, svd_solver="full").fit(train)
     points, count = fitted.transform(test), len(class_names)
-    spread = np.linspace(0.03, 0.97, count)
-    colors = colormaps["tab10"](range(10)) if count <= 10 else colormaps["turbo"](spread)
+    hues = np.linspace(0.03, 0.97, count)
+    colors = colormaps["tab10"](range(10)) if count <= 10 else colormaps["turbo"](hues)
     figure = new_figure(7, 6)
     axes = figure.add_subplot()
     size = 6 if len(points) > 2000 else 16
     axes.scatter(points[:, 0], points[:, 1], c=colors[test_y], s=size, alpha=0.6, linewidths=0)
-    for c in np.unique(test_y) if count <= 40 else ():
-        x, y = np.median(points[test_y == c], axis=0)
-        # Above it, not to hide the only point of a class.
-        place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom"}
-        name = axes.annotate(class_names[c].replace("$", r"\$"), (x, y), (0, 5), **place)
-        name.set(fontweight="bold", path_effects=[withStroke(linewidth=3, foreground="white")])
+    _name_classes(axes, points, test_y, class_names)
     shares = fitted.explained_variance_ratio_
     axes.set_xlabel(f"first component, {shares[0]:.0%} of the variance")
     axes.set_ylabel(f"second component, {shares[1]:.0%}")
     axes.set_title(f"Test features, {len(points):,} examples, {count} classes")
     save(path, figure)
+
+
+def _name_classes(
+    axes: "Axes", points_Nx2: np.ndarray, labels_N: np.ndarray, class_names: Sequence[str]
+) -> None:
+    """The name of each class, up to 40 of them, at the median of its points."""
+    from matplotlib.patheffects import withStroke
+
+    for c in np.unique(labels_N) if len(class_names) <= 40 else ():
+        x, y = np.median(points_Nx2[labels_N == c], axis=0)
+        above = 12 if np.sum(labels_N == c) < 10 else 0  # points: not to hide what is named
+        place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center"}
+        name = axes.annotate(_shown(class_names[c], 24), (x, y), (0, above), **place)
+        name.set(fontweight="bold", path_effects=[withStroke(linewidth=3, foreground="white")])
 
 
 def kaplan_meier(

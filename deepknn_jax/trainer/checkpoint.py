@@ -5,7 +5,7 @@ import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -13,11 +13,12 @@ import orbax.checkpoint as ocp
 
 from deepknn_jax.errors import UserError
 
+Manager: TypeAlias = ocp.CheckpointManager
 # Of a checkpoint beside its arrays: descriptions, and blocks of many small files.
 _MARGIN_BYTES = 2**20
 
 
-def open_manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
+def open_manager(folder: Path, *, keep: int) -> Manager:
     """The checkpoints in `folder` (made if absent), of which the newest `keep` stay.
 
     Saves are synchronous: the training state is donated to the next call, so no thread may still
@@ -32,7 +33,7 @@ def open_manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(folder.absolute(), options=options)
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: Any, extra: dict[str, Any]) -> None:
+def save(manager: Manager, step: int, state: Any, extra: dict[str, Any]) -> None:
     """Saves arrays and a JSON-able dict as one checkpoint, whole or not at all.
 
     Raises:
@@ -57,19 +58,19 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, extra: dict[str,
         raise _not_written(manager, step, what) from error
 
 
-def _not_written(manager: ocp.CheckpointManager, step: int, reason: str) -> UserError:
+def _not_written(manager: Manager, step: int, reason: str) -> UserError:
     return UserError(
         f"{manager.directory}: checkpoint of step {step} not written ({reason}); "
         "earlier ones are kept: make room and start again"
     )
 
 
-def latest_step(manager: ocp.CheckpointManager) -> int | None:
+def latest_step(manager: Manager) -> int | None:
     """Step of the newest checkpoint, None where there is none."""
     return manager.latest_step()
 
 
-def restore(manager: ocp.CheckpointManager, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+def restore(manager: Manager, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
     """The arrays, shaped and placed as those of `like`, and the extra dict of checkpoint `step`.
 
     Raises:

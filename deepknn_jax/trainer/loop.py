@@ -138,18 +138,8 @@ def describe(dataset: Dataset) -> None:
 def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fitted:
     """Trains from the last checkpoint, or from the start, to the end."""
     manager = checkpoint.open_manager(workdir / "checkpoints", keep=2)
-    state, mined = first_state(setup), setup.mining.empty if setup.mining else {}
     validates = config.data.validation > 0
-    # The best so far, and what was mined, are part of each checkpoint: all are of one moment.
-    best = Fitted(_copy(state) if validates else ((), ()), 0, None)
-    if (found := checkpoint.latest_step(manager)) is not None:
-        like = (state, best.variables, jax.tree.map(jnp.asarray, mined))
-        (state, variables, mined), extra = checkpoint.restore(manager, found, like)
-        mined = jax.tree.map(np.asarray, mined)
-        best = Fitted(variables, extra["best_step"], extra["best_figure"])
-        seconds.update(extra["seconds"])
-        say(f"going on from step {found} of {setup.total_steps}")
-
+    state, mined, best = resumed(setup, manager, seconds, validates=validates)
     saved = time.monotonic()
     record = record_log(workdir, int(state.step))
     recent, objectives = so_far(workdir, int(state.step), setup.steps_per_epoch)
@@ -183,6 +173,25 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
             if ended:
                 break
     return best if validates else Fitted(variables_of(state), int(state.step), None)
+
+
+def resumed(
+    setup: Setup, manager: checkpoint.Manager, seconds: Seconds, *, validates: bool
+) -> tuple[TrainState, Mined, Fitted]:
+    """The state, what was mined and the best so far, of the last checkpoint or the very start.
+
+    All are part of each checkpoint, so that they are of one moment; so are the seconds spent.
+    """
+    state, mined = first_state(setup), setup.mining.empty if setup.mining else {}
+    best = Fitted(_copy(state) if validates else ((), ()), 0, None)
+    if (found := checkpoint.latest_step(manager)) is None:
+        return state, mined, best
+    like = (state, best.variables, jax.tree.map(jnp.asarray, mined))
+    (state, variables, mined), extra = checkpoint.restore(manager, found, like)
+    seconds.update(extra["seconds"])
+    say(f"going on from step {found} of {setup.total_steps}")
+    best = Fitted(variables, extra["best_step"], extra["best_figure"])
+    return state, jax.tree.map(np.asarray, mined), best
 
 
 def so_far(workdir: Path, step: int, per_epoch: int) -> tuple[list[Record], list[float]]:

@@ -20,7 +20,7 @@ for name in sys.argv[1].split(","):
     for devices in (1, 3, 6, 16):
         changes = {"neighbors": "dataset"} if name == "deep_knn" else {}
         config = small_config(
-            loss__name=name, devices=devices, epochs=1, batch__size=96, loss__margin=1.0, **changes
+            loss__name=name, devices=devices, epochs=1, batch__size=96, steps_per_call=1, **changes
         )
         with tempfile.TemporaryDirectory() as folder:
             workdir = Path(folder)
@@ -48,5 +48,5 @@ def test_any_number_of_devices_that_divides_the_batch_mines(names):
     for name in names.split(","):
         for devices in (3, 6, 16):
             np.testing.assert_allclose(
-                losses[f"{name} {devices}"], losses[f"{name} 1"], rtol=0.02, err_msg=name
+                losses[f"{name} {devices}"], losses[f"{name} 1"], rtol=0.05, err_msg=name
             )
