@@ -18,6 +18,7 @@ from jax import Array, lax
 from deepknn_jax.knn.neighbors import Examples
 from deepknn_jax.losses.base import LossFn, Sums, mean
 from deepknn_jax.mining.batches import Mined
+from deepknn_jax.models.layers.norm import masked_batch_norm
 
 Tree = Any
 
@@ -130,7 +131,7 @@ def loss_and_gradients(
 
     def objective(params: Tree) -> tuple[Array, tuple[Sums, Tree]]:
         present_b = ids_b >= 0
-        with _without_padding(present_b if mined_a else None):
+        with _without_padding(present_b if mined_a else None, collectives):
             (embeddings_bxD, logits_bxC), updates = network.apply(
                 {"params": params, "batch_stats": batch_stats},
                 x_b,
@@ -161,20 +162,21 @@ def loss_and_gradients(
 
 
 @contextlib.contextmanager
-def _without_padding(present_b: Array | None) -> Iterator[None]:
-    """In the block BatchNorm's statistics leave out the rows that are not present; None: all are.
-
-    Flax takes the mean over devices of their means: each device must have as many rows present.
-    """
+def _without_padding(present_b: Array | None, collectives: Collectives) -> Iterator[None]:
+    """In the block BatchNorm's statistics leave out rows that are not present; None: all are."""
     if present_b is None:
         yield
         return
 
     def masked(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
-            x = args[0]
-            kwargs = kwargs | {"mask": present_b.reshape(-1, *(1,) * (x.ndim - 1))}
-        return call(*args, **kwargs)
+        norm = context.module
+        if not isinstance(norm, nn.BatchNorm) or context.method_name != "__call__":
+            return call(*args, **kwargs)
+        (x,) = args
+        mask = present_b.reshape(-1, *(1,) * (x.ndim - 1))
+        if norm.axis_name is None:  # one device
+            return call(x, mask=mask, **kwargs)
+        return masked_batch_norm(norm, x, mask, collectives.total)
 
     with nn.intercept_methods(masked):
         yield

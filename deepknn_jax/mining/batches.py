@@ -19,9 +19,8 @@ Mined = dict[str, Any]
 Miner = Callable[[np.ndarray | None, np.ndarray, int], Mined]
 
 
-# Distinct examples of a step are filled up with others to a multiple of this and of the number of
-# devices: these embed equally many, and BatchNorm's mean of their means is the mean. So 1, 2, 4 and
-# 8 devices embed the same; others add a few.
+# Distinct examples of a step are filled up with others to a multiple of this, so that up to eight
+# devices embed equally many. What is uneven beyond is padding: all numbers of devices embed the same.
 _EVEN = 8
 
 
@@ -67,27 +66,26 @@ def with_partners(
         -1 stands for padding; U is what the fullest step needs, rounded up.
     """
     steps, size = anchors_TxA.shape
-    partners = _partners(anchors_TxA, mined, rows_N, math.lcm(_EVEN, devices))
+    partners = _partners(anchors_TxA, mined, rows_N)
     places = size + max(len(others) for others in partners)
     places += -places % math.lcm(_PLACES, devices)
     ids = np.full((steps, devices, places // devices), -1, np.int32)
     first = size // devices
     ids[:, :, :first] = anchors_TxA.reshape(steps, devices, -1)
     for t, others in enumerate(partners):
-        ids[t, :, first : first + len(others) // devices] = others.reshape(-1, devices).T
+        even = np.pad(others, (0, -len(others) % devices), constant_values=-1)
+        ids[t, :, first : first + len(even) // devices] = even.reshape(-1, devices).T
     return ids.reshape(steps, places)
 
 
-def _partners(
-    anchors_TxA: np.ndarray, mined: Mined, rows_N: np.ndarray, even: int
-) -> list[np.ndarray]:
-    """For each step the distinct ids beside its anchors, their number a multiple of `even`."""
+def _partners(anchors_TxA: np.ndarray, mined: Mined, rows_N: np.ndarray) -> list[np.ndarray]:
+    """For each step the distinct ids beside its anchors, their number a multiple of _EVEN."""
     found = []
     ids_of = [values for values in mined.values() if np.issubdtype(values.dtype, np.integer)]
     for t, anchors in enumerate(anchors_TxA):
         listed = np.unique(np.concatenate([ids[t].ravel() for ids in ids_of]))
         others = np.setdiff1d(listed[listed >= 0], anchors, assume_unique=True)
-        if missing := -len(others) % even:
+        if missing := -len(others) % _EVEN:
             free = np.setdiff1d(rows_N, np.concatenate([anchors, others]))[:missing]
             # A set smaller than its batches has none left: padding it is.
             padding = np.full(missing - len(free), -1)

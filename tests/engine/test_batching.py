@@ -173,11 +173,11 @@ def test_a_batch_cannot_be_changed_under_its_next_reader():
     ("kind", "batch_size", "classes", "per_class", "named"),
     [
         ("sorted", 4, 2, 2, ["sorted", *KINDS]),
-        ("shuffled", 31, 2, 2, ["batch_size 31", "30"]),
-        ("proportional", 0, 2, 2, ["batch_size 0", "30"]),
-        ("balanced", 32, 2, 16, ["batch_size 32", "30"]),
-        ("balanced", 8, 4, 2, ["classes 4", "3"]),
-        ("balanced", 8, 3, 3, ["batch_size 8", "3 x 3 = 9"]),
+        ("shuffled", 31, 2, 2, ["`batch_size` is 31", "30"]),
+        ("proportional", 0, 2, 2, ["`batch_size` is 0", "30"]),
+        ("balanced", 32, 2, 16, ["`batch_size` is 32", "30"]),
+        ("balanced", 8, 4, 2, ["`classes` is 4", "3"]),
+        ("balanced", 8, 3, 3, ["`batch_size` is 8", "3 x 3 = 9"]),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(kind, batch_size, classes, per_class, named):

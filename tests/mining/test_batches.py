@@ -34,18 +34,19 @@ def test_a_batch_holds_its_anchors_first_and_each_partner_once(seed, devices, k,
         present = ids[t][ids[t] >= 0]
         assert len(set(present)) == len(present)
         assert set(listed[t].ravel()) - {-1} <= set(present) <= set(rows)
-        # BatchNorm's mean over devices asks for equal numbers.
-        assert len({int((share >= 0).sum()) for share in shares[t]}) == 1 or count == 30
+        present_by_device = (shares[t] >= 0).sum(axis=1)
+        assert present_by_device.max() - present_by_device.min() <= 1 or count == 30
 
 
-def test_one_to_eight_devices_embed_the_same():
-    """So a run's figures do not depend on whether it has 1, 2, 4 or 8."""
+def test_any_number_of_devices_embeds_the_same():
+    """So a run's figures do not depend on it."""
     rng = np.random.default_rng(5)
     rows = np.arange(500, dtype=np.int32)
     anchors = rng.permutation(rows)[None, :SIZE]
     mined = {"positives": rng.choice(rows, (1, SIZE, 3)).astype(np.int32)}
     embedded = [
         set(with_partners(anchors, mined, rows, devices=devices).ravel()) - {-1}
-        for devices in (1, 2, 4, 8)
+        for devices in (1, 2, 3, 4, 6, 8, 12, 24)
     ]
-    assert embedded.count(embedded[0]) == 4
+    assert embedded.count(embedded[0]) == 8
+    assert len(embedded[0]) % 8 == 0
