@@ -7,7 +7,7 @@ Data: Aerts et al., Nature Communications 5 (2014), the collection NSCLC-Radiomi
     DIR holds lung1_radiomics_survival.csv: PatientID, Survival.time in days, deadstatus.event
     (1 died, 0 censored) and the features original_..., log-... and wavelet-... of PyRadiomics.
 Command: python -m deepknn_jax.main --config=configs/lung1.py --config.data.dir=DIR --workdir=OUT
-Neighborhood Watch's LM-Mining: --config.loss.name=local_margin --config.loss.k=0
+Neighborhood Watch's LM-Mining: --config.loss.name=local_margin --config.loss.neighborhood=0
     (k = 11); its other methods: configs/nw_mnist.py has them.
 Then, the survival itself: python -m deepknn_jax.transfer --embeddings=OUT/embeddings.npz
     --survival=DIR/lung1_radiomics_survival.csv --name_column=PatientID
