@@ -15,7 +15,7 @@ With published weights whose embeddings start far apart (EfficientNet-Lite0's: 2
     --config.model.normalize=True --config.optimizer.learning_rate=0.1
 Small, for a CPU: --config.model.name=cnn --config.data.size=64 --config.augment.crop=56
 Time: at 224 px not run to its end yet; ResNet-18 at 64 px, six epochs, 11 min on two CPU cores
-    (the README has the command): Acc 75.0, MCR 48.8, RS (df) 26.1 at K_p = 5.
+    (docs/skin7.md has the command): Acc 75.0, MCR 48.8, RS (df) 26.1 at K_p = 5.
 """
 
 from ml_collections import ConfigDict
