@@ -21,7 +21,9 @@ def listing(labels, groups=None, splits=None):
 
 
 def assign(data, split="stratified", test_share=0.2, validation=0.0, seed=0):
-    return assign_splits(data, split=split, test_share=test_share, validation=validation, seed=seed)
+    return assign_splits(
+        data, split=split, test_share=test_share, validation=validation, split_seed=seed
+    )
 
 
 def counts(labels, mask):
@@ -133,14 +135,14 @@ def test_published_with_groups_validates_on_whole_groups():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"split": "random"}, "split 'random'.*published"),
-        ({"split": "published"}, "publishes none"),
-        ({"split": "grouped"}, "no groups"),
-        ({"test_share": 0.0}, "test_share 0.0"),
-        ({"test_share": 1.0}, "test_share 1.0"),
-        ({"validation": 1.0}, "validation 1.0"),
-        ({"validation": -0.1}, "validation -0.1"),
-        ({"seed": -1}, "split_seed -1"),
+        ({"split": "random"}, "^`split` is 'random': choose from published, stratified, grouped"),
+        ({"split": "published"}, "^`split` is 'published': .*publishes none"),
+        ({"split": "grouped"}, "^`split` is 'grouped': .*no groups; set `group_pattern` or "),
+        ({"test_share": 0.0}, "^`test_share` is 0.0: it must be above 0"),
+        ({"test_share": 1.0}, "^`test_share` is 1.0: .* below 1"),
+        ({"validation": 1.0}, "^`validation` is 1.0: .* below 1"),
+        ({"validation": -0.1}, "^`validation` is -0.1: it must be at least 0"),
+        ({"seed": -1}, "^`split_seed` is -1: it must be at least 0"),
     ],
 )
 def test_values_out_of_range(options, words):
@@ -149,7 +151,7 @@ def test_values_out_of_range(options, words):
 
 
 def test_a_published_split_without_a_test_part():
-    with pytest.raises(UserError, match="no test part"):
+    with pytest.raises(UserError, match=r"^`split` is 'published': the source has no test part"):
         assign(listing([0, 0, 1, 1], splits=[TRAIN] * 4), "published")
 
 

@@ -124,7 +124,7 @@ def test_twenty_of_cohort_one_validate(tmp_path):
             names=tuple(map(str, range(272))), labels=labels.astype(np.int32),
             splits=np.repeat(["train", "test"], (200, 72)),
         )  # fmt: skip
-        splits = assign_splits(big, split="published", test_share=0.2, validation=0.1, seed=0)
+        splits = assign_splits(big, split="published", test_share=0.2, validation=0.1, split_seed=0)
         assert [(splits == p).sum() for p in ("train", "validation", "test")] == [180, 20, 72]
 
 
@@ -169,8 +169,10 @@ def test_a_mask_from_elsewhere_is_refused(tmp_path):
 
 
 def test_no_folder_and_no_size(tmp_path):
-    with pytest.raises(UserError, match=r"gone: no such folder.*it should hold survival.csv"):
+    with pytest.raises(
+        UserError, match=r"gone: no such folder \(`folder`\); it should hold survival.csv"
+    ):
         sarcoma(tmp_path / "gone", size=4)
     tiny_sets.sarcoma(tmp_path, patients=(2, 2), suffix=".npy")
-    with pytest.raises(UserError, match=r"config.data.size is 0"):
+    with pytest.raises(UserError, match=r"^`size` is 0: volumes need a size"):
         sarcoma(tmp_path, size=0)
