@@ -131,7 +131,7 @@ def absent(name: str, data_root: Path) -> str | None:
         listing(name, path)
     except UserError as error:
         words = str(error).replace(str(path), found.path)
-        return f"{found.title}: {words.replace('(config.data.dir)', 'below --data_root')}"
+        return f"{found.title}: {words.replace('(`folder`)', 'below --data_root')}"
     raise AssertionError(f"{path} does not exist, but was read")
 
 
@@ -146,6 +146,10 @@ def listing(name: str, path: Path) -> Listing:
     data = config_of(SETS[name].config, {"data.dir": str(path)}).data
     found = list_source(data.source, {**data, "folder": path})
     splits = assign_splits(
-        found, split=data.split, test_share=data.test_share, validation=0.0, seed=data.split_seed
+        found,
+        split=data.split,
+        test_share=data.test_share,
+        validation=0.0,
+        split_seed=data.split_seed,
     )
     return found._replace(splits=splits)
