@@ -210,7 +210,9 @@ def _claim(entry: Path) -> tuple[Path, int]:
             fd = os.open(partial / "images.npy", os.O_RDWR)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.utime(partial)  # it must not be swept, nor have been renamed by its owner
+                os.utime(
+                    partial
+                )  # fails if its owner has just renamed it; and nobody sweeps it now
                 return partial, fd
             except OSError:
                 os.close(fd)

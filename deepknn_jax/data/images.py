@@ -80,7 +80,7 @@ def _scaled(pixels: np.ndarray, value_range: Sequence[float]) -> Image.Image:
 
 
 def fit_array(image_HxWxC: np.ndarray, *, size: int, resize_rule: str, channels: int) -> np.ndarray:
-    """The same for an image that is uint8 [H, W, 1 or 3] already."""
+    """`fit_image` of an array that is uint8 [H, W, 1 or 3] already."""
     grey = image_HxWxC.shape[-1] == 1
     image = Image.fromarray(image_HxWxC[..., 0] if grey else image_HxWxC)
     return fit_image(image, size=size, resize_rule=resize_rule, channels=channels)

@@ -1,4 +1,4 @@
-"""What every source shares: labels to indices, and the checks that a listing must pass."""
+"""What sources share: folders, tables, labels to indices, and the checks of a listing."""
 
 import contextlib
 import csv

@@ -59,7 +59,10 @@ def assign_splits(
 
 
 def check_class_sizes(labels: np.ndarray, splits: np.ndarray, class_names: tuple[str, ...]) -> None:
-    """Raises UserError where a class has fewer than 2 training examples: none has a neighbour."""
+    """Raises UserError where a class has fewer than 2 training examples, or none are to test.
+
+    A lone example of its class has no positive neighbour to train with.
+    """
     sizes = np.bincount(labels[splits == TRAIN], minlength=len(class_names))
     if small := [f"{class_names[c]} ({sizes[c]})" for c in np.flatnonzero(sizes < 2)]:
         shown = ", ".join(small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")

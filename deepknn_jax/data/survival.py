@@ -1,4 +1,4 @@
-"""A csv of features with survival times: read, checked, and as a source of two classes."""
+"""Survival times, with features or without: read from a csv, checked, and as two classes."""
 
 import csv as csv_lib
 from collections.abc import Sequence

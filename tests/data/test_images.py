@@ -139,6 +139,7 @@ def test_the_two_rules_on_a_wide_image():
     assert corners(squashed) == [RED, BLUE, RED, BLUE]
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("shape", [(37, 91), (91, 37), (64, 65), (33, 33), (20, 150)])
 def test_short_side_is_torchvisions(shape):
     functional = import_vision("torchvision.transforms.functional")

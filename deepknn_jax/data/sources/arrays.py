@@ -53,7 +53,7 @@ def breast_cancer() -> Listing:
 
 
 def npz(folder: str | Path, *, fold: int = 0) -> Listing:
-    """An .npz file, `folder`, in MedMNIST's keys, in Keras's keys, or of features.
+    """An .npz file (`folder` is its path) in MedMNIST's keys, in Keras's keys, or of features.
 
     MedMNIST: {train,val,test}_{images,labels}; Keras: x_train, y_train, x_test, y_test. Their split
     is published. Images are uint8 [N, H, W] or [N, H, W, 1 or 3]; a 2-D array is features.

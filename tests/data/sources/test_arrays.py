@@ -163,6 +163,7 @@ def test_files_that_are_no_npz(tmp_path):
         npz(path)
 
 
+@pytest.mark.data
 def test_the_real_files(data_root):
     listing = npz(data_root / "pneumoniamnist" / "pneumoniamnist.npz")
     parts = [int((listing.splits == part).sum()) for part in ("train", "validation", "test")]

@@ -215,6 +215,7 @@ def test_what_csv_images_refuse(table, text, options, words):
 SIZES = {1: (8010, 2005), 2: (8010, 2005), 3: (8012, 2003), 4: (8013, 2002), 5: (8015, 2000)}
 
 
+@pytest.mark.data
 def test_the_real_skin7(data_root):
     for fold, sizes in SIZES.items():
         listing = skin7(data_root / "skin7", fold=fold)
@@ -233,6 +234,7 @@ def test_the_real_skin7(data_root):
     assert np.abs(share - 0.2).max() < 0.01
 
 
+@pytest.mark.data
 def test_the_real_chest_xrays(data_root):
     pattern = r"^(person\d+|(?:NORMAL2-)?IM-\d+)"
     listing = class_folders(data_root / "chest_xray", group_pattern=pattern)

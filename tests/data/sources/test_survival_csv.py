@@ -72,6 +72,7 @@ def test_folds_need_five_of_each_class(tmp_path):
         survival_csv(folder, csv="set.csv", fold=1, feature_prefixes=("ct_",), **COLUMNS)
 
 
+@pytest.mark.data
 def test_lung1_is_as_its_description_says(data_root):
     columns = {
         "name_column": "PatientID",

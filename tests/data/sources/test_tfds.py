@@ -1,5 +1,6 @@
 """TFDS sets without TensorFlow: a tiny builder written as array_record here."""
 
+import io
 import sys
 
 import numpy as np
@@ -38,11 +39,24 @@ class TinyText(TinyBuilder):
         return {"text": "word", "label": i}
 
 
+class TinyBroken(TinyImages):
+    """One image is none."""
+
+    def _example(self, i):
+        return super()._example(i) | ({"image": io.BytesIO(b"no image")} if i == 8 else {})
+
+
+class TinyExtra(TinyVectors):
+    """No part that could train or test."""
+
+    SPLITS = {"extra": range(2)}  # noqa: RUF012
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A data_dir with the three sets."""
+    """A data_dir with the five sets."""
     folder = tmp_path_factory.mktemp("tfds")
-    for builder in (TinyImages, TinyVectors, TinyText):
+    for builder in (TinyImages, TinyVectors, TinyText, TinyBroken, TinyExtra):
         builder(data_dir=folder, file_format="array_record").download_and_prepare()
     return folder
 
@@ -77,6 +91,8 @@ def test_what_is_refused(prepared, tmp_path):
         ("", prepared, "no TFDS name given: set `tfds_name`"),
         ("tiny_nothing", prepared, "TFDS tiny_nothing: .*not found"),
         ("mnist", tmp_path, "TFDS mnist: not prepared in .*array_record"),
+        ("tiny_extra", prepared, r"TFDS tiny_extra: has no train, .* but \['extra'\]"),
+        ("tiny_broken", prepared, r"TFDS tiny_broken/1.0.0 test/00000\d: cannot .*remove it$"),
         ("tiny_text", prepared, "text is neither an image nor a vector; it has: .*label"),
     ):
         with pytest.raises(UserError, match=words) as caught:
