@@ -210,9 +210,7 @@ def _claim(entry: Path) -> tuple[Path, int]:
             fd = os.open(partial / "images.npy", os.O_RDWR)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.utime(
-                    partial
-                )  # fails if its owner has just renamed it; and nobody sweeps it now
+                os.utime(partial)  # so nobody sweeps it; fails if its owner has just renamed it
                 return partial, fd
             except OSError:
                 os.close(fd)

@@ -21,7 +21,8 @@ def sd198(folder: str | Path, *, train_list: str = "", test_list: str = "") -> L
     """SD-198 (Sun et al., ECCV 2016): photographs of 198 skin diseases.
 
     `folder` holds images/<class>/*.jpg and the two lists, named relative to it, of the published
-    split: a line an image, its path below images/ and perhaps a blank and its class's number. An image on neither list is left out. Without lists: every image, no published split.
+    split: a line an image, its path below images/ and perhaps a blank and its class's number. An
+    image on neither list is left out. Without lists: every image, no published split.
 
     Raises:
         UserError: any of these is missing, or the lists contradict themselves.

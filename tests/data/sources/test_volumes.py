@@ -151,7 +151,8 @@ def spoil_csv(old, new):
         (lambda d: np.save(d / "STS_1001/roi.npy", np.zeros((20, 18, 10))), "1/image.npy: .*empty"),
         (lambda d: np.save(d / "STS_1001/roi.npy", np.ones((2, 2, 2))), "ROI's is .2, 2, 2"),
         (lambda d: np.save(d / "STS_1001/image.npy", np.full((20, 18, 10), np.nan)), "NaN"),
-        (lambda d: (d / "STS_1001/image.npy").write_text("no volume"), "image.npy: cannot .*; mend or remove it$"),
+        (lambda d: (d / "STS_1001/image.npy").write_text("no volume"),
+         "image.npy: cannot be decoded .*; mend or remove it$"),
     ],
 )  # fmt: skip
 def test_what_sarcoma_refuses(tmp_path, spoil, words):
