@@ -1,10 +1,14 @@
 """Images decoded once into a memory-mapped file that all later runs share.
 
-An entry is a folder <cache_dir>/<fingerprint>/ with images.npy (uint8 [N, size, size, C]) and
-meta.json (which files were skipped, and why). It is written under another name and renamed, so an
-entry that exists is complete; two processes that start at once both decode and the first to
-finish wins. What an interrupted decode has done is taken up by the next one of the same entry:
-images.npy is locked while its process lives. Entries are never deleted: remove the folder at will.
+An entry is a folder <cache_dir>/<fingerprint>/ with images.npy (uint8 [N, size, size, C], volumes
+[N, size, size, size, 1]) and meta.json (the shape; which images were skipped, and why). It is made
+in a folder of another name, which is then renamed, so an entry that exists is complete. Two
+processes that start at once each decode in a folder of their own, and the first to finish wins.
+
+What an interrupted decode has done is taken up by the next one of the same entry. Each process
+locks the images.npy that it writes, so what is not locked was left by one that is dead. Left-overs
+that nobody takes up are removed after a week. Sound entries are never deleted: remove the folder at
+will.
 """
 
 import contextlib
@@ -24,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from deepknn_jax.data.images import DECODER_VERSION, RESIZE_RULES, read_image
+from deepknn_jax.data.images import DECODER_VERSION, check_fit, read_image
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_text
 
@@ -43,7 +47,7 @@ def decode(
     files: Sequence[Path],
     *,
     size: int,
-    rule: str,
+    resize_rule: str,
     channels: int,
     value_range: Sequence[float] = (),
     cache_dir: str | Path = "",
@@ -54,7 +58,7 @@ def decode(
     Args:
         files: N paths.
         size: side of the result in pixels.
-        rule: "square" or "short_side" (see images.fit_image).
+        resize_rule: "square" or "short_side" (see images.fit_image).
         channels: 1 or 3.
         value_range: (low, high) of pixels that are floats (see images.read_image), or ().
         cache_dir: empty for the per-user default.
@@ -68,32 +72,27 @@ def decode(
         UserError: a file that is missing, truncated or no image, in words that name it; a cache
             folder that cannot be written; a full disk; an option out of range.
     """
-    check_options(size=size, rule=rule, channels=channels, on_error=on_error)
-    options = {"size": size, "rule": rule, "channels": channels}
+    check_fit(size=size, resize_rule=resize_rule, channels=channels)
+    if on_error not in ON_ERROR:
+        raise UserError(f"`on_error` is {on_error!r}: choose from {', '.join(ON_ERROR)}")
+    # "rule": as it was named when the first entries were made; another name would lose them.
+    options = {"size": size, "rule": resize_rule, "channels": channels}
     if len(value_range):
         options["value_range"] = list(value_range)
     return cached_images(
         fingerprint(files, options),
         [str(file) for file in files],
         lambda i: read_image(
-            files[i], size=size, rule=rule, channels=channels, value_range=value_range
+            files[i],
+            size=size,
+            resize_rule=resize_rule,
+            channels=channels,
+            value_range=value_range,
         ),
         shape=(size, size, channels),
         cache_dir=cache_dir,
         on_error=on_error,
     )
-
-
-def check_options(*, size: int, rule: str, channels: int, on_error: str = "stop") -> None:
-    """Raises UserError for an option of `decode` that is out of range."""
-    if size < 1:
-        raise UserError(f"image size {size}: must be at least 1 for image files")
-    if channels not in (1, 3):
-        raise UserError(f"channels {channels}: must be 1 or 3 for image files")
-    if rule not in RESIZE_RULES:
-        raise UserError(f"resize rule {rule!r}: choose one of {', '.join(RESIZE_RULES)}")
-    if on_error not in ON_ERROR:
-        raise UserError(f"on_error {on_error!r}: choose one of {', '.join(ON_ERROR)}")
 
 
 def fingerprint(files: Sequence[Path], options: Mapping[str, object]) -> str:
@@ -121,12 +120,13 @@ def cached_images(
     *,
     shape: tuple[int, ...],
     cache_dir: str | Path,
-    on_error: str,
+    on_error: str = "",
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """`decode` for N images however they are read: `read(i)` gives uint8 `shape`, from any thread.
 
-    `key` names the entry, `names` [N] the images in messages; the rest, and what is returned and
-    raised, as in `decode`.
+    `key` names the entry, `names` [N] the images in messages. `on_error` "" stops, too, for a set
+    that cannot do without one of its images: the message then does not speak of skipping. The rest,
+    and what is returned and raised, as in `decode`.
     """
     entry = (Path(cache_dir).expanduser() if str(cache_dir) else default_cache_dir()) / key
     found = _open(entry)
@@ -137,23 +137,22 @@ def cached_images(
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             raise UserError(
                 f"cache folder {entry.parent}: {error.strerror}; "
-                f"{'free some space or ' if full else ''}give another (config.data.cache_dir)"
+                f"{'free some space or ' if full else ''}give another (`cache_dir`)"
             ) from error
         found = _open(entry)
         if found is None:
             raise UserError(f"{entry}: the cache entry just written cannot be read")
     images, skipped = found
-    if skipped and on_error == "stop":
+    if skipped and on_error != "skip":  # an earlier run was to skip them
         i, reason = next(iter(skipped.items()))
-        raise _unreadable(names[i], reason)
+        raise _unreadable(names[i], reason, on_error)
     kept = np.asarray([i for i in range(len(names)) if i not in skipped], np.int32)
     return images, kept, tuple(names[i] for i in skipped)
 
 
-def _unreadable(name: str, reason: str) -> UserError:
-    return UserError(
-        f"{name}: cannot be decoded ({reason}); mend or remove it, or set config.data.on_error=skip"
-    )
+def _unreadable(name: str, reason: str, on_error: str) -> UserError:
+    or_skip = ", or set `on_error`=skip" if on_error == "stop" else ""
+    return UserError(f"{name}: cannot be decoded ({reason}); mend or remove it{or_skip}")
 
 
 def _open(entry: Path) -> tuple[np.ndarray, dict[int, str]] | None:
@@ -211,7 +210,7 @@ def _claim(entry: Path) -> tuple[Path, int]:
             fd = os.open(partial / "images.npy", os.O_RDWR)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.utime(partial)  # it must not be swept, nor have been renamed by its owner
+                os.utime(partial)  # so nobody sweeps it; fails if its owner has just renamed it
                 return partial, fd
             except OSError:
                 os.close(fd)
@@ -272,7 +271,7 @@ def _write_images(
             pool.shutdown(cancel_futures=True)
             raise
     if len(skipped) == len(names):
-        raise _unreadable(names[0], skipped[0])
+        raise _unreadable(names[0], skipped[0], on_error)
     if skipped:
         progress.unlink(missing_ok=True)  # the rows are about to move
         kept = [i for i in range(len(names)) if i not in skipped]
@@ -296,8 +295,8 @@ def _row_writer(
             # PIL's decoders raise OSError without errno, SyntaxError, ValueError, struct.error
             # and more on broken files. With an errno it is the machine that failed.
             reason = " ".join(str(error).split()) or type(error).__name__
-            if on_error == "stop" or getattr(error, "errno", None):
-                raise _unreadable(names[i], reason) from error
+            if on_error != "skip" or getattr(error, "errno", None):
+                raise _unreadable(names[i], reason, on_error) from error
             return reason
         _write_all(fd, image.tobytes(), start + i * image.nbytes)
         return ""

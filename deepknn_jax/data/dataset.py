@@ -31,7 +31,7 @@ class Dataset(NamedTuple):
 
     `inputs` is uint8 [N, H, W, C] or [N, D, H, W, C] (an array or a read-only memory map) or
     float32 [N, F]; `labels` int32 [N]; `splits` [N] of TRAIN, VALIDATION, TEST; `skipped` names
-    the files that could not be decoded and were left out (empty unless the config allows that).
+    the files that could not be decoded and were left out (none unless that was asked for).
     """
 
     inputs: np.ndarray

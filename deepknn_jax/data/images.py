@@ -8,16 +8,28 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from deepknn_jax.data.dicom import open_dicom
+from deepknn_jax.data.npy import read_npy
+from deepknn_jax.errors import UserError
 
 DECODER_VERSION = 1  # count it up whenever the pixels below change: caches are then made anew
 RESIZE_RULES = ("square", "short_side")
+
+
+def check_fit(*, size: int, resize_rule: str, channels: int) -> None:
+    """Raises UserError for what `fit_image` does not take. Callers check before they decode."""
+    if size < 1:
+        raise UserError(f"`size` is {size}: it must be at least 1 for image files")
+    if resize_rule not in RESIZE_RULES:
+        raise UserError(f"`resize_rule` is {resize_rule!r}: choose from {', '.join(RESIZE_RULES)}")
+    if channels not in (1, 3):
+        raise UserError(f"`channels` is {channels}: it must be 1 or 3 for images")
 
 
 def read_image(
     file: Path | BinaryIO,
     *,
     size: int,
-    rule: str,
+    resize_rule: str,
     channels: int,
     value_range: Sequence[float] = (),
 ) -> np.ndarray:
@@ -41,11 +53,11 @@ def read_image(
             ImageOps.exif_transpose(opened, in_place=True)
             image = _eight_bits(opened, value_range)
             image.load()
-    return fit_image(image, size=size, rule=rule, channels=channels)
+    return fit_image(image, size=size, resize_rule=resize_rule, channels=channels)
 
 
 def _open_npy(file: Path, value_range: Sequence[float]) -> Image.Image:
-    pixels = np.load(file, allow_pickle=False)
+    pixels = read_npy(file)
     if pixels.ndim == 3 and pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
     if pixels.dtype == np.uint8 and (pixels.ndim == 2 or pixels.shape[2:] == (3,)):
@@ -59,7 +71,7 @@ def _scaled(pixels: np.ndarray, value_range: Sequence[float]) -> Image.Image:
     """Pixels [H, W] of any numbers as 8 bits."""
     if not len(value_range):
         raise ValueError(f"{pixels.dtype} pixels have no range of their own: "
-                         "set config.data.value_range")  # fmt: skip
+                         "set `value_range`")  # fmt: skip
     if not np.isfinite(pixels).all():
         raise ValueError("NaN or infinite pixels")
     low, high = value_range
@@ -67,21 +79,22 @@ def _scaled(pixels: np.ndarray, value_range: Sequence[float]) -> Image.Image:
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
-def fit_array(image_HxWxC: np.ndarray, *, size: int, rule: str, channels: int) -> np.ndarray:
-    """The same for an image that is uint8 [H, W, 1 or 3] already."""
+def fit_array(image_HxWxC: np.ndarray, *, size: int, resize_rule: str, channels: int) -> np.ndarray:
+    """`fit_image` of an array that is uint8 [H, W, 1 or 3] already."""
     grey = image_HxWxC.shape[-1] == 1
     image = Image.fromarray(image_HxWxC[..., 0] if grey else image_HxWxC)
-    return fit_image(image, size=size, rule=rule, channels=channels)
+    return fit_image(image, size=size, resize_rule=resize_rule, channels=channels)
 
 
-def fit_image(image: Image.Image, *, size: int, rule: str, channels: int) -> np.ndarray:
+def fit_image(image: Image.Image, *, size: int, resize_rule: str, channels: int) -> np.ndarray:
     """Resizes 8 bits (bilinear, antialiased) to uint8 [size, size, channels]; channels 1 or 3.
 
-    `rule` "square" squashes; "short_side" brings the shorter side to `size`, keeping the aspect,
-    and cuts out the centre, to the pixel as torchvision's Resize and CenterCrop do on PIL images.
+    `resize_rule` "square" squashes; "short_side" brings the shorter side to `size`, keeping the
+    aspect, and cuts out the centre, to the pixel as torchvision's Resize and CenterCrop do on PIL
+    images.
     """
     image = image.convert("L" if channels == 1 else "RGB")
-    if rule == "square":
+    if resize_rule == "square":
         width, height = size, size
     else:
         width, height = (size * side // min(image.size) for side in image.size)

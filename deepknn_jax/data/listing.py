@@ -1,4 +1,4 @@
-"""What every source shares: labels to indices, and the checks that a listing must pass."""
+"""What sources share: folders, tables, labels to indices, and the checks of a listing."""
 
 import contextlib
 import csv
@@ -53,10 +53,10 @@ def existing_folder(folder: str | Path, layout: str, needed: Sequence[str] = ())
         UserError: it is not given, is no folder, or one of the paths `needed` is not in it.
     """
     if not str(folder):
-        raise UserError(f"no data folder given: set config.data.dir to one that holds {layout}")
+        raise UserError(f"no data folder given: set `folder` to one that holds {layout}")
     path = Path(folder).expanduser()
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder (config.data.dir); it should hold {layout}")
+        raise UserError(f"{path}: no such folder (`folder`); it should hold {layout}")
     if missing := [name for name in needed if not (path / name).exists()]:
         raise UserError(f"{path}: holds no {missing[0]}; wanted: {layout}")
     return path

@@ -11,7 +11,7 @@ SPLITS = ("published", "stratified", "grouped")
 
 
 def assign_splits(
-    listing: Listing, *, split: str, test_share: float, validation: float, seed: int
+    listing: Listing, *, split: str, test_share: float, validation: float, split_seed: int
 ) -> np.ndarray:
     """The split of each example: strings [N] of TRAIN, VALIDATION, TEST.
 
@@ -24,23 +24,23 @@ def assign_splits(
         validation: share of the training part to validate on, at least 0 and below 1. Drawn like
             the test part; for "published", by group where there are groups. A published validation
             part is used in its place, and never trained on.
-        seed: of the draw. The same listing and seed give the same split.
+        split_seed: of the draw. The same listing and seed give the same split.
 
     Raises:
         UserError: an option out of range, a split that the source has not, a class with fewer than
             2 training examples.
     """
     if split not in SPLITS:
-        raise UserError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
+        raise UserError(f"`split` is {split!r}: choose from {', '.join(SPLITS)}")
     if not 0 <= validation < 1:
-        raise UserError(f"validation {validation}: must be at least 0 and below 1")
+        raise UserError(f"`validation` is {validation}: it must be at least 0 and below 1")
     if split != "published" and not 0 < test_share < 1:
-        raise UserError(f"test_share {test_share}: must be above 0 and below 1")
+        raise UserError(f"`test_share` is {test_share}: it must be above 0 and below 1")
     if split == "grouped" and listing.groups is None:
-        raise UserError("split 'grouped': the source names no groups; use group_pattern or "
-                        "group_column, or split 'stratified'")  # fmt: skip
-    if seed < 0:
-        raise UserError(f"split_seed {seed}: must be at least 0")
+        raise UserError("`split` is 'grouped': the source names no groups; set `group_pattern` or "
+                        "`group_column`, or choose stratified")  # fmt: skip
+    if split_seed < 0:
+        raise UserError(f"`split_seed` is {split_seed}: it must be at least 0")
     n = len(listing.names)
     alone = np.arange(n)  # every example a group of its own
     groups = alone if split == "stratified" or listing.groups is None else listing.groups
@@ -48,17 +48,21 @@ def assign_splits(
         splits = _published(listing)
     else:
         splits = np.full(n, TRAIN, dtype="<U10")
-        splits[_draw(listing.labels, groups, test_share, np.random.default_rng([seed, 0]))] = TEST
+        rng = np.random.default_rng([split_seed, 0])
+        splits[_draw(listing.labels, groups, test_share, rng)] = TEST
     if validation and not (splits == VALIDATION).any():
         train = np.flatnonzero(splits == TRAIN)
-        rng = np.random.default_rng([seed, 1])
+        rng = np.random.default_rng([split_seed, 1])
         splits[train[_draw(listing.labels[train], groups[train], validation, rng)]] = VALIDATION
     check_class_sizes(listing.labels, splits, listing.class_names)
     return splits
 
 
 def check_class_sizes(labels: np.ndarray, splits: np.ndarray, class_names: tuple[str, ...]) -> None:
-    """Raises UserError where a class has fewer than 2 training examples: none has a neighbour."""
+    """Raises UserError where a class has fewer than 2 training examples, or none are to test.
+
+    A lone example of its class has no positive neighbour to train with.
+    """
     sizes = np.bincount(labels[splits == TRAIN], minlength=len(class_names))
     if small := [f"{class_names[c]} ({sizes[c]})" for c in np.flatnonzero(sizes < 2)]:
         shown = ", ".join(small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
@@ -70,12 +74,12 @@ def check_class_sizes(labels: np.ndarray, splits: np.ndarray, class_names: tuple
 
 def _published(listing: Listing) -> np.ndarray:
     if listing.splits is None:
-        raise UserError("split 'published': the source publishes none; choose stratified or "
-                        "grouped (skin7 publishes one for each fold 1..5)")  # fmt: skip
+        raise UserError("`split` is 'published': the source publishes none; choose stratified or "
+                        "grouped (skin7 publishes one for each `fold` 1..5)")  # fmt: skip
     splits = listing.splits.astype("<U10")
     for part in (TRAIN, TEST):
         if not (splits == part).any():
-            raise UserError(f"split 'published': the source has no {part} part; "
+            raise UserError(f"`split` is 'published': the source has no {part} part; "
                             "choose stratified or grouped")  # fmt: skip
     return splits
 

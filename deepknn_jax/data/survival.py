@@ -1,4 +1,4 @@
-"""A csv of features with survival times: read, checked, and as a source of two classes."""
+"""Survival times, with features or without: read from a csv, checked, and as two classes."""
 
 import csv as csv_lib
 from collections.abc import Sequence
@@ -106,8 +106,8 @@ def of_names(survival: Survival, names: Sequence[str]) -> tuple[np.ndarray, np.n
     place = {name: i for i, name in enumerate(survival.names)}
     if missing := [name for name in names if name not in place]:
         raise UserError(
-            f"--survival has no row for {missing[0]} ({len(missing)} of {len(names)} embeddings"
-            f" have none); its names are like {survival.names[0]}: see --name_column"
+            f"`survival` has no row for {missing[0]} ({len(missing)} of {len(names)} `names` have"
+            f" none); its names are like {survival.names[0]}: see `name_column`"
         )
     rows = [place[name] for name in names]
     return survival.times[rows], survival.events[rows]
@@ -142,8 +142,8 @@ def read_survival_csv(
         column for column in header if column.startswith(prefixes) and column not in known
     )
     if not feature_names:
-        raise UserError(f"{path}: no column begins with {' or '.join(prefixes)}; name the features'"
-                        f" prefixes; it has: {', '.join(header[:10])}, ...")  # fmt: skip
+        raise UserError(f"{path}: no column begins with {' or '.join(prefixes)}; set"
+                        f" `feature_prefixes`; it has: {', '.join(header[:10])}, ...")  # fmt: skip
     features = np.stack(
         [
             _numbers(path, survival.names, column, cells)

@@ -88,7 +88,9 @@ def write_grouped(features_file: Path, listed: Listing, target: Path) -> None:
 
 def _grouped(listed: Listing) -> list[np.ndarray]:
     return [
-        assign_splits(listed, split="grouped", test_share=TEST_SHARE, validation=0.0, seed=seed)
+        assign_splits(
+            listed, split="grouped", test_share=TEST_SHARE, validation=0.0, split_seed=seed
+        )
         for seed in range(GROUPED)
     ]
 
@@ -113,7 +115,9 @@ def _save_tuning(
     arrays: dict[str, np.ndarray], listed: Listing, rows: np.ndarray, target: Path
 ) -> None:
     part = _rows(listed, rows)
-    splits = assign_splits(part, split="grouped", test_share=VALIDATION, validation=0.0, seed=0)
+    splits = assign_splits(
+        part, split="grouped", test_share=VALIDATION, validation=0.0, split_seed=0
+    )
     kept = {key: arrays[key][rows] for key in ("features", "labels", "names")}
     _save(target, kept | {"classes": arrays["classes"], "splits": splits})
 
@@ -188,7 +192,9 @@ def write_drawn_tuning(listed: Listing, target: Path) -> None:
     """An .npz in Keras's keys of the training part alone, a fifth of each class as test part."""
     assert listed.splits is not None
     part = _rows(listed, np.flatnonzero(listed.splits == TRAIN))
-    splits = assign_splits(part, split="stratified", test_share=VALIDATION, validation=0.0, seed=0)
+    splits = assign_splits(
+        part, split="stratified", test_share=VALIDATION, validation=0.0, split_seed=0
+    )
     assert part.inputs is not None
     arrays = {}
     for name in (TRAIN, TEST):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from deepknn_jax.data.dataset import Listing
-from deepknn_jax.data.load import list_source
+from deepknn_jax.data.sources import list_source
 from deepknn_jax.data.splits import assign_splits
 from deepknn_jax.errors import UserError
 from deepknn_jax.shell import find_config
@@ -92,14 +92,6 @@ SETS = {
 }
 
 
-# The options of config.data that tell where things are in a set's folder.
-_LISTED = (
-    "fold", "train_list", "test_list", "group_pattern", "csv", "image_column", "label_column",
-    "group_column", "split_column", "suffix", "name_column", "time_column", "event_column",
-    "feature_prefixes",
-)  # fmt: skip
-
-
 @lru_cache
 def _config_module(name: str) -> ModuleType:
     path = find_config(f"configs/{name}.py")
@@ -139,7 +131,7 @@ def absent(name: str, data_root: Path) -> str | None:
         listing(name, path)
     except UserError as error:
         words = str(error).replace(str(path), found.path)
-        return f"{found.title}: {words.replace('(config.data.dir)', 'below --data_root')}"
+        return f"{found.title}: {words.replace('(`folder`)', 'below --data_root')}"
     raise AssertionError(f"{path} does not exist, but was read")
 
 
@@ -152,8 +144,12 @@ def all_absent(data_root: Path, *names: str) -> list[str]:
 def listing(name: str, path: Path) -> Listing:
     """What the set's source finds at `path`, with the split of the set's config."""
     data = config_of(SETS[name].config, {"data.dir": str(path)}).data
-    found = list_source(data.source, path, **{key: data[key] for key in _LISTED})
+    found = list_source(data.source, {**data, "folder": path})
     splits = assign_splits(
-        found, split=data.split, test_share=data.test_share, validation=0.0, seed=data.split_seed
+        found,
+        split=data.split,
+        test_share=data.test_share,
+        validation=0.0,
+        split_seed=data.split_seed,
     )
     return found._replace(splits=splits)

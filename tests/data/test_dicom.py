@@ -107,12 +107,12 @@ def test_what_cannot_be_decoded_is_one_line_that_names_the_file(tmp_path):
     for name, words in (("a", "JPEG Lossless"), ("b", "DICOM"), ("c", "PALETTE COLOR of 8 bits")):
         with pytest.raises(UserError, match=rf"{name}.dcm: cannot be decoded \(.*{words}"):
             decode(
-                [tmp_path / f"{name}.dcm"], size=8, rule="square", channels=1,
+                [tmp_path / f"{name}.dcm"], size=8, resize_rule="square", channels=1,
                 cache_dir=tmp_path / "cache",
             )  # fmt: skip
 
 
 def test_the_image_reader_takes_dicom(tmp_path):
     save_dicom(tmp_path / "a.DCM", RAMP8)
-    image = read_image(tmp_path / "a.DCM", size=16, rule="square", channels=3)
+    image = read_image(tmp_path / "a.DCM", size=16, resize_rule="square", channels=3)
     np.testing.assert_array_equal(image, np.repeat(RAMP8[..., None], 3, axis=-1))

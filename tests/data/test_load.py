@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_breast_cancer, load_digits
 
 from deepknn_jax.data.load import load_dataset
 from deepknn_jax.errors import UserError
@@ -77,14 +77,14 @@ def test_arrays_keep_their_size_unless_told(tmp_path):
     options = {"folder": tmp_path / "wide.npz", "split": "published"} | cache
     assert load_dataset("npz", **options).inputs.shape == (12, 4, 5, 1)
     assert load_dataset("npz", **options, size=4).inputs.shape == (12, 4, 4, 1)
-    with pytest.raises(UserError, match="images of 4 x 5: set the image size"):
+    with pytest.raises(UserError, match="images of 4 x 5: set `size`, too, to change `channels`"):
         load_dataset("npz", **options, channels=3)
 
 
 def test_features_pass_as_they_are():
     data = load_dataset("breast_cancer", split="stratified", size=256, channels=3)
-    assert data.inputs.shape == (569, 30)
     assert data.inputs.dtype == np.float32
+    np.testing.assert_array_equal(data.inputs, load_breast_cancer().data.astype(np.float32))
 
 
 def test_resized_arrays_of_other_content_are_not_taken_from_the_cache(tmp_path):
@@ -101,15 +101,18 @@ def test_resized_arrays_of_other_content_are_not_taken_from_the_cache(tmp_path):
 
 def test_a_range_that_is_none(folder):
     for bad in ((2.0, 1.0), (1.0,), (0.0, float("nan"))):
-        with pytest.raises(UserError, match=r"config.data.value_range is .*give \(low, high\)"):
+        with pytest.raises(UserError, match=r"^`value_range` is .*give \(low, high\)"):
             load(folder, value_range=bad)
 
 
 def test_an_unknown_source_names_the_near_ones():
-    with pytest.raises(UserError, match=r"'skin_7' is unknown; did you mean skin7"):
+    with pytest.raises(
+        UserError, match=r"^`source` is 'skin_7', which is unknown; did you mean skin7"
+    ):
         load_dataset("skin_7", split="published")
 
 
+@pytest.mark.data
 def test_skin7_without_a_fold_has_no_published_split(data_root):
     with pytest.raises(UserError, match=r"publishes none.*fold"):
         load_dataset("skin7", folder=data_root / "skin7", split="published", size=8)

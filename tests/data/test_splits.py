@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
@@ -21,7 +21,9 @@ def listing(labels, groups=None, splits=None):
 
 
 def assign(data, split="stratified", test_share=0.2, validation=0.0, seed=0):
-    return assign_splits(data, split=split, test_share=test_share, validation=validation, seed=seed)
+    return assign_splits(
+        data, split=split, test_share=test_share, validation=validation, split_seed=seed
+    )
 
 
 def counts(labels, mask):
@@ -36,8 +38,7 @@ def counts(labels, mask):
 )
 def test_stratified_takes_the_nearest_count_of_each_class(sizes, share, seed):
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
-    if max(sizes) < 3:
-        return  # no image to spare for a test part
+    assume(max(sizes) >= 3)  # else there is no image to spare for a test part
     splits = assign(listing(labels), test_share=share, seed=seed)
     for size, taken in zip(sizes, counts(labels, splits == TEST), strict=True):
         nearest = min(max(share * size, 1), size - 2)
@@ -133,14 +134,14 @@ def test_published_with_groups_validates_on_whole_groups():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"split": "random"}, "split 'random'.*published"),
-        ({"split": "published"}, "publishes none"),
-        ({"split": "grouped"}, "no groups"),
-        ({"test_share": 0.0}, "test_share 0.0"),
-        ({"test_share": 1.0}, "test_share 1.0"),
-        ({"validation": 1.0}, "validation 1.0"),
-        ({"validation": -0.1}, "validation -0.1"),
-        ({"seed": -1}, "split_seed -1"),
+        ({"split": "random"}, "^`split` is 'random': choose from published, stratified, grouped"),
+        ({"split": "published"}, "^`split` is 'published': .*publishes none"),
+        ({"split": "grouped"}, "^`split` is 'grouped': .*no groups; set `group_pattern` or "),
+        ({"test_share": 0.0}, "^`test_share` is 0.0: it must be above 0"),
+        ({"test_share": 1.0}, "^`test_share` is 1.0: .* below 1"),
+        ({"validation": 1.0}, "^`validation` is 1.0: .* below 1"),
+        ({"validation": -0.1}, "^`validation` is -0.1: it must be at least 0"),
+        ({"seed": -1}, "^`split_seed` is -1: it must be at least 0"),
     ],
 )
 def test_values_out_of_range(options, words):
@@ -149,7 +150,7 @@ def test_values_out_of_range(options, words):
 
 
 def test_a_published_split_without_a_test_part():
-    with pytest.raises(UserError, match="no test part"):
+    with pytest.raises(UserError, match=r"^`split` is 'published': the source has no test part"):
         assign(listing([0, 0, 1, 1], splits=[TRAIN] * 4), "published")
 
 

@@ -181,3 +181,23 @@ def sarcoma(folder, patients=(40, 8), suffix=".nii.gz"):
                 else:
                     nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 2.5, 1.0])), path)
     write_rows(folder / "survival.csv", rows)
+
+
+SURVIVAL_COLUMNS = {"name_column": "id", "time_column": "days", "event_column": "died"}
+SURVIVAL_HEADER = ("id", "days", "died", "sex", "ct_a", "ct_b")
+
+
+def survival_rows(n=20):
+    """Every second one died late, every fourth was censored early; the others died early."""
+    late = [i % 2 for i in range(n)]
+    censored = [i % 4 == 0 for i in range(n)]
+    return [
+        (f"p{i}", 2000 + i if late[i] else 100 + i, int(not censored[i]), "f", i, -i / 2)
+        for i in range(n)
+    ]
+
+
+def survival_csv(folder, rows, header=SURVIVAL_HEADER):
+    """Writes set.csv; returns its path."""
+    write_rows(folder / "set.csv", [header, *rows])
+    return folder / "set.csv"

@@ -52,8 +52,8 @@ def breast_cancer() -> Listing:
     return Listing(names, bunch.target.astype(np.int32), class_names, inputs=inputs)
 
 
-def npz(path: str | Path, *, fold: int = 0) -> Listing:
-    """An .npz file in MedMNIST's keys, in Keras's keys, or of features.
+def npz(folder: str | Path, *, fold: int = 0) -> Listing:
+    """An .npz file (`folder` is its path) in MedMNIST's keys, in Keras's keys, or of features.
 
     MedMNIST: {train,val,test}_{images,labels}; Keras: x_train, y_train, x_test, y_test. Their split
     is published. Images are uint8 [N, H, W] or [N, H, W, 1 or 3]; a 2-D array is features.
@@ -65,9 +65,9 @@ def npz(path: str | Path, *, fold: int = 0) -> Listing:
         UserError: no such file, other keys, Python objects inside (they are never unpickled),
             arrays of other shapes or types, or no such fold.
     """
-    if not str(path):
-        raise UserError("no .npz file given: set config.data.dir")
-    path = Path(path).expanduser()
+    if not str(folder):
+        raise UserError("no .npz file given: set `folder` to it")
+    path = Path(folder).expanduser()
     arrays = _read_npz(path)
     for parts in NPZ_PARTS.values():
         if parts[0][1] in arrays:
@@ -83,7 +83,7 @@ def npz(path: str | Path, *, fold: int = 0) -> Listing:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise UserError(f"{path}: no such file (config.data.dir)")
+        raise UserError(f"{path}: no such file (`folder`)")
     key = ""
     try:
         # Opened here: np.load itself leaves a broken file open.
@@ -150,7 +150,7 @@ def _fold(path: Path, splits: np.ndarray, fold: int) -> np.ndarray | None:
     """The only split [N], which fold 0 and 1 mean, or of several, [N, S], that of `fold`."""
     count = splits.shape[1] if splits.ndim == 2 else 1
     if fold > count:
-        raise UserError(f"{path}: config.data.fold is {fold}: its splits are 1..{count}")
+        raise UserError(f"{path}: `fold` is {fold}: its splits are 1..{count}")
     if splits.ndim == 2:
         if fold == 0:
             return None

@@ -21,18 +21,18 @@ MNIST_PARTS = (
 CIFAR10_FILES = {TRAIN: [f"data_batch_{i}.bin" for i in range(1, 6)], TEST: ["test_batch.bin"]}
 
 
-def mnist(path: str | Path) -> Listing:
+def mnist(folder: str | Path) -> Listing:
     """MNIST, 60,000 / 10,000, or a set in its form: Keras's .npz file, or a folder of idx files.
 
-    The folder holds {train,t10k}-{images-idx3,labels-idx1}-ubyte, with .gz or without.
+    A folder holds {train,t10k}-{images-idx3,labels-idx1}-ubyte, with .gz or without.
 
     Raises:
         UserError: no such file or folder, or one that is not sound.
     """
-    if not str(path) or Path(path).suffix == ".npz":
-        return npz(path)
+    if not str(folder) or Path(folder).suffix == ".npz":
+        return npz(folder)
     layout = ", ".join(f"{name}[.gz]" for part in MNIST_PARTS for name in part[1:])
-    root = existing_folder(path, f"{layout} (or give Keras's mnist.npz)")
+    root = existing_folder(folder, f"{layout} (or give Keras's mnist.npz)")
     parts = []
     for split, *names in MNIST_PARTS:
         files = [next((root / n for n in (name, f"{name}.gz") if (root / n).is_file()), None)

@@ -29,7 +29,7 @@ SKIN7_METADATA = "HAM10000_metadata.csv"
 SKIN7_FOLDERS = ("HAM10000_images", "HAM10000_images_part_1", "HAM10000_images_part_2")
 
 
-def skin7(folder: str | Path, *, fold: int) -> Listing:
+def skin7(folder: str | Path, *, fold: int = 0) -> Listing:
     """Skin-7 (HAM10000, ISIC 2018 task 3) as published; groups are lesions.
 
     `folder` holds HAM10000_images/ (or its parts HAM10000_images_part_1/ and _2/) with
@@ -45,7 +45,7 @@ def skin7(folder: str | Path, *, fold: int) -> Listing:
     )
     folder = existing_folder(folder, layout, (SKIN7_METADATA,))
     if fold not in range(6):
-        raise UserError(f"fold {fold} does not exist: choose 1..5, or 0 for none")
+        raise UserError(f"`fold` is {fold}: choose 1..5, or 0 for none")
     metadata = folder / SKIN7_METADATA
     ids, diagnoses, lesions = read_csv(metadata, ("image_id", "dx", "lesion_id"))
     if unknown := set(diagnoses) - set(SKIN7_CLASSES):
@@ -148,11 +148,11 @@ def _match_groups(files: Sequence[Path], pattern: str) -> list[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UserError(f"group_pattern {pattern!r}: {error}") from error
+        raise UserError(f"`group_pattern` {pattern!r}: {error}") from error
     matches = [compiled.search(file.name) for file in files]
     for file, match in zip(files, matches, strict=True):
         if match is None:
-            raise UserError(f"{file}: group_pattern {pattern!r} matches nothing in its name")
+            raise UserError(f"{file}: `group_pattern` {pattern!r} matches nothing in its name")
     return [match.group() for match in matches if match]
 
 
@@ -188,7 +188,7 @@ def csv_images(
     """
     folder = existing_folder(folder, "a csv file with a row an image, and the images")
     if not csv:
-        raise UserError("no csv file given: set config.data.csv")
+        raise UserError("no csv file given: set `csv` to its name")
     path = folder / csv
     wanted = [image_column, label_column, *filter(None, (group_column, split_column))]
     columns = dict(zip(wanted, read_csv(path, wanted), strict=True))

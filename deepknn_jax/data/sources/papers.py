@@ -17,23 +17,23 @@ from deepknn_jax.data.sources.files import class_folders
 from deepknn_jax.errors import UserError
 
 
-def sd198(folder: str | Path, *, train_list: str, test_list: str) -> Listing:
+def sd198(folder: str | Path, *, train_list: str = "", test_list: str = "") -> Listing:
     """SD-198 (Sun et al., ECCV 2016): photographs of 198 skin diseases.
 
     `folder` holds images/<class>/*.jpg and the two lists, named relative to it, of the published
-    split: a line an image, its path below images/ and, if they like, a blank and its class's
-    number. An image on neither list is left out. Without lists: every image, no published split.
+    split: a line an image, its path below images/ and perhaps a blank and its class's number. An
+    image on neither list is left out. Without lists: every image, no published split.
 
     Raises:
         UserError: any of these is missing, or the lists contradict themselves.
     """
     lists = [name for name in (train_list, test_list) if name]
-    layout = "images/<class>/*.jpg and the lists config.data.train_list and .test_list name"
+    layout = "images/<class>/*.jpg and the lists that `train_list` and `test_list` name"
     root = existing_folder(folder, layout, ("images", *lists))
     if not lists:
         return class_folders(root / "images")
     if len(lists) == 1:
-        raise UserError("config.data.train_list and .test_list: give both, or neither")
+        raise UserError("`train_list` and `test_list`: give both, or neither")
     names: list[str] = []
     splits: list[str] = []
     numbers: dict[str, str] = {}  # of each class

@@ -35,7 +35,7 @@ def survival_csv(
         UserError: as `read_survival_csv`; no such folder or fold; a class of fewer than 5.
     """
     if not csv:
-        raise UserError("config.data.csv is empty: name the table of survival_csv, relative to dir")
+        raise UserError("no table given: set `csv` to its name, relative to `folder`")
     root = existing_folder(folder, f"{csv}, a table of names, times, events and features", (csv,))
     table = read_survival_csv(
         root / csv,
@@ -61,7 +61,7 @@ def _stratified_fold(labels_N: np.ndarray, fold: int) -> np.ndarray:
     from sklearn.model_selection import StratifiedKFold
 
     if not 1 <= fold <= FOLDS:
-        raise UserError(f"config.data.fold is {fold}: survival_csv has the folds 1..{FOLDS}")
+        raise UserError(f"`fold` is {fold}: survival_csv has the folds 1..{FOLDS}")
     sizes = np.bincount(labels_N, minlength=2)
     if sizes.min() < FOLDS:
         raise UserError(f"{sizes[0]} died and {sizes[1]} survived: {FOLDS} folds need"

@@ -7,28 +7,29 @@ from typing import Any
 
 import numpy as np
 
-from deepknn_jax.data.cache import cached_images, check_options, fingerprint
+from deepknn_jax.data.cache import cached_images, fingerprint
 from deepknn_jax.data.dataset import Listing
-from deepknn_jax.data.images import read_image
+from deepknn_jax.data.images import check_fit, read_image
 from deepknn_jax.data.listing import SPLIT_WORDS, checked, index_labels
 from deepknn_jax.errors import UserError
 
 
 def tfds(
-    name: str,
+    folder: str | Path = "",
     *,
-    data_dir: str | Path,
-    size: int,
-    rule: str,
-    channels: int,
+    tfds_name: str,
+    size: int = 0,
+    resize_rule: str = "square",
+    channels: int = 0,
     cache_dir: str | Path = "",
 ) -> Listing:
     """A TFDS data set by name ("beans", "name/config:1.0.0"), through `tfds.data_source`.
 
-    It must lie under `data_dir` (empty: TFDS's default) in a format of random access
+    It must lie under `folder` (empty: TFDS's default) in a format of random access
     (array_record); nothing is downloaded. Its train, validation and test parts are the published
     split; other parts are left out. Images are decoded through the cache as files are (`size`,
-    `rule`, `channels` and `cache_dir` as in cache.decode); vectors become float32 [N, F].
+    `resize_rule`, `channels` and `cache_dir` as in cache.decode; size and channels 0: the set's
+    own, where it tells them); vectors become float32 [N, F].
 
     Raises:
         UserError: a set that is unknown or not prepared, or without an image or a vector and one
@@ -36,17 +37,15 @@ def tfds(
     """
     import tensorflow_datasets
 
-    if not name:
-        raise UserError("no TFDS name given: set config.data.tfds_name")
-    builder = _prepared_builder(name, data_dir)
+    if not tfds_name:
+        raise UserError("no TFDS name given: set `tfds_name`")
+    builder = _prepared_builder(tfds_name, folder)
     info = builder.info
-    input_key, label_key = _keys(name, info)
+    input_key, label_key = _keys(tfds_name, info)
     is_image = isinstance(info.features[input_key], tensorflow_datasets.features.Image)
     # Image files stay encoded: TFDS's own decoder knows neither EXIF, palettes nor 16 bits.
     skip = {input_key: tensorflow_datasets.decode.SkipDecoding()} if is_image else None
     parts = [part for part in info.splits if part in SPLIT_WORDS]
-    if not parts:
-        raise UserError(f"TFDS {name}: has no train, validation or test, but {list(info.splits)}")
     sources = [builder.as_data_source(split=part, decoders=skip) for part in parts]
     where = [(source, i) for source in sources for i in range(len(source))]
     names = tuple(
@@ -56,17 +55,17 @@ def tfds(
     )
     labels, class_names = _labels(info.features[label_key], where, label_key)
     if is_image:
-        inputs = _images(builder, where, names, input_key, size, rule, channels, cache_dir)
+        inputs = _images(builder, where, names, input_key, size, resize_rule, channels, cache_dir)
     else:
         inputs = np.asarray([source[i][input_key] for source, i in where], np.float32)
     splits = np.asarray([SPLIT_WORDS[name.split("/")[0]] for name in names])
-    return checked(Listing(names, labels, class_names, inputs=inputs, splits=splits), name)
+    return checked(Listing(names, labels, class_names, inputs=inputs, splits=splits), tfds_name)
 
 
-def _prepared_builder(name: str, data_dir: str | Path) -> Any:
+def _prepared_builder(name: str, folder: str | Path) -> Any:
     import tensorflow_datasets
 
-    where = str(Path(data_dir).expanduser()) if str(data_dir) else None
+    where = str(Path(folder).expanduser()) if str(folder) else None
     try:
         builder = tensorflow_datasets.builder(name, data_dir=where)
     except Exception as error:  # DatasetNotFoundError, or whatever a builder's module raises
@@ -83,6 +82,9 @@ def _prepared_builder(name: str, data_dir: str | Path) -> Any:
             f"TFDS {name}: prepared as {', '.join(sorted(formats))}, which has no random access; "
             "prepare it again with file_format='array_record'"
         )
+    if not set(builder.info.splits) & set(SPLIT_WORDS):
+        splits = list(builder.info.splits)
+        raise UserError(f"TFDS {name}: has no train, validation or test, but {splits}")
     return builder
 
 
@@ -123,26 +125,26 @@ def _images(
     names: Sequence[str],
     key: str,
     size: int,
-    rule: str,
+    resize_rule: str,
     channels: int,
     cache_dir: str | Path,
 ) -> np.ndarray:
     channels = channels or builder.info.features[key].shape[-1] or 3
     size = size or builder.info.features[key].shape[0] or 0
-    check_options(size=size, rule=rule, channels=channels)
+    check_fit(size=size, resize_rule=resize_rule, channels=channels)
 
     def read(i: int) -> np.ndarray:
         source, row = where[i]
-        return read_image(io.BytesIO(source[row][key]), size=size, rule=rule, channels=channels)
+        image = io.BytesIO(source[row][key])
+        return read_image(image, size=size, resize_rule=resize_rule, channels=channels)
 
-    options = {"tfds": builder.info.full_name, "size": size, "rule": rule, "channels": channels}
+    fit = {"size": size, "rule": resize_rule, "channels": channels}  # named as in cache.decode
     files = sorted(path for path in Path(builder.data_dir).iterdir() if path.is_file())
     images, _, _ = cached_images(
-        fingerprint(files, options),
+        fingerprint(files, {"tfds": builder.info.full_name, **fit}),
         [f"TFDS {builder.info.full_name} {name}" for name in names],
         read,
         shape=(size, size, channels),
         cache_dir=cache_dir,
-        on_error="stop",
     )
     return images

@@ -10,6 +10,7 @@ import numpy as np
 from deepknn_jax.data.cache import cached_images, fingerprint
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
 from deepknn_jax.data.listing import checked, existing_folder, read_csv
+from deepknn_jax.data.npy import read_npy
 from deepknn_jax.data.survival import SURVIVAL_DAYS, alive_beyond
 from deepknn_jax.errors import UserError
 
@@ -36,7 +37,7 @@ def sarcoma(
     )
     root = existing_folder(folder, layout, ("survival.csv",))
     if size < 1:
-        raise UserError(f"config.data.size is {size}: volumes need a size (the paper: 64)")
+        raise UserError(f"`size` is {size}: volumes need a size (the paper: 64)")
     table = root / "survival.csv"
     rows = []
     for patient, cohort, time, event in zip(
@@ -64,7 +65,6 @@ def sarcoma(
         lambda i: read_volume(*pairs[i], size=size),
         shape=(size, size, size, 1),
         cache_dir=cache_dir,
-        on_error="stop",
     )
     return listing._replace(inputs=volumes)
 
@@ -121,7 +121,7 @@ def read_volume(image: Path, roi: Path, *, size: int) -> np.ndarray:
 def _load(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """A volume [D, H, W] and its affine [4, 4], from indices (W, H, D) to mm."""
     if file.suffix == ".npy":
-        return np.load(file, allow_pickle=False), np.eye(4)
+        return read_npy(file), np.eye(4)
     import nibabel
 
     nifti = nibabel.as_closest_canonical(nibabel.load(file))

@@ -92,14 +92,16 @@ def test_what_skin7_refuses(skin, spoil, words):
 
 
 def test_folds_that_do_not_exist(skin):
-    with pytest.raises(UserError, match="fold 6"):
+    with pytest.raises(UserError, match=r"`fold` is 6: choose 1\.\.5"):
         skin7(skin, fold=6)
     with pytest.raises(UserError, match=r"split_data_3_fold_train.csv"):
         skin7(skin, fold=3)
 
 
 def test_a_missing_or_unnamed_folder(tmp_path):
-    with pytest.raises(UserError, match=r"config.data.dir"):
+    with pytest.raises(
+        UserError, match=r"no data folder given: set `folder` to one that holds HAM10000_images/"
+    ):
         skin7("", fold=0)
     with pytest.raises(UserError, match="gone: no such folder"):
         class_folders(tmp_path / "gone")
@@ -142,9 +144,9 @@ def test_what_class_folders_refuse(tmp_path):
     with pytest.raises(UserError, match=r"1.png: is in test and train both"):
         class_folders(tmp_path)
     image(tmp_path / "test/a/1.png", 9)
-    with pytest.raises(UserError, match=r"1.png: group_pattern 'person' matches nothing"):
+    with pytest.raises(UserError, match=r"1.png: `group_pattern` 'person' matches nothing"):
         class_folders(tmp_path, group_pattern="person")
-    with pytest.raises(UserError, match=r"group_pattern '\(': "):
+    with pytest.raises(UserError, match=r"^`group_pattern` '\(': "):
         class_folders(tmp_path, group_pattern="(")
     (tmp_path / "more").mkdir()
     with pytest.raises(UserError, match="more: lies beside test, train"):
@@ -157,7 +159,7 @@ def test_an_empty_class_folder_is_named(tmp_path):
     (tmp_path / "b").mkdir()
     listing = class_folders(tmp_path)
     with pytest.raises(UserError, match=r"b \(0\)"):
-        assign_splits(listing, split="stratified", test_share=0.2, validation=0, seed=0)
+        assign_splits(listing, split="stratified", test_share=0.2, validation=0, split_seed=0)
 
 
 CSV = """\ufeffid,what,who,part
@@ -189,7 +191,7 @@ def test_csv_images(table):
 @pytest.mark.parametrize(
     ("text", "options", "words"),
     [
-        (CSV, {"csv": ""}, "no csv file given"),
+        (CSV, {"csv": ""}, "no csv file given: set `csv`"),
         (CSV, {"csv": "gone.csv"}, r"gone.csv: .*No such file"),
         (CSV, {"label_column": "label"}, "no column 'label'; it has: id, what, who, part"),
         (CSV, {"suffix": ""}, "2 rows have no image file, the first is .*x/1$"),
@@ -213,6 +215,7 @@ def test_what_csv_images_refuse(table, text, options, words):
 SIZES = {1: (8010, 2005), 2: (8010, 2005), 3: (8012, 2003), 4: (8013, 2002), 5: (8015, 2000)}
 
 
+@pytest.mark.data
 def test_the_real_skin7(data_root):
     for fold, sizes in SIZES.items():
         listing = skin7(data_root / "skin7", fold=fold)
@@ -224,13 +227,14 @@ def test_the_real_skin7(data_root):
     assert counts == {
         "nv": 6705, "mel": 1113, "bkl": 1099, "bcc": 514, "akiec": 327, "vasc": 142, "df": 115
     }  # fmt: skip
-    splits = assign_splits(listing, split="grouped", test_share=0.2, validation=0.1, seed=0)
+    splits = assign_splits(listing, split="grouped", test_share=0.2, validation=0.1, split_seed=0)
     parts = [set(listing.groups[splits == part]) for part in ("train", "validation", "test")]
     assert sum(map(len, parts)) == len(set(listing.groups))
     share = np.bincount(listing.labels[splits == "test"]) / np.bincount(listing.labels)
     assert np.abs(share - 0.2).max() < 0.01
 
 
+@pytest.mark.data
 def test_the_real_chest_xrays(data_root):
     pattern = r"^(person\d+|(?:NORMAL2-)?IM-\d+)"
     listing = class_folders(data_root / "chest_xray", group_pattern=pattern)
@@ -238,5 +242,5 @@ def test_the_real_chest_xrays(data_root):
     assert np.bincount(listing.labels).tolist() == [2530, 1341, 1345]
     patients = {re.match(pattern, name.split("/")[1]).group() for name in listing.names}
     assert len(patients) == len(set(listing.groups.tolist())) == 2846
-    splits = assign_splits(listing, split="grouped", test_share=0.2, validation=0, seed=0)
+    splits = assign_splits(listing, split="grouped", test_share=0.2, validation=0, split_seed=0)
     assert not set(listing.groups[splits == "train"]) & set(listing.groups[splits == "test"])

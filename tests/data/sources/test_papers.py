@@ -64,7 +64,7 @@ def test_what_sd198_refuses(tmp_path, spoil, words):
 
 def test_sd198_wants_both_lists_or_none(tmp_path):
     tiny_sets.sd198(tmp_path, classes=2, train=2, test=1)
-    with pytest.raises(UserError, match="give both, or neither"):
+    with pytest.raises(UserError, match="`train_list` and `test_list`: give both, or neither"):
         sd198(tmp_path, train_list=LISTS["train_list"], test_list="")
 
 
@@ -162,9 +162,9 @@ def test_what_tiny_imagenet_refuses(tmp_path, spoil, words):
 
 @pytest.mark.parametrize("source", [pneumonia, cub200, tiny_imagenet, lambda d: sd198(d, **LISTS)])
 def test_a_folder_that_is_not_there_is_told_with_the_layout(tmp_path, source):
-    with pytest.raises(UserError, match=r"set config.data.dir to one that holds \w+"):
+    with pytest.raises(UserError, match=r"set `folder` to one that holds \w+"):
         source("")
-    with pytest.raises(UserError, match=r"gone: no such folder.*it should hold \w+"):
+    with pytest.raises(UserError, match=r"gone: no such folder \(`folder`\); it should hold \w+"):
         source(tmp_path / "gone")
 
 
@@ -176,7 +176,7 @@ def test_pneumonia_s_split_is_as_large_as_the_paper_s(tmp_path):
         labels=labels, names=tuple(map(str, range(26684))), files=None
     )
     splits = assign_splits(
-        listing, split="stratified", test_share=5339 / 26684, validation=0, seed=0
+        listing, split="stratified", test_share=5339 / 26684, validation=0, split_seed=0
     )
     assert (splits == "test").sum() == 5339
     assert (splits == "train").sum() == 21345

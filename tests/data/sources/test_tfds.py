@@ -1,5 +1,6 @@
 """TFDS sets without TensorFlow: a tiny builder written as array_record here."""
 
+import io
 import sys
 
 import numpy as np
@@ -9,7 +10,7 @@ from support.tiny_tfds import FEATURES, TinyBuilder, TinyImages, pixels
 from deepknn_jax.data.sources.tfds import tfds
 from deepknn_jax.errors import UserError
 
-OPTIONS = {"size": 6, "rule": "square", "channels": 3}
+OPTIONS = {"size": 6, "resize_rule": "square", "channels": 3}
 
 
 class TinyVectors(TinyBuilder):
@@ -38,18 +39,31 @@ class TinyText(TinyBuilder):
         return {"text": "word", "label": i}
 
 
+class TinyBroken(TinyImages):
+    """One image is none."""
+
+    def _example(self, i):
+        return super()._example(i) | ({"image": io.BytesIO(b"no image")} if i == 8 else {})
+
+
+class TinyExtra(TinyVectors):
+    """No part that could train or test."""
+
+    SPLITS = {"extra": range(2)}  # noqa: RUF012
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A data_dir with the three sets."""
+    """A data_dir with the five sets."""
     folder = tmp_path_factory.mktemp("tfds")
-    for builder in (TinyImages, TinyVectors, TinyText):
+    for builder in (TinyImages, TinyVectors, TinyText, TinyBroken, TinyExtra):
         builder(data_dir=folder, file_format="array_record").download_and_prepare()
     return folder
 
 
 def test_images_of_differing_sizes(prepared, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # importing it is now an error
-    listing = tfds("tiny_images", data_dir=prepared, cache_dir=tmp_path, **OPTIONS)
+    listing = tfds(prepared, tfds_name="tiny_images", cache_dir=tmp_path, **OPTIONS)
     assert listing.inputs.shape == (10, 6, 6, 3)
     assert listing.class_names == ("even", "odd")
     assert sorted(listing.splits) == ["test"] * 2 + ["train"] * 6 + ["validation"] * 2
@@ -63,7 +77,7 @@ def test_images_of_differing_sizes(prepared, tmp_path, monkeypatch):
 
 
 def test_vectors(prepared):
-    listing = tfds("tiny_vectors", data_dir=prepared, size=0, rule="square", channels=0)
+    listing = tfds(prepared, tfds_name="tiny_vectors")
     assert listing.inputs.shape == (10, 4)
     assert listing.inputs.dtype == np.float32
     index = (listing.inputs[:, 0] / 10).astype(int)
@@ -74,13 +88,15 @@ def test_vectors(prepared):
 
 def test_what_is_refused(prepared, tmp_path):
     for name, folder, words in (
-        ("", prepared, "config.data.tfds_name"),
+        ("", prepared, "no TFDS name given: set `tfds_name`"),
         ("tiny_nothing", prepared, "TFDS tiny_nothing: .*not found"),
         ("mnist", tmp_path, "TFDS mnist: not prepared in .*array_record"),
+        ("tiny_extra", prepared, r"TFDS tiny_extra: has no train, .* but \['extra'\]"),
+        ("tiny_broken", prepared, r"TFDS tiny_broken/1.0.0 test/00000\d: cannot .*remove it$"),
         ("tiny_text", prepared, "text is neither an image nor a vector; it has: .*label"),
     ):
         with pytest.raises(UserError, match=words) as caught:
-            tfds(name, data_dir=folder, cache_dir=tmp_path / "cache", **OPTIONS)
+            tfds(folder, tfds_name=name, cache_dir=tmp_path / "cache", **OPTIONS)
         assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="size 0"):
-        tfds("tiny_images", data_dir=prepared, cache_dir=tmp_path, **(OPTIONS | {"size": 0}))
+    with pytest.raises(UserError, match="`size` is 0: it must be at least 1"):
+        tfds(prepared, tfds_name="tiny_images", cache_dir=tmp_path, **(OPTIONS | {"size": 0}))

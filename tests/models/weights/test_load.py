@@ -282,7 +282,7 @@ def test_a_photographed_cat_is_a_cat_and_a_coffee_an_espresso():
     variables = models.load_weights("efficientnet_lite0", "efficientnet_lite0")
     how = models.preprocessing("efficientnet_lite0", "efficientnet_lite0")
     images = np.stack([
-        fit_array(photo, size=224, rule=how.resize_rule, channels=3)
+        fit_array(photo, size=224, resize_rule=how.resize_rule, channels=3)
         for photo in (photographs.chelsea(), photographs.coffee())
     ])  # fmt: skip
     x = ((images / 255 - how.mean) / how.std).astype(np.float32)
