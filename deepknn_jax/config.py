@@ -18,7 +18,7 @@ def default() -> ConfigDict:
             "seed": 0,  # of initialisation, batches and augmentation
             "epochs": 60,
             "data": {
-                "source": "digits",  # deepknn_jax/data/load.py has the names
+                "source": "digits",  # deepknn_jax/data/sources/__init__.py has the names
                 "dir": "",  # folder of the data set; for npz the file
                 "split": "stratified",  # or published, grouped (by patient, lesion, ...)
                 "fold": 0,  # 1, 2, ...: that published fold of skin7, or of an npz that has several

@@ -1,6 +1,8 @@
 """The error that a user can cause and mend."""
 
-from collections.abc import Collection
+import contextlib
+import re
+from collections.abc import Collection, Iterator, Mapping
 
 
 class UserError(ValueError):
@@ -14,3 +16,16 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Raises UserError unless `value` is one of the `choices` for what is called `name`."""
     if value not in choices:
         raise UserError(f"{name} is {value!r}: choose from {', '.join(choices)}")
+
+
+@contextlib.contextmanager
+def renaming(names: Mapping[str, str]) -> Iterator[None]:
+    """In the block, or the function, a UserError calls arguments by what a user knows them by.
+
+    `names` are those of arguments in backticks -> an option's or a flag's.
+    """
+    try:
+        yield
+    except UserError as error:
+        words = re.sub(r"`(\w+)`", lambda found: names.get(found[1], found[0]), str(error))
+        raise UserError(words) from error

@@ -29,7 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 from deepknn_jax.data.images import DECODER_VERSION, check_fit, read_image
-from deepknn_jax.errors import UserError
+from deepknn_jax.errors import UserError, check_choice
 from deepknn_jax.files import write_text
 
 PARTIAL = ".partial"
@@ -73,8 +73,7 @@ def decode(
             folder that cannot be written; a full disk; an option out of range.
     """
     check_fit(size=size, resize_rule=resize_rule, channels=channels)
-    if on_error not in ON_ERROR:
-        raise UserError(f"`on_error` is {on_error!r}: choose from {', '.join(ON_ERROR)}")
+    check_choice("`on_error`", on_error, ON_ERROR)
     # "rule": as it was named when the first entries were made; another name would lose them.
     options = {"size": size, "rule": resize_rule, "channels": channels}
     if len(value_range):

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from deepknn_jax.data.dicom import open_dicom
 from deepknn_jax.data.npy import read_npy
-from deepknn_jax.errors import UserError
+from deepknn_jax.errors import UserError, check_choice
 
 DECODER_VERSION = 1  # count it up whenever the pixels below change: caches are then made anew
 RESIZE_RULES = ("square", "short_side")
@@ -19,8 +19,7 @@ def check_fit(*, size: int, resize_rule: str, channels: int) -> None:
     """Raises UserError for what `fit_image` does not take. Callers check before they decode."""
     if size < 1:
         raise UserError(f"`size` is {size}: it must be at least 1 for image files")
-    if resize_rule not in RESIZE_RULES:
-        raise UserError(f"`resize_rule` is {resize_rule!r}: choose from {', '.join(RESIZE_RULES)}")
+    check_choice("`resize_rule`", resize_rule, RESIZE_RULES)
     if channels not in (1, 3):
         raise UserError(f"`channels` is {channels}: it must be 1 or 3 for images")
 

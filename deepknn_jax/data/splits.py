@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
-from deepknn_jax.errors import UserError
+from deepknn_jax.errors import UserError, check_choice
 
 SPLITS = ("published", "stratified", "grouped")
 
@@ -30,8 +30,7 @@ def assign_splits(
         UserError: an option out of range, a split that the source has not, a class with fewer than
             2 training examples.
     """
-    if split not in SPLITS:
-        raise UserError(f"`split` is {split!r}: choose from {', '.join(SPLITS)}")
+    check_choice("`split`", split, SPLITS)
     if not 0 <= validation < 1:
         raise UserError(f"`validation` is {validation}: it must be at least 0 and below 1")
     if split != "published" and not 0 < test_share < 1:

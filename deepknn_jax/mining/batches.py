@@ -20,7 +20,7 @@ Miner = Callable[[np.ndarray | None, np.ndarray, int], Mined]
 
 
 # Distinct examples of a step are filled up with others to a multiple of this, so that up to eight
-# devices embed equally many. What is uneven beyond is padding: all numbers of devices embed the same.
+# devices embed equally many. What is uneven beyond is padding: any number embeds the same examples.
 _EVEN = 8
 
 

@@ -10,14 +10,12 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import embed_rows
 from deepknn_jax.logs import say
-from deepknn_jax.trainer.keys import naming_keys
 from deepknn_jax.trainer.loop import check_workdir, prepare
 from deepknn_jax.trainer.setup import first_state
 
 FILE = "features.npz"
 
 
-@naming_keys()
 def run(config: ConfigDict, workdir: Path) -> Path:
     """Writes features.npz: features [N, D], labels [N], names, splits and classes; its path.
 

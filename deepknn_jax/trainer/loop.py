@@ -34,7 +34,6 @@ from deepknn_jax.trainer.assess import (
     variables_of,
 )
 from deepknn_jax.trainer.check import check
-from deepknn_jax.trainer.keys import naming_keys
 from deepknn_jax.trainer.methods import METHODS, unread
 from deepknn_jax.trainer.setup import (
     Setup,
@@ -57,7 +56,6 @@ class Fitted(NamedTuple):
     figure: float | None
 
 
-@naming_keys()
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Trains, or goes on training, and evaluates; returns what results.json holds.
 

@@ -36,6 +36,7 @@ from deepknn_jax.mining.batches import Batches, Mined, Mining, with_partners
 from deepknn_jax.models.network import Network
 from deepknn_jax.models.weights.load import find_weights
 from deepknn_jax.trainer import run_folder
+from deepknn_jax.trainer.keys import naming_keys
 from deepknn_jax.trainer.methods import loss_function, method_of, miner
 
 # Input numbers that go through one call: enough work to hide the dispatch, and little enough
@@ -136,6 +137,7 @@ def settle(config: ConfigDict, dataset: Dataset) -> ConfigDict:
     return config
 
 
+@naming_keys()
 def load(config: ConfigDict) -> Dataset:
     """The config's data set, checked against its batching and evaluation."""
     data = config.data
@@ -163,6 +165,7 @@ def load(config: ConfigDict) -> Dataset:
     return dataset
 
 
+@naming_keys()
 def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | None = None) -> Setup:
     """The setup of a training on `dataset` that starts from the backbone's `weights`, if any."""
     devices = get_devices(config.devices, config.parallel)

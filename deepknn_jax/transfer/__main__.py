@@ -14,7 +14,7 @@ from absl import flags
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
 from deepknn_jax.data.sources.arrays import npz
 from deepknn_jax.data.survival import read_survival
-from deepknn_jax.errors import UserError
+from deepknn_jax.errors import UserError, renaming
 from deepknn_jax.evaluation.pictures import scatter
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
@@ -53,6 +53,13 @@ def table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+# What the flags are called in the errors of the functions that take them.
+_FLAGS = {
+    name: f"--{name}" for name in ("survival", "k", "name_column", "time_column", "event_column")
+}
+
+
+@renaming(_FLAGS | {"names": "embeddings", "folder": "--embeddings"})
 def main() -> None:
     """Writes transfer.json, scatter.png and, with --survival, km.png; prints the figures.
 

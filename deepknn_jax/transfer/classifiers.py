@@ -81,7 +81,7 @@ def classify_all(
 
     k = neighborhood_size(k, len(train_y))
     if k > len(train_y):
-        raise UserError(f"k is {k}, but there are {len(train_y)} training examples: choose fewer")
+        raise UserError(f"`k` is {k}, but there are {len(train_y)} training examples: choose fewer")
     if len(np.unique(train_y)) < 2:
         raise UserError("the training part is of one class: nothing to classify")
     num_classes = int(max(train_y.max(), test_y.max())) + 1

@@ -99,9 +99,9 @@ VOLUMES = images(8, (2, 3, 4, 1))
 @pytest.mark.parametrize(
     ("changes", "dataset", "words"),
     [
-        ({"crop": 9}, images(8), "augment.crop is 9, .* 9 x 8"),
-        ({"flip": True}, images(8), "flip needs .*crop"),
-        ({"mean": (0.5,), "std": (0.5,)}, images(8), "mean has 1 numbers for 3"),
+        ({"crop": 9}, images(8), "`crop` is 9, .* 9 x 8"),
+        ({"flip": True}, images(8), "`flip` needs `crop`"),
+        ({"mean": (0.5,), "std": (0.5,)}, images(8), "`mean` has 1 numbers for 3"),
         ({"model": "mlp", "flip": True}, features(), "are for images"),
         ({"model": "cnn"}, features(), "are feature vectors, .*=cnn takes images: .* to mlp"),
         ({"model": "mlp"}, images(8), "are images, .*=mlp takes feature vectors: .* to cnn"),

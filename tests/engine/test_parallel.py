@@ -112,7 +112,7 @@ def test_embedding_is_the_same_on_four_devices(mode):
 
 
 def test_more_devices_than_there_are():
-    with pytest.raises(UserError, match=r"config.devices is 5, but this machine shows 4"):
+    with pytest.raises(UserError, match=r"`devices` is 5, but this machine shows 4"):
         get_devices(5, "shard_map")
     assert isinstance(get_devices(0, "shard_map"), Devices)
 

@@ -28,7 +28,7 @@ def batch_norm(train: bool, dtype: DTypeLike, axis: str | None, epsilon: float =
 def masked_batch_norm(
     norm: nn.BatchNorm, x: Array, mask: Array, total: Callable[[Array], Array]
 ) -> Array:
-    """What the bound layer `norm` makes of x in training where devices hold unequal numbers of rows.
+    """The bound layer `norm` in training, where devices may hold unequal numbers of rows.
 
     Linen's own takes the mean over devices of their means; here each counts by its rows. With equal
     numbers it is linen's to the bit.
@@ -40,7 +40,7 @@ def masked_batch_norm(
         total: the sum over devices.
 
     Returns:
-        Like x, in the layer's dtype.
+        Like x, normalised, in the layer's dtype.
     """
     axes = tuple(range(x.ndim - 1))
     wide = x.astype(jnp.promote_types(norm.dtype or x.dtype, jnp.float32))
@@ -50,7 +50,7 @@ def masked_batch_norm(
     mean, square = total(moments * (own * devices / total(own))) / devices
     variance = jnp.maximum(0.0, square - jnp.square(mean))
     for name, value in (("mean", mean), ("var", variance)):
-        kept = norm.get_variable("batch_stats", name)
+        kept: Array = norm.get_variable("batch_stats", name)
         norm.put_variable("batch_stats", name, norm.momentum * kept + (1 - norm.momentum) * value)
     around = (1,) * (x.ndim - 1)
     scale: Array | None = norm.get_variable("params", "scale")
