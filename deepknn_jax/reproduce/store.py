@@ -1,4 +1,4 @@
-"""What runs leave: a JSON file a cell, whose presence means that it is finished."""
+"""What runs leave: a JSON file a cell, whose presence means that it is finished; its workdir."""
 
 import json
 import os
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from deepknn_jax.files import read_json, write_text
-from deepknn_jax.reproduce.cells import Cell
+from deepknn_jax.reproduce.cells import Cell, Row
 
 Record = dict[str, Any]
 
@@ -47,6 +48,21 @@ def write(out: Path, cell: Cell, config: dict[str, Any], seconds: float, run: Re
     path = path_of(out, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def embedded(out: Path, row: Row) -> list[Cell]:
+    """The row's finished cells whose embeddings are there."""
+    return [
+        cell
+        for cell in row.cells
+        if read(out, cell) and (workdir_of(out, cell) / "embeddings.npz").exists()
+    ]
+
+
+def embeddings_of(out: Path, cell: Cell) -> dict[str, np.ndarray]:
+    """The arrays of the cell's embeddings.npz: embeddings, labels, names, splits, classes."""
+    with np.load(workdir_of(out, cell) / "embeddings.npz", allow_pickle=False) as archive:
+        return dict(archive)
 
 
 def commit() -> str:
