@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from deepknn_jax import config as config_lib
 
 Changes = dict[str, Any]  # {"loss.k": 5}
+_NONE: Changes = {}
 
 _HERE = Path(__file__).parent
 
@@ -49,7 +50,7 @@ class Kind(NamedTuple):
     """Methods by name, and what the cells of all of them have."""
 
     methods: Mapping[str, Method]
-    changes: Changes = {}
+    changes: Changes = _NONE
     keep: bool = False
 
 
@@ -59,8 +60,8 @@ class Size(NamedTuple):
     words: str = ""
     seeds: int = 0
     cpu_only: bool = False
-    changes: Changes = {}
-    metric_changes: Changes = {}
+    changes: Changes = _NONE
+    metric_changes: Changes = _NONE
 
 
 class RowPlan(NamedTuple):
@@ -70,7 +71,7 @@ class RowPlan(NamedTuple):
     reference: str = ""
     label: str = "{title}"
     vote: str = "5"
-    changes: Changes = {}
+    changes: Changes = _NONE
     backbone: str = ""
     seeds: int = 0
     cell: str = ""
@@ -84,7 +85,7 @@ class SectionPlan(NamedTuple):
     set: str
     kind: str
     rows: Sequence[RowPlan]
-    changes: Changes = {}
+    changes: Changes = _NONE
     sizes: Sequence[str] = ()
     backbone: str = ""
     folds: Sequence[int] = ()
@@ -111,7 +112,7 @@ class TablePlan(NamedTuple):
 
 
 class CountPlan(NamedTuple):
-    """A table that counts sets: the `paper`'s and `ours`; class sizes over the images of `parts`."""
+    """A table of tables.toml that counts sets."""
 
     file: str
     title: str
@@ -132,7 +133,7 @@ class SearchedSet(NamedTuple):
     seconds: float
     axes: Sequence[str] = ()
     votes: Sequence[str] = ()
-    changes: Changes = {}
+    changes: Changes = _NONE
     keep: bool = False
 
 
@@ -185,7 +186,9 @@ def _table(entry: dict[str, Any], shared: Mapping[str, Any]) -> TablePlan:
 
 
 def _search(entry: dict[str, Any]) -> Search:
-    return Search(**entry | {"sets": [SearchedSet(**_with_changes(each)) for each in entry["sets"]]})
+    return Search(
+        **entry | {"sets": [SearchedSet(**_with_changes(each)) for each in entry["sets"]]}
+    )
 
 
 _TABLES, _SEARCHES = _toml("tables.toml"), _toml("searches.toml")

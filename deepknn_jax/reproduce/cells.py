@@ -95,44 +95,34 @@ class Options(NamedTuple):
     gpu: bool = False
 
 
-def make_cell(
-    options: Options,
-    set_name: str,
-    label: str,
-    *,
-    method: str,
-    changes: Changes,
-    seconds: float = 0.0,
-    keep: bool = False,
-    start: Cell | None = None,
-    reference: str = "",
-) -> Cell:
-    """The cell of the set with `changes` to its config; `label` is for the reader.
+def named(cell: Cell, options: Options) -> Cell:
+    """The cell by its whole name, with what all cells change and the seconds on this machine.
 
-    `seconds` on two CPU cores; without any they are reckoned.
+    Its own name is what the reader is to see of its method and run; its seconds are those of two
+    CPU cores, and are reckoned where they are 0.
     """
-    changes = _EVERY_CELL | changes
-    changes |= {"data.dir": str(folder(set_name, options.data_root, options.out))}
-    now = config_lib.flatten(config_of(set_name, changes))
+    changes = _EVERY_CELL | cell.changes
+    changes |= {"data.dir": str(folder(cell.set, options.data_root, options.out))}
+    now = config_lib.flatten(config_of(cell.set, changes))
     default = config_lib.flatten(config_lib.default())
     parts: dict[str, Any] = {
         key: now[key] for key in now if now[key] != default[key] and key not in _PLACES
     }
-    if reference:  # without training the optimizer's options make no other cell
+    if cell.reference:  # without training the optimizer's options make no other cell
         parts = {key: value for key, value in parts.items() if not key.startswith("optimizer.")}
     weights = changes.get("model.weights", "")
     parts |= {"weights": Path(weights).name} if weights else {}
-    parts |= {"start": start.name} if start else {}
-    parts |= {"reference": reference} if reference else {}
+    parts |= {"start": cell.start.name} if cell.start else {}
+    parts |= {"reference": cell.reference} if cell.reference else {}
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
-    name = f"{set_name}/{label}-{digest}"
-    seconds = (seconds or _reckoned(set_name, now, reference)) / (_GPU if options.gpu else 1)
-    return Cell(name, set_name, method, changes, seconds, keep, start, reference)
+    seconds = (cell.seconds or _reckoned(cell, now)) / (_GPU if options.gpu else 1)
+    name = f"{cell.set}/{cell.name}-{digest}"
+    return cell._replace(name=name, changes=changes, seconds=seconds)
 
 
-def _reckoned(set_name: str, config: Mapping[str, Any], reference: str) -> float:
+def _reckoned(cell: Cell, config: Mapping[str, Any]) -> float:
     """The seconds of two CPU cores, by the numbers of images and pixels that are gone through."""
-    passes = _REFERENCE_PASSES if reference else _PASSES * config["epochs"]
+    passes = _REFERENCE_PASSES if cell.reference else _PASSES * config["epochs"]
     pixels = config["augment.crop"] or config["data.size"] or 28
     speed = IMAGES_PER_S[config["model.name"]] * (224 / pixels) ** 2
-    return SETS[set_name].images * passes / speed
+    return SETS[cell.set].images * passes / speed

@@ -15,7 +15,7 @@ from deepknn_jax.reproduce.catalog import (
     SectionPlan,
     Size,
 )
-from deepknn_jax.reproduce.cells import Cell, Options, Row, Section, Table, make_cell
+from deepknn_jax.reproduce.cells import Cell, Options, Row, Section, Table, named
 from deepknn_jax.reproduce.search import chosen
 from deepknn_jax.reproduce.sets import absent, all_absent
 
@@ -149,15 +149,11 @@ def _reference(plan: RowPlan, shared: _Shared) -> list[Cell]:
     """Neighbours by the network's features before any training, or on the pixels: without seeds."""
     changes = shared.backbone.changes | shared.plan.changes | shared.size.changes | plan.changes
     label = plan.cell or f"knn-{plan.reference}"
+    cell = Cell("", shared.plan.set, plan.method, changes, plan.seconds, reference=plan.reference)
     return [
-        make_cell(
+        named(
+            cell._replace(name=label.format(fold=fold), changes=changes | _fold(fold)),
             shared.options,
-            shared.plan.set,
-            label.format(fold=fold),
-            method=plan.method,
-            changes=changes | _fold(fold),
-            seconds=plan.seconds,
-            reference=plan.reference,
         )
         for fold in dict(_runs(plan, shared))
     ]
@@ -176,14 +172,6 @@ def _trained(plan: RowPlan, shared: _Shared, fold: int | None, seed: int) -> Cel
     if method.start:
         start = _trained(plan._replace(method=method.start), shared, fold, seed)
         changes["model.weights"] = ""
-    label = plan.cell or "{method}-seed{seed}"
-    return make_cell(
-        shared.options,
-        shared.plan.set,
-        label.format(method=plan.method, fold=fold, seed=seed),
-        method=plan.method,
-        changes=changes,
-        seconds=plan.seconds,
-        keep=kind.keep,
-        start=start,
-    )
+    label = (plan.cell or "{method}-seed{seed}").format(method=plan.method, fold=fold, seed=seed)
+    cell = Cell(label, shared.plan.set, plan.method, changes, plan.seconds, kind.keep, start)
+    return named(cell, shared.options)

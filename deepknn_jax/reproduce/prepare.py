@@ -155,7 +155,7 @@ def drawn_tuning(name: str, data_root: Path, out: Path) -> Arrays:
 
 
 def mnist_part(name: str, data_root: Path, out: Path) -> Arrays:
-    """Keras's arrays with 600 training images a class, drawn with seed 0; the test part is whole."""
+    """Keras's arrays with PART training images a class, drawn with seed 0, and the whole test."""
     with np.load(data_root / SETS[name].path, allow_pickle=False) as found:
         images, labels, *test = (found[key] for key in ("x_train", "y_train", "x_test", "y_test"))
     rng = np.random.default_rng(0)

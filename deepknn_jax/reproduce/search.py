@@ -15,7 +15,7 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.files import read_json, write_text
 from deepknn_jax.reproduce import store
 from deepknn_jax.reproduce.catalog import AXES, CHOSEN, KINDS, SEARCHES, Changes, SearchedSet
-from deepknn_jax.reproduce.cells import Cell, Options, make_cell
+from deepknn_jax.reproduce.cells import Cell, Options, named
 from deepknn_jax.reproduce.runs import run_cells
 from deepknn_jax.reproduce.sets import absent, all_absent
 
@@ -46,24 +46,15 @@ def trials(name: str, each: SearchedSet, method: str) -> list[Changes]:
 def trial_cells(name: str, each: SearchedSet, options: Options) -> Trials:
     """Of each method its trials on one of the search's sets: the changes and their cell."""
     kind = KINDS[SEARCHES[name].kind]
-    return {
-        method: [
-            (
-                changes,
-                make_cell(
-                    options,
-                    each.tuning,
-                    each.cell.format(method=method, number=number),
-                    method=method,
-                    changes=kind.methods[method].changes | changes | each.changes | kind.changes,
-                    seconds=each.seconds,
-                    keep=each.keep,
-                ),
-            )
-            for number, changes in enumerate(trials(name, each, method))
-        ]
-        for method in SEARCHES[name].methods
-    }
+    found: Trials = {}
+    for method in SEARCHES[name].methods:
+        found[method] = []
+        for number, changes in enumerate(trials(name, each, method)):
+            label = each.cell.format(method=method, number=number)
+            everything = kind.methods[method].changes | changes | each.changes | kind.changes
+            cell = Cell(label, each.tuning, method, everything, each.seconds, each.keep)
+            found[method].append((changes, named(cell, options)))
+    return found
 
 
 def run_search(name: str, options: Options) -> Path:
@@ -75,12 +66,12 @@ def run_search(name: str, options: Options) -> Path:
         UserError: none of its sets is at hand; all trials of a method failed.
     """
     search, found = SEARCHES[name], {}
+    methods = KINDS[search.kind].methods
     for each in search.sets:
         if absent(each.tuning, options.data_root) is None:
             tried = trial_cells(name, each, options)
             cells = [cell for of_method in tried.values() for _, cell in of_method]
             run_cells(cells, data_root=options.data_root, out=options.out, go_on=True)
-            methods = KINDS[search.kind].methods
             found[each.set] = {
                 method: best(method, of_method, options.out, each.votes or (methods[method].vote,))
                 for method, of_method in tried.items()
@@ -88,8 +79,8 @@ def run_search(name: str, options: Options) -> Path:
     if not found:
         words = all_absent(options.data_root, *(each.tuning for each in search.sets))
         raise UserError(f"there is no set to search on: {'; '.join(words)}")
-    methods = found if search.by_set else found[search.sets[0].set]
-    written = {"commit": store.commit(), "machine": store.machine(), "methods": methods}
+    written: dict[str, Any] = {"commit": store.commit(), "machine": store.machine()}
+    written["methods"] = found if search.by_set else found[search.sets[0].set]
     write_text(options.out / search.file, json.dumps(written, indent=1) + "\n")
     return options.out / search.file
 
@@ -101,7 +92,9 @@ def best(
     lines = []
     for changes, trial in tried:
         record = store.read(out, trial)
-        for vote in votes if record is not None else ():
+        if record is None:
+            continue
+        for vote in votes:
             entry = record["results"]["test"][vote]
             shares = {key: round(100 * entry[key], 2) for key in ("acc", "mcr", "rs")}
             score = round(100 * (entry["acc"] + entry["mcr"]) / 2, 2)
