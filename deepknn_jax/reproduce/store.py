@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def embeddings_of(out: Path, cell: Cell) -> dict[str, np.ndarray]:
         return dict(archive)
 
 
+@cache
 def commit() -> str:
     """The checkout's commit, with "-dirty" where files differ from it; "unknown" elsewhere."""
     root = Path(__file__).resolve().parents[2]
