@@ -51,6 +51,8 @@ class Kind(NamedTuple):
 
     methods: Mapping[str, Method]
     changes: Changes = _NONE
+    cell: str = "{method}-seed{seed}"
+    seconds: float = 0.0
     keep: bool = False
 
 

@@ -109,10 +109,10 @@ def _printed(label: str, shared: _Shared) -> Mapping[str, float]:
 
 
 def _row(plan: RowPlan, shared: _Shared) -> Row | None:
-    """None for a backbone of its own without weights, and for a method that was not searched."""
+    """None for a backbone of its own without weights or figures, and for a method not searched."""
     if plan.backbone:
         shared = shared._replace(backbone=backbone(shared.options, plan.backbone))
-        if shared.backbone.name != plan.backbone:
+        if shared.backbone.name != plan.backbone or not _printed(plan.label, shared):
             return None
     vote = plan.vote
     if vote == "chosen":
@@ -172,6 +172,7 @@ def _trained(plan: RowPlan, shared: _Shared, fold: int | None, seed: int) -> Cel
     if method.start:
         start = _trained(plan._replace(method=method.start), shared, fold, seed)
         changes["model.weights"] = ""
-    label = (plan.cell or "{method}-seed{seed}").format(method=plan.method, fold=fold, seed=seed)
-    cell = Cell(label, shared.plan.set, plan.method, changes, plan.seconds, kind.keep, start)
+    label = (plan.cell or kind.cell).format(method=plan.method, fold=fold, seed=seed)
+    seconds = plan.seconds or kind.seconds
+    cell = Cell(label, shared.plan.set, plan.method, changes, seconds, kind.keep, start)
     return named(cell, shared.options)

@@ -66,6 +66,10 @@ def test_all_that_the_papers_print_of_the_sets_stands_beside_a_row(everything):
     assert beside | not_run == set(PRINTED)
 
 
+def test_what_each_cell_takes_is_known(everything):
+    assert all(cell.seconds > 0 for *_, table in everything for cell in table.cells)
+
+
 @pytest.mark.parametrize(
     ("key", "figures"),
     [
