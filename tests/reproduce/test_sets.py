@@ -9,8 +9,8 @@ from deepknn_jax.reproduce import sets
 
 @pytest.mark.parametrize("option", ["config.data.dir", "`folder`"])
 def test_the_option_of_the_folder_is_data_root_here(option, monkeypatch, tmp_path):
-    def missing(source, folder, **options):
-        raise UserError(f"{folder}: no such folder ({option}); it should hold images")
+    def missing(*args, **options):
+        raise UserError(f"{tmp_path}/sd198: no such folder ({option}); it should hold images")
 
     monkeypatch.setattr(sets, "list_source", missing)
     words = "SD-198: sd198: no such folder below --data_root; it should hold images"
