@@ -1,7 +1,6 @@
 """The command: python -m deepknn_jax.reproduce --table=3 --data_root=DIR."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -10,89 +9,80 @@ from absl import flags
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
-from deepknn_jax.reproduce import counts, figures, tables, transferred
+from deepknn_jax.reproduce import counts, figures, markdown, transferred
+from deepknn_jax.reproduce.catalog import COUNTS, TABLES
 from deepknn_jax.reproduce.cells import Options
-from deepknn_jax.reproduce.methods import chosen
-from deepknn_jax.reproduce.plan import PLANS
-from deepknn_jax.reproduce.plan_images import tune_images
-from deepknn_jax.reproduce.plan_watch import tune_watch
+from deepknn_jax.reproduce.plan import make_table
 from deepknn_jax.reproduce.runs import run_cells, unfinished
-from deepknn_jax.reproduce.tune import tune
+from deepknn_jax.reproduce.search import run_search
 from deepknn_jax.shell import parse_flags, run_command
 
-TABLES = (*counts.TABLES, *PLANS)
 # What stands in a table's Markdown before its sections, and the figures that it shows.
 EXTRAS = {
     "fig2": figures.write_figure2,
     "figs1": figures.write_figure_s1,
     "nw2": transferred.write_nw2,
     "nw3": transferred.write_nw3,
-    "nw_fig4": transferred.write_figure4,
+    "nw_fig4": figures.write_figure_nw4,
 }
-# A cell of more minutes than this is told, and run with --all only.
-MOST_MINUTES = 60.0
+# A cell of more seconds than this is told, and run with --all only.
+MOST_SECONDS = 3600.0
+_PLANS = COUNTS | TABLES
 
 
 def main() -> None:
     """Writes OUT/table<name>.md, or fig<name>.md, after running what it needs."""
     values = flags.FLAGS
     if values.data_root is None or not (values.table or values.tune):
-        raise UserError("say --data_root=DIR, and --table=" + "|".join(TABLES) + " or --tune")
+        raise UserError("say --data_root=DIR, and --table=" + "|".join(_PLANS) + " or --tune")
     options = _options()
     if not options.data_root.is_dir():
         raise UserError(f"{options.data_root}: no such folder; it should hold a folder a data set")
     options.out.mkdir(parents=True, exist_ok=True)
     _share_compiled_programs(options.out)
     if values.tune:
-        say(f"written to {_search_of(values.table or '')(options)}")
-        options = _options()
-    if values.table in counts.TABLES:
-        text = counts.markdown(values.table, options.data_root, options.out)
+        search = _PLANS[values.table].search if values.table else "3"
+        say(f"written to {run_search(search, options)}")
+    if values.table in COUNTS:
+        text = counts.document(values.table, options.data_root, options.out)
         write_text(_path(options.out), text)
         say(text)
     elif values.table:
         _run_table(options)
 
 
-def _search_of(table: str) -> Callable[[Options], Path]:
-    if table.startswith("nw"):
-        return tune_watch
-    return tune_images if table == "2" else tune
-
-
 def _options() -> Options:
     values = flags.FLAGS
-    out = Path(values.out).expanduser()
     return Options(
         data_root=Path(values.data_root).expanduser(),
-        out=out,
+        out=Path(values.out).expanduser(),
         seeds=values.seeds,
         weights=Path(values.weights).expanduser() if values.weights else None,
-        tuned={} if values.untuned else chosen(out),
+        untuned=values.untuned,
         gpu=jax.default_backend() != "cpu",
     )
 
 
 def _run_table(options: Options) -> None:
     values, out = flags.FLAGS, options.out
-    table = PLANS[values.table](options)
+    table = make_table(values.table, options)
     for words in table.absent:
         say(f"absent: {words}")
     todo = unfinished(table.cells, out)
-    costly = [] if values.all else [cell for cell in todo if cell.minutes > MOST_MINUTES]
-    for words in tables.costs(costly):
+    costly = [] if values.all else [cell for cell in todo if cell.seconds > MOST_SECONDS]
+    for words in markdown.costs(costly):
         say(f"not run: {words}")
     left_out = {cell.name for cell in costly}
     wanted = [cell for cell in table.cells if cell.name not in left_out]
-    minutes = sum(cell.minutes for cell in unfinished(wanted, out))
-    say(f"{len(table.cells)} cells, {len(todo)} to do, about {tables.hours(minutes)} to run now")
+    time = markdown.hours(sum(cell.seconds for cell in unfinished(wanted, out)))
+    say(f"{len(table.cells)} cells, {len(todo)} to do, about {time} to run now")
 
     command = f"--table={values.table} --data_root=DATA --seeds={options.seeds}"
     command = f"python -m deepknn_jax.reproduce {command}{' --untuned' * values.untuned}"
 
     def report() -> None:
         extra = EXTRAS[values.table](table, out) if values.table in EXTRAS else []
-        write_text(_path(out), tables.markdown(table, out, costly, command, extra))
+        write_text(_path(out), markdown.document(table, out, costly, command, extra))
 
     if not values.dry_run:
         run_cells(wanted, data_root=options.data_root, out=out, after=report)
@@ -102,9 +92,8 @@ def _run_table(options: Options) -> None:
 
 def _path(out: Path) -> Path:
     """The Markdown; that of the untuned table is another file: both are kept."""
-    name = flags.FLAGS.table
-    stem = name if "fig" in name else f"table{name}"
-    return out / f"{stem}{'_untuned' if flags.FLAGS.untuned else ''}.md"
+    suffix = "_untuned" if flags.FLAGS.untuned else ""
+    return out / f"{_PLANS[flags.FLAGS.table].file}{suffix}.md"
 
 
 def _share_compiled_programs(out: Path) -> None:
@@ -117,12 +106,12 @@ def _share_compiled_programs(out: Path) -> None:
 
 def cli() -> None:
     """Entry point."""
-    flags.DEFINE_enum("table", None, TABLES, "Which table or figure of the paper.")
+    flags.DEFINE_enum("table", None, [*_PLANS], "Which table or figure of the paper.")
     flags.DEFINE_string("data_root", None, "Folder with a folder a data set: skin7, sd198, ...")
     flags.DEFINE_string("out", "runs/reproduce", "Folder of cells, tables and figures.")
     flags.DEFINE_integer("seeds", 3, "Runs of each cell, with seeds 0, 1, ...", lower_bound=1)
     flags.DEFINE_string("weights", None, "Folder of published weights: resnet50.pth, ...")
-    flags.DEFINE_boolean("all", False, f"Also cells of more than {MOST_MINUTES:.0f} minutes.")
+    flags.DEFINE_boolean("all", False, f"Also cells of more than {MOST_SECONDS / 60:.0f} minutes.")
     flags.DEFINE_boolean("dry_run", False, "Tell what would be run, and run nothing.")
     flags.DEFINE_boolean(
         "tune", False, "First search the options of --table=3 (the default), 2 or nw1."

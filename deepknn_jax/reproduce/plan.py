@@ -1,64 +1,180 @@
-"""What each table and figure is made of."""
+"""From a table of tables.toml to the cells that it is made of."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from deepknn_jax.reproduce import plan_features, plan_images, plan_watch
-from deepknn_jax.reproduce.cells import (
-    Options,
-    Row,
-    Section,
-    Table,
-    backbone,
-    on_features,
-    on_images,
+from deepknn_jax.reproduce.catalog import (
+    KINDS,
+    PRINTED,
+    SEARCHES,
+    SETS,
+    SIZES,
+    TABLES,
+    Changes,
+    RowPlan,
+    SectionPlan,
+    Size,
 )
-from deepknn_jax.reproduce.methods import Changes
-from deepknn_jax.reproduce.plan_features import FEATURES
-from deepknn_jax.reproduce.sets import SETS, absent, all_absent
+from deepknn_jax.reproduce.cells import Cell, Options, Row, Section, Table, named
+from deepknn_jax.reproduce.search import chosen
+from deepknn_jax.reproduce.sets import absent, all_absent
+
+FALLBACK = "efficientnet_lite0"  # the package's own weights: no download
 
 
-def figure2(options: Options) -> Table:
-    """Training accuracy against epochs, deep kNN and triplet."""
-    each: Changes = {"evaluate.every_epochs": 1, "evaluate.k_p": (1, 5)}
-    sections, missing = [], all_absent(options.data_root, "skin7_features", "sd198", "skin7")
-    if absent("skin7_features", options.data_root) is None:
-        rows = [
-            Row(
-                label,
-                [on_features(options, method, fold=1, seed=seed, extra=each, minutes=1.0)
-                 for seed in range(options.seeds)],
-                "5",
-            )
-            for method, label in (("deep_knn", "deep kNN"), ("triplet", "triplet"))
-        ]  # fmt: skip
-        sections.append(Section(f"Skin-7 fold 1, {FEATURES}, MLP", rows))
-    for name, wanted in (("sd198", "resnet50"), ("skin7", "densenet121")):
-        if absent(name, options.data_root) is None:
-            model = backbone(options, wanted)
-            rows = [
-                Row(
-                    label,
-                    [on_images(options, name, method, seed=0, model=model, extra=each)],
-                    "5",
-                )
-                for method, label in (("deep_knn", "deep kNN"), ("triplet", "triplet"))
+class Backbone(NamedTuple):
+    """A network and its weights; the config's own, from random weights, where both are empty."""
+
+    name: str = ""
+    weights: str = ""
+
+    @property
+    def changes(self) -> Changes:
+        """To a config."""
+        return {"model.name": self.name, "model.weights": self.weights} if self.name else {}
+
+
+class _Shared(NamedTuple):
+    """What the rows of a section share: `choice` is {method: {"vote", "changes"}} of a search."""
+
+    table: str
+    plan: SectionPlan
+    size: Size
+    backbone: Backbone
+    choice: Mapping[str, Any]
+    options: Options
+
+
+def backbone(options: Options, wanted: str) -> Backbone:
+    """The backbone `wanted` and its weights; without any EfficientNet-Lite0 and its own."""
+    if options.weights is not None:
+        for suffix in (".safetensors", ".pth"):
+            if (path := options.weights / f"{wanted}{suffix}").is_file():
+                return Backbone(wanted, str(path))
+    return Backbone(FALLBACK, FALLBACK)
+
+
+def make_table(name: str, options: Options) -> Table:
+    """The table `name` of what is at hand, and words about what is not."""
+    plan = TABLES[name]
+    here = [each for each in plan.sections if absent(each.set, options.data_root) is None]
+    stood_for = [other for each in here for other in each.in_place_of]
+    missing = all_absent(options.data_root, *plan.absent, *stood_for)
+    models = {wanted: backbone(options, wanted) for wanted in plan.backbones}
+    missing += [
+        f"{wanted}: no published weights: --weights=DIR, where DIR holds {wanted}.pth or "
+        ".safetensors"
+        for wanted, found in models.items()
+        if found.name != wanted
+    ]
+    sections = []
+    for each in here:
+        choice = _choice(each, options)
+        if not choice and any(row.vote == "chosen" for row in each.rows):
+            missing.append(f"{SETS[each.set].title}: no options were searched yet: "
+                           f"--tune --table={each.chosen}")  # fmt: skip
+            continue
+        own = [backbone(options, each.backbone) if each.backbone else Backbone()]
+        for model in dict.fromkeys(models.values()) or own:
+            sections += [
+                _section(_Shared(name, each, size, model, choice, options))
+                for size in [SIZES[size] for size in each.sizes] or [Size()]
+                if not (size.cpu_only and options.gpu)
             ]
-            sections.append(Section(f"{SETS[name].title}, {model[0]}", rows))
-    return Table("Figure 2. Training accuracy against epochs", sections, missing)
+    return Table(plan.title, sections, missing or [plan.lacks] * bool(plan.lacks))
 
 
-PLANS: dict[str, Callable[[Options], Table]] = {
-    "2": plan_images.table2,
-    "3": plan_features.table3,
-    "4": plan_images.table4,
-    "s2": plan_images.table_s2,
-    "s3": plan_features.table_s3,
-    "s4": plan_features.table_s4,
-    "fig2": figure2,
-    "figs1": plan_images.figure_s1,
-    "nw1": plan_watch.table_nw1,
-    "nw2": plan_watch.table_nw2,
-    "nw3": plan_watch.table_nw3,
-    "nw_fig4": plan_watch.figure_nw4,
-    "nw_fig5": plan_watch.figure_nw5,
-}
+def _choice(plan: SectionPlan, options: Options) -> Mapping[str, Any]:
+    if not plan.chosen or (options.untuned and SEARCHES[plan.chosen].optional):
+        return {}
+    found: Mapping[str, Any] = chosen(options.out, plan.chosen).get(plan.set, {})
+    return found
+
+
+def _section(shared: _Shared) -> Section:
+    plan = shared.plan
+    title = plan.title.format(
+        model=shared.backbone.name,
+        size=shared.size.words,
+        seeds=_seeds(RowPlan(), shared),
+        best=_printed("best known", shared).get("acc"),
+    )
+    rows = [made for row in plan.rows if (made := _row(row, shared)) is not None]
+    return Section(title, rows, plan.beside, plan.part)
+
+
+def _printed(label: str, shared: _Shared) -> Mapping[str, float]:
+    of_set = shared.plan.paper.format(model=shared.backbone.name)
+    return PRINTED.get((shared.table, of_set, label), {})
+
+
+def _row(plan: RowPlan, shared: _Shared) -> Row | None:
+    """None for a backbone of its own without weights or figures, and for a method not searched."""
+    if plan.backbone:
+        shared = shared._replace(backbone=backbone(shared.options, plan.backbone))
+        if shared.backbone.name != plan.backbone or not _printed(plan.label, shared):
+            return None
+    vote = plan.vote
+    if vote == "chosen":
+        if plan.method not in shared.choice:
+            return None
+        vote = shared.choice[plan.method]["vote"]
+    if plan.reference:
+        title, cells = plan.label, _reference(plan, shared)
+    else:
+        title = KINDS[shared.plan.kind].methods[plan.method].title
+        cells = [_trained(plan, shared, fold, seed) for fold, seed in _runs(plan, shared)]
+    label = plan.label.format(title=title, vote=vote)
+    return Row(label, cells, vote, _printed(label, shared), title)
+
+
+def _seeds(plan: RowPlan, shared: _Shared) -> int:
+    wanted = plan.seeds or shared.size.seeds or shared.options.seeds
+    return min(wanted, shared.plan.most_seeds or wanted)
+
+
+def _runs(plan: RowPlan, shared: _Shared) -> list[tuple[int | None, int]]:
+    """(fold, seed) of each cell of the row; fold None: the config's."""
+    seeds, draws = range(_seeds(plan, shared)), shared.plan.draws
+    if draws:
+        return [(draws[seed % len(draws)], seed) for seed in seeds]
+    return [(fold, seed) for fold in shared.plan.folds or (None,) for seed in seeds]
+
+
+def _fold(fold: int | None) -> Changes:
+    return {} if fold is None else {"data.fold": fold}
+
+
+def _reference(plan: RowPlan, shared: _Shared) -> list[Cell]:
+    """Neighbours by the network's features before any training, or on the pixels: without seeds."""
+    base = KINDS[shared.plan.kind].base | shared.backbone.changes
+    changes = base | shared.plan.changes | shared.size.changes | plan.changes
+    label = plan.cell or f"knn-{plan.reference}"
+    cell = Cell("", shared.plan.set, plan.method, changes, plan.seconds, reference=plan.reference)
+    return [
+        named(
+            cell._replace(name=label.format(fold=fold), changes=changes | _fold(fold)),
+            shared.options,
+        )
+        for fold in dict(_runs(plan, shared))
+    ]
+
+
+def _trained(plan: RowPlan, shared: _Shared, fold: int | None, seed: int) -> Cell:
+    """A run of the row's method, after that of the method that it starts from."""
+    kind, size = KINDS[shared.plan.kind], shared.size
+    method = kind.methods[plan.method]
+    changes = kind.base | shared.backbone.changes | method.changes
+    changes |= shared.plan.changes | size.changes
+    changes |= shared.choice.get(plan.method, {}).get("changes", {}) | plan.changes | kind.changes
+    changes |= size.metric_changes if method.metric else {}
+    changes |= _fold(fold) | {"seed": seed}
+    changes |= {"data.split_seed": seed} if shared.plan.split_seeds else {}
+    start = None
+    if method.start:
+        start = _trained(plan._replace(method=method.start), shared, fold, seed)
+        changes["model.weights"] = ""
+    label = (plan.cell or kind.cell).format(method=plan.method, fold=fold, seed=seed)
+    seconds = plan.seconds or kind.seconds
+    cell = Cell(label, shared.plan.set, plan.method, changes, seconds, kind.keep, start)
+    return named(cell, shared.options)

@@ -2,39 +2,32 @@
 
 import re
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
-from deepknn_jax.data.sources.files import skin7
 from deepknn_jax.data.splits import assign_splits
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_arrays
-from deepknn_jax.reproduce.sets import SETS, config_of, listing
+from deepknn_jax.reproduce.catalog import SETS
+from deepknn_jax.reproduce.sets import config_of, folder, listing
 from deepknn_jax.trainer import embed
 
-FOLDS = 5
-GROUPED = 5  # further columns: splits by lesion, drawn with the seeds 0..4
+GROUPED = 5  # further columns of the splits: drawn by group with the seeds 0..4
 TEST_SHARE = 0.2  # of the grouped splits, as large as a fold
-VALIDATION = 0.2  # of fold 1's training part, to choose options by
-
+VALIDATION = 0.2  # of the first column's training part, to choose options by
 PART = 600  # training images a class of MNIST's part
 
-MODEL = "efficientnet_lite0"
-WEIGHTS = "efficientnet_lite0"  # the package's: no download
+Arrays = dict[str, Any]
 
 
-def feature_config(name: str, data_root: Path) -> Any:
-    """The config of a set's features: EfficientNet-Lite0 with ImageNet weights, 224 px."""
-    changes = {
-        "data.dir": str(data_root / SETS[name].path),
-        "data.channels": 3,  # of grey images, too: the weights want them
-        "model.name": MODEL,
-        "model.weights": WEIGHTS,
-    }
-    return config_of(name, changes)
+def unmade(name: str, out: Path) -> Path | None:
+    """The file that is still to be made for the set `name`."""
+    made = SETS[name].made
+    return out / made if made and not (out / made).exists() else None
 
 
 def make(name: str, data_root: Path, out: Path) -> None:
@@ -43,194 +36,166 @@ def make(name: str, data_root: Path, out: Path) -> None:
     Raises:
         UserError: the set it is made of is missing or unsound.
     """
-    target = out / SETS[name].made
-    if not SETS[name].made or target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source = data_root / SETS[name].path
-    match name:
-        case "omniglot":
-            write_omniglot(source, target)
-        case "omniglot_tuning":
-            make("omniglot", data_root, out)
-            write_drawn_tuning(listing("omniglot", out / SETS["omniglot"].made), target)
-        case "mnist_part":
-            write_part(source, target, per_class=PART)
-        case "pneumoniamnist_tuning":
-            write_validation_as_test(source, target)
-        case "chest_features" | "chest_tuning":
-            found = embed.run(feature_config("chest_xray", data_root), target.parent)
-            listed = listing("chest_xray", source)
-            (write_grouped_tuning if name == "chest_tuning" else write_grouped)(
-                found, listed, target
-            )
-        case _:
-            found = embed.run(feature_config("skin7", data_root), target.parent)
-            (write_tuning_set if name.endswith("tuning") else write_folds)(found, source, target)
+    if (target := unmade(name, out)) is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_arrays(target, MAKERS[SETS[name].maker](name, data_root, out))
 
 
-def write_folds(features_file: Path, skin7_folder: Path, target: Path) -> None:
-    """An .npz of the features with splits [N, 10]: the published folds, then five by lesion.
+def feature_config(name: str, data_root: Path) -> Any:
+    """The config of a set's features: EfficientNet-Lite0 with ImageNet weights, 224 px."""
+    changes = {
+        "data.dir": str(data_root / SETS[name].path),
+        "data.channels": 3,  # of grey images, too: the weights want them
+        "model.name": "efficientnet_lite0",
+        "model.weights": "efficientnet_lite0",  # the package's: no download
+    }
+    return config_of(name, changes)
 
-    Raises:
-        UserError: the features are of other images or labels than `skin7_folder` has.
+
+def folds(name: str, data_root: Path, out: Path) -> Arrays:
+    """The features [N, F] of a set's images, with splits [N, published folds + 5 by group]."""
+    arrays, columns, _ = _features(name, data_root, out)
+    return arrays | {"splits": np.stack(columns, axis=1)}
+
+
+def tuning(name: str, data_root: Path, out: Path) -> Arrays:
+    """The training part of the first of those splits alone, a fifth of it as "test".
+
+    What options are chosen by: no group is on both sides, and the split's test part is not there.
     """
-    arrays, listed = aligned(features_file, skin7(skin7_folder, fold=0))
-    published = [_fold_splits(skin7_folder, fold, arrays["names"]) for fold in range(1, FOLDS + 1)]
-    _save(target, arrays | {"splits": np.stack([*published, *_grouped(listed)], axis=1)})
+    arrays, columns, listed = _features(name, data_root, out)
+    rows = np.flatnonzero(columns[0] == TRAIN)
+    kept = {key: arrays[key][rows] for key in ("features", "labels", "names")}
+    splits = assign_splits(
+        _rows(listed, rows), split="grouped", test_share=VALIDATION, validation=0.0, split_seed=0
+    )
+    return kept | {"classes": arrays["classes"], "splits": splits}
 
 
-def write_grouped(features_file: Path, listed: Listing, target: Path) -> None:
-    """An .npz of the features with splits [N, 5], drawn by the listing's groups."""
-    arrays, listed = aligned(features_file, listed)
-    _save(target, arrays | {"splits": np.stack(_grouped(listed), axis=1)})
-
-
-def _grouped(listed: Listing) -> list[np.ndarray]:
-    return [
+def _features(name: str, data_root: Path, out: Path) -> tuple[Arrays, list[np.ndarray], Listing]:
+    """The arrays of the features, the columns of the splits, and the listing in their order."""
+    source = SETS[name].of
+    file = embed.run(feature_config(source, data_root), (out / SETS[name].made).parent)
+    with np.load(file, allow_pickle=False) as archive:
+        arrays = {key: archive[key] for key in ("features", "labels", "names", "classes")}
+    path = data_root / SETS[source].path
+    listed = _of_names(listing(source, path), arrays["names"])
+    if not np.array_equal(listed.labels, arrays["labels"]):
+        raise UserError(f"{file}: its labels are not those of the images; delete it")
+    published = [
+        _of_names(listing(source, path, fold=fold), arrays["names"])
+        for fold in range(1, SETS[source].folds + 1)
+    ]
+    columns = [each.splits for each in published if each.splits is not None]
+    columns += [
         assign_splits(
             listed, split="grouped", test_share=TEST_SHARE, validation=0.0, split_seed=seed
         )
         for seed in range(GROUPED)
     ]
+    return arrays, columns, listed
 
 
-def write_tuning_set(features_file: Path, skin7_folder: Path, target: Path) -> None:
-    """An .npz of fold 1's training part alone, a fifth of it as "test": what options are chosen by.
-
-    No lesion is on both sides. The images of fold 1's test part are not in the file.
-    """
-    arrays, listed = aligned(features_file, skin7(skin7_folder, fold=0))
-    rows = np.flatnonzero(_fold_splits(skin7_folder, 1, arrays["names"]) == TRAIN)
-    _save_tuning(arrays, listed, rows, target)
-
-
-def write_grouped_tuning(features_file: Path, listed: Listing, target: Path) -> None:
-    """`write_tuning_set` of the first draw's training part."""
-    arrays, listed = aligned(features_file, listed)
-    _save_tuning(arrays, listed, np.flatnonzero(_grouped(listed)[0] == TRAIN), target)
-
-
-def _save_tuning(
-    arrays: dict[str, np.ndarray], listed: Listing, rows: np.ndarray, target: Path
-) -> None:
-    part = _rows(listed, rows)
-    splits = assign_splits(
-        part, split="grouped", test_share=VALIDATION, validation=0.0, split_seed=0
-    )
-    kept = {key: arrays[key][rows] for key in ("features", "labels", "names")}
-    _save(target, kept | {"classes": arrays["classes"], "splits": splits})
-
-
-def aligned(features_file: Path, listed: Listing) -> tuple[dict[str, np.ndarray], Listing]:
-    """The arrays of a features.npz, and the listing of its data set in their order."""
-    with np.load(features_file, allow_pickle=False) as archive:
-        arrays = {key: archive[key] for key in ("features", "labels", "names", "classes")}
-    listed = _of_names(listed, arrays["names"])
-    if not np.array_equal(listed.labels, arrays["labels"]):
-        raise UserError(f"{features_file}: its labels are not those of the images; delete it")
-    return arrays, listed
-
-
-def _fold_splits(skin7_folder: Path, fold: int, names: np.ndarray) -> np.ndarray:
-    splits = _of_names(skin7(skin7_folder, fold=fold), names).splits
-    assert splits is not None
-    return splits
-
-
-def _of_names(listing: Listing, names: np.ndarray) -> Listing:
+def _of_names(listed: Listing, names: np.ndarray) -> Listing:
     """The listing in the order of `names`, which must be the same images."""
-    place = {name: i for i, name in enumerate(listing.names)}
+    place = {name: i for i, name in enumerate(listed.names)}
     if place.keys() != set(names.tolist()):
         raise UserError(
             f"the features are of {len(names)} images, which are not the {len(place)} here: "
             "delete the folder features of --out"
         )
-    return _rows(listing, np.asarray([place[name] for name in names.tolist()]))
+    return _rows(listed, np.asarray([place[name] for name in names.tolist()]))
 
 
-def _rows(listing: Listing, rows: np.ndarray) -> Listing:
+def _rows(listed: Listing, rows: np.ndarray) -> Listing:
     """The listing of these rows alone."""
     return Listing(
-        tuple(listing.names[i] for i in rows),
-        listing.labels[rows],
-        listing.class_names,
-        splits=None if listing.splits is None else listing.splits[rows],
-        groups=None if listing.groups is None else listing.groups[rows],
-        inputs=None if listing.inputs is None else listing.inputs[rows],
+        tuple(listed.names[i] for i in rows),
+        listed.labels[rows],
+        listed.class_names,
+        splits=None if listed.splits is None else listed.splits[rows],
+        groups=None if listed.groups is None else listed.groups[rows],
+        inputs=None if listed.inputs is None else listed.inputs[rows],
     )
 
 
-def write_omniglot(archive: Path, target: Path) -> None:
-    """An .npz in Keras's keys of a zip of alphabet/character/<class>_<drawer>.png, 105 x 105.
+def omniglot(name: str, data_root: Path, out: Path) -> Arrays:
+    """Keras's arrays of a zip of alphabet/character/<class>_<drawer>.png, 105 x 105.
 
     The published split that it makes: drawers 16 to 20 of each alphabet test.
     """
     from PIL import Image
 
+    archive = data_root / SETS[name].path
     images: dict[str, list[np.ndarray]] = {TRAIN: [], TEST: []}
     labels: dict[str, list[str]] = {TRAIN: [], TEST: []}
     with zipfile.ZipFile(archive) as files:
-        for name in sorted(files.namelist()):
-            match = re.search(r"([^/]+/[^/]+)/\d+_(\d+)\.png$", name)
+        for member in sorted(files.namelist()):
+            match = re.search(r"([^/]+/[^/]+)/\d+_(\d+)\.png$", member)
             if match is None:
                 continue
             part = TEST if int(match[2]) > 15 else TRAIN
-            with files.open(name) as file:
+            with files.open(member) as file:
                 images[part].append(np.asarray(Image.open(file).convert("L")))
             labels[part].append(match[1])
     if not images[TRAIN] or not images[TEST]:
         raise UserError(f"{archive}: holds no alphabet/character/<class>_<drawer>.png")
-    arrays = {}
-    for part in (TRAIN, TEST):
-        arrays[f"x_{part}"] = np.stack(images[part])
-        arrays[f"y_{part}"] = np.asarray(labels[part])
-    _save(target, arrays)
+    return _keras({part: (np.stack(images[part]), labels[part]) for part in (TRAIN, TEST)})
 
 
-def write_drawn_tuning(listed: Listing, target: Path) -> None:
-    """An .npz in Keras's keys of the training part alone, a fifth of each class as test part."""
+def drawn_tuning(name: str, data_root: Path, out: Path) -> Arrays:
+    """Keras's arrays of a drawn split's training part alone, a fifth of each class as test part."""
+    source = SETS[name].of
+    make(source, data_root, out)
+    listed = listing(source, folder(source, data_root, out))
     assert listed.splits is not None
     part = _rows(listed, np.flatnonzero(listed.splits == TRAIN))
     splits = assign_splits(
         part, split="stratified", test_share=VALIDATION, validation=0.0, split_seed=0
     )
     assert part.inputs is not None
-    arrays = {}
-    for name in (TRAIN, TEST):
-        arrays[f"x_{name}"] = part.inputs[splits == name]
-        arrays[f"y_{name}"] = part.labels[splits == name]
-    _save(target, arrays)
+    inputs, labels = part.inputs, part.labels
+    return _keras({key: (inputs[splits == key], labels[splits == key]) for key in (TRAIN, TEST)})
 
 
-def write_part(archive: Path, target: Path, *, per_class: int) -> None:
-    """An .npz in Keras's keys with that many training images a class, drawn with seed 0.
-
-    The test part is whole.
-    """
-    with np.load(archive, allow_pickle=False) as found:
-        arrays = {key: found[key] for key in ("x_train", "y_train", "x_test", "y_test")}
-    labels, rng = arrays["y_train"], np.random.default_rng(0)
+def mnist_part(name: str, data_root: Path, out: Path) -> Arrays:
+    """Keras's arrays with PART training images a class, drawn with seed 0, and the whole test."""
+    with np.load(data_root / SETS[name].path, allow_pickle=False) as found:
+        images, labels, *test = (found[key] for key in ("x_train", "y_train", "x_test", "y_test"))
+    rng = np.random.default_rng(0)
     chosen = [
-        rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)
+        rng.permutation(np.flatnonzero(labels == label))[:PART] for label in np.unique(labels)
     ]
     rows = np.sort(np.concatenate(chosen))
-    _save(target, arrays | {"x_train": arrays["x_train"][rows], "y_train": labels[rows]})
+    return _keras({TRAIN: (images[rows], labels[rows]), TEST: tuple(test)})
 
 
-def write_validation_as_test(archive: Path, target: Path) -> None:
-    """An .npz in Keras's keys of a MedMNIST file's training and, as test, validation part.
-
-    The test part is not in the file.
-    """
-    with np.load(archive, allow_pickle=False) as found:
-        arrays = {}
-        for part, own in ((TRAIN, "train"), (TEST, "val")):
-            arrays[f"x_{part}"] = found[f"{own}_images"]
-            arrays[f"y_{part}"] = found[f"{own}_labels"].ravel()
-    _save(target, arrays)
+def validation_as_test(name: str, data_root: Path, out: Path) -> Arrays:
+    """Keras's arrays of a MedMNIST file's training and, as test, validation part; not its test."""
+    with np.load(data_root / SETS[name].path, allow_pickle=False) as found:
+        return _keras(
+            {
+                part: (found[f"{own}_images"], found[f"{own}_labels"].ravel())
+                for part, own in ((TRAIN, "train"), (TEST, "val"))
+            }
+        )
 
 
-def _save(target: Path, arrays: dict[str, Any]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_arrays(target, arrays)
+def _keras(parts: Mapping[str, tuple[Any, ...]]) -> Arrays:
+    """{"x_train", "y_train", "x_test", "y_test"} of each part's images and labels."""
+    return {
+        f"{letter}_{part}": np.asarray(array)
+        for part, arrays in parts.items()
+        for letter, array in zip("xy", arrays, strict=True)
+    }
+
+
+# What the column `maker` of sets.csv names: (set, data_root, out) -> arrays to write.
+MAKERS: Mapping[str, Callable[[str, Path, Path], Arrays]] = {
+    "folds": folds,
+    "tuning": tuning,
+    "omniglot": omniglot,
+    "drawn_tuning": drawn_tuning,
+    "mnist_part": mnist_part,
+    "validation_as_test": validation_as_test,
+}

@@ -13,8 +13,8 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.logs import duration, read_records, say
 from deepknn_jax.reproduce import store
 from deepknn_jax.reproduce.cells import Cell
-from deepknn_jax.reproduce.prepare import make
-from deepknn_jax.reproduce.sets import SETS, config_of
+from deepknn_jax.reproduce.prepare import make, unmade
+from deepknn_jax.reproduce.sets import config_of
 from deepknn_jax.trainer import assess, loop, setup
 from deepknn_jax.trainer.check import check
 
@@ -32,7 +32,7 @@ def unfinished(cells: Iterable[Cell], out: Path) -> list[Cell]:
 
 def _cost(cell: Cell) -> float:
     """With that of the cell before it, so that this comes first."""
-    return cell.minutes + (_cost(cell.start) if cell.start else 0.0)
+    return cell.seconds + (_cost(cell.start) if cell.start else 0.0)
 
 
 def run_cells(
@@ -52,11 +52,11 @@ def run_cells(
             With `go_on` it is told and the next cell runs.
     """
     todo = unfinished(cells, out)
-    began, done, total = time.monotonic(), 0.0, sum(cell.minutes for cell in todo)
+    began, done, total = time.monotonic(), 0.0, sum(cell.seconds for cell in todo)
     out.mkdir(parents=True, exist_ok=True)
     for number, cell in enumerate(todo, 1):
-        if SETS[cell.set].made and not (out / SETS[cell.set].made).exists():
-            say(f"making {out / SETS[cell.set].made}")
+        if (path := unmade(cell.set, out)) is not None:
+            say(f"making {path}")
             make(cell.set, data_root, out)
             began = time.monotonic()
         start = time.monotonic()
@@ -66,9 +66,8 @@ def run_cells(
             if not go_on:
                 raise
             say(f"{cell.name}: {error}")
-        done += cell.minutes
-        spent = time.monotonic() - began
-        left = duration(spent / done * (total - done))
+        done += cell.seconds
+        left = duration((time.monotonic() - began) / done * (total - done))
         say(f"[{number}/{len(todo)}] {cell.name}  {time.monotonic() - start:.1f} s  {left} left")
         after()
 
@@ -81,8 +80,7 @@ def finish(cell: Cell, out: Path) -> None:
     with (out / "log.txt").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
         say(f"--- {cell.name}")
         if cell.reference:
-            figures = of_reference(config, cell.reference, workdir)
-            found: dict[str, Any] = {"results": {"test": figures}}
+            found: dict[str, Any] = {"results": {"test": reference_entries(cell, config, workdir)}}
         else:
             if cell.start:  # finished before, but its workdir may have been deleted
                 loop.run(config_for(cell.start, out), store.workdir_of(out, cell.start))
@@ -99,16 +97,16 @@ def config_for(cell: Cell, out: Path) -> ConfigDict:
     changes = cell.changes
     if cell.start:
         changes = changes | {"model.weights": str(store.workdir_of(out, cell.start))}
-    config = config_of(SETS[cell.set].config, changes)
+    config = config_of(cell.set, changes)
     check(config)
     return config
 
 
-def of_reference(config: ConfigDict, reference: str, workdir: Path) -> dict[str, Any]:
-    """The figures {K_p: {...}} of kNN without training: on the "pixels", or "untrained"."""
+def reference_entries(cell: Cell, config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """{K_p: figures} of kNN without any training, by the cell's reference."""
     config = config.copy_and_resolve_references()
-    config.evaluate.references = (reference,)
+    config.evaluate.references = (cell.reference,)
     config, weights = setup.resolve(config, None)
     (found,) = assess.references(*loop.prepare(config, weights, workdir)).values()
-    figures: dict[str, Any] = found["test"]
-    return figures
+    entries: dict[str, Any] = found["test"]
+    return entries

@@ -1,16 +1,18 @@
-"""What runs leave: a JSON file a cell, whose presence means that it is finished."""
+"""What runs leave: a JSON file a cell, whose presence means that it is finished; its workdir."""
 
 import json
 import os
 import subprocess
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from deepknn_jax.files import read_json, write_text
-from deepknn_jax.reproduce.cells import Cell
+from deepknn_jax.reproduce.cells import Cell, Row
 
 Record = dict[str, Any]
 
@@ -49,6 +51,22 @@ def write(out: Path, cell: Cell, config: dict[str, Any], seconds: float, run: Re
     write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
+def embedded(out: Path, row: Row) -> list[Cell]:
+    """The row's finished cells whose embeddings are there."""
+    return [
+        cell
+        for cell in row.cells
+        if read(out, cell) and (workdir_of(out, cell) / "embeddings.npz").exists()
+    ]
+
+
+def embeddings_of(out: Path, cell: Cell) -> dict[str, np.ndarray]:
+    """The arrays of the cell's embeddings.npz: embeddings, labels, names, splits, classes."""
+    with np.load(workdir_of(out, cell) / "embeddings.npz", allow_pickle=False) as archive:
+        return dict(archive)
+
+
+@cache
 def commit() -> str:
     """The checkout's commit, with "-dirty" where files differ from it; "unknown" elsewhere."""
     root = Path(__file__).resolve().parents[2]

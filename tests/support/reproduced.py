@@ -7,7 +7,9 @@ from support.tiny_sets import write_rows
 
 from deepknn_jax.data.sources.files import SKIN7_CLASSES
 from deepknn_jax.reproduce import store
-from deepknn_jax.reproduce.cells import Cell
+from deepknn_jax.reproduce.catalog import SETS
+from deepknn_jax.reproduce.cells import Cell, Options
+from deepknn_jax.trainer import loop
 
 SIZES = (20, 60, 20, 20, 20, 10, 15)  # images of each class; two of each lesion
 
@@ -44,7 +46,40 @@ def tiny_root(tmp_path_factory):
     return root
 
 
-def write_features(root, out):
+@pytest.fixture
+def options(tiny_root, tmp_path):
+    """Two seeds on the tiny Skin-7, whose features are there."""
+    write_features(tmp_path / "out")
+    return Options(tiny_root, tmp_path / "out", seeds=2)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Trainings are counted, not made: the list of (config, workdir) of each."""
+    calls = []
+
+    def run(config, workdir):
+        calls.append((config, workdir))
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "results.json").write_text("{}")
+        # Decided by the config, as a training is: the larger rate is better.
+        figures = entry(min(1.0, 0.5 + config.optimizer.learning_rate))
+        return {"test": dict.fromkeys(("1", "3", "5", "7", "9", "head"), figures)}
+
+    monkeypatch.setattr(loop, "run", run)
+    return calls
+
+
+def empty_root(root):
+    """A data_root where every set is, by its path alone; returns it."""
+    for found in SETS.values():
+        path = root / found.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch() if path.suffix else path.mkdir(exist_ok=True)
+    return root
+
+
+def write_features(out):
     """OUT/features/skin7/features.npz, in another order than the metadata's; returns its path."""
     labels = np.repeat(np.arange(7), SIZES)
     order = np.random.default_rng(1).permutation(len(labels))
@@ -73,6 +108,6 @@ def entry(acc, mcr=0.5, rs=0.25, vasc=0.125):
 
 def recorded(out, name, entries, **more):
     """A finished cell of these figures."""
-    cell = Cell(name, "skin7_features", {}, 1.0)
+    cell = Cell(name, "skin7_features", "deep_knn", {}, 60.0)
     store.write(out, cell, {}, more.pop("seconds", 2.0), {"results": {"test": entries}, **more})
     return cell
