@@ -9,7 +9,7 @@ os.environ["XLA_FLAGS"] = (
 
 import jax
 import pytest
-from support.optional import ABSENT, STRICT
+from support.optional import KINDS, absent, faults, kind_of_skip
 from support.runs import compiled_once, finished  # noqa: F401  (fixtures)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -17,10 +17,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """The folder of real data sets that DEEPKNN_DATA names; skips where it is absent."""
+    """The folder of real data sets that DEEPKNN_DATA names; skips where it is absent.
+
+    The test that asks for this has the marker `data`.
+    """
     root = Path(os.environ.get("DEEPKNN_DATA", ""))
     if not os.environ.get("DEEPKNN_DATA") or not root.is_dir():
-        pytest.skip(ABSENT + "DEEPKNN_DATA names no folder of data sets")
+        pytest.skip(absent("data", "DEEPKNN_DATA names no folder of data sets"))
     return root
 
 
@@ -31,18 +34,31 @@ def strict_dtypes():
         yield
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Each report says which of the markers of absence its test has (xdist carries it over)."""
+    report = yield
+    report.markers = sorted(KINDS & {marker.name for marker in item.iter_markers()})
+    return report
+
+
+def faults_of(terminalreporter):
+    """`faults` of this session."""
+    stats = terminalreporter.stats
+    return list(faults(stats.get("skipped", []), stats.get("passed", [])))
+
+
 def pytest_terminal_summary(terminalreporter):
-    """Tells how many tests skipped for absent data, and which for anything else."""
-    reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])]
-    absent = sum(ABSENT in reason for reason in reasons)
-    terminalreporter.write_line(
-        f"skipped for absent data: {absent}; for anything else: {len(reasons) - absent}"
-    )
+    """Tells how many tests skipped for what, and what the markers say wrongly."""
+    kinds = [kind_of_skip(report) for report in terminalreporter.stats.get("skipped", [])]
+    counts = [f"{kind or 'anything else'}: {kinds.count(kind)}" for kind in [*sorted(KINDS), None]]
+    terminalreporter.write_line(f"skipped for absent {', '.join(counts)}")
+    for line in faults_of(terminalreporter):
+        terminalreporter.write_line(line, red=True)
 
 
 def pytest_sessionfinish(session):
-    """In CI a skip for anything but absent data fails the run."""
+    """A skip or a marker that says something wrong fails the run."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    skipped = reporter.stats.get("skipped", []) if reporter else []
-    if STRICT and any(ABSENT not in str(report.longrepr[2]) for report in skipped):
+    if reporter and faults_of(reporter):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

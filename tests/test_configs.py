@@ -62,6 +62,7 @@ def test_scikit_learn_s_sets_build(name, train, test):
     check_builds(file_config(name), train=train, test=test)
 
 
+@pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "train", "test"),
     [
@@ -78,6 +79,7 @@ def test_published_arrays_build(name, train, test, data_root):
     check_builds(config, train=train, test=test)
 
 
+@pytest.mark.data
 def test_skin7_builds_on_a_part_of_it(tmp_path, data_root):
     """Real images, rows and folds: 15 training and 3 test images of each class of fold 1."""
     source, target = data_root / "skin7", tmp_path / "skin7"
@@ -105,6 +107,7 @@ def test_skin7_builds_on_a_part_of_it(tmp_path, data_root):
     assert dataset.inputs.shape == (126, 256, 256, 3)
 
 
+@pytest.mark.data
 def test_chest_xray_builds_on_a_part_of_it(tmp_path, data_root):
     for folder in (data_root / "chest_xray").iterdir():
         (tmp_path / "set" / folder.name).mkdir(parents=True)

@@ -242,6 +242,7 @@ def test_weights_of_absent_classes_are_zero():
     np.testing.assert_allclose(weights, [16 / 12, 0, 16 / 36], rtol=1e-6)
 
 
+@pytest.mark.interop
 def test_batch_hard_agrees_with_pytorch_metric_learning():
     torch = require("torch")
     require("pytorch_metric_learning")

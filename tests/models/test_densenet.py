@@ -23,6 +23,7 @@ def test_parameter_count_is_torchvisions_without_the_classifier():
     assert count(shapes(models.build("densenet121"), 32)) == 7_978_856 - (1024 * 1000 + 1000)
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize(
     "size", [64, *(pytest.param(size, marks=pytest.mark.slow) for size in (75, 224))]
 )
@@ -34,11 +35,13 @@ def shallow():
     return twin(growth_rate=6, block_config=(2, 2), num_init_features=10)
 
 
+@pytest.mark.interop
 def test_embeddings_of_an_odd_size_equal_torchvisions():
     """75 px, 38, 19, 9: the transition drops a row and a column."""
     embeddings_agree(DenseNet((2, 2), 6, 10), shallow(), (75,))
 
 
+@pytest.mark.interop
 def test_training_gradients_and_statistics_equal_torchvisions():
     gradients_agree(lambda dtype: DenseNet((2, 2), 6, 10, dtype=dtype), shallow(), 27)
 

@@ -29,15 +29,18 @@ def test_parameter_count_is_timms():
     assert count(shapes(models.build("efficientnet_lite0"), 64)) == 4_652_008 - classifier
 
 
+@pytest.mark.interop
 def test_embeddings_equal_timms():
     embeddings_agree(models.build("efficientnet_lite0"), twin(), (64, 75))
 
 
+@pytest.mark.interop
 @pytest.mark.slow
 def test_embeddings_equal_timms_at_224():
     embeddings_agree(models.build("efficientnet_lite0"), twin(), (224,))
 
 
+@pytest.mark.interop
 def test_training_gradients_and_statistics_equal_timms():
     """The first three stages, which have every kind of block, and the head."""
     timm = import_vision("timm.models.efficientnet")
@@ -58,6 +61,7 @@ def test_training_gradients_and_statistics_equal_timms():
     )
 
 
+@pytest.mark.interop
 @given(n=st.integers(1, 40), size=st.integers(1, 7), stride=st.integers(1, 4))
 def test_same_padding_is_timms(n, size, stride):
     padding = import_vision("timm.layers.padding")
@@ -65,6 +69,7 @@ def test_same_padding_is_timms(n, size, stride):
     assert same_padding(np.zeros((1, n, n + 1, 1)), size, stride) == ((top, bottom), (left, right))
 
 
+@pytest.mark.interop
 def test_depthwise_kernels_are_drawn_as_timms():
     """Their deviation is that of one channel's fan, not of all channels'."""
     block = Block(192, 6, 5, 1, Conv, partial(nn.BatchNorm, use_running_average=True))

@@ -39,11 +39,13 @@ def test_parameter_count_is_timms():
     assert count(shapes(models.build("inception_resnet_v2"), 75)) == 55_843_464 - classifier
 
 
+@pytest.mark.interop
 def test_embeddings_equal_timms():
     """With one block of each kind; at 118 px pooling leaves out a row."""
     embeddings_agree(InceptionResNetV2((1, 1, 1)), twin((1, 1, 1)), (75, 118))
 
 
+@pytest.mark.interop
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [75, 224, 299])
 def test_embeddings_of_all_blocks_equal_timms(size):
@@ -72,6 +74,7 @@ class Middle(nn.Module):
         return jnp.mean(x, axis=(1, 2))
 
 
+@pytest.mark.interop
 def test_training_gradients_and_statistics_of_its_blocks_equal_timms():
     layers, whole = require("torch").nn, twin((1, 1, 1))
     parts = {
@@ -85,6 +88,7 @@ def test_training_gradients_and_statistics_of_its_blocks_equal_timms():
     gradients_agree(Middle, layers.Sequential(OrderedDict(parts)), 8)
 
 
+@pytest.mark.interop
 @pytest.mark.slow
 def test_training_gradients_of_all_blocks_equal_timms():
     gradients_agree(lambda dtype: InceptionResNetV2(dtype=dtype), twin(), 75)

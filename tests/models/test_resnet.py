@@ -31,17 +31,20 @@ def test_parameter_count_is_torchvisions(name):
     assert count(shapes(models.build(name), 64)) == PARAMETERS[name]
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_embeddings_equal_torchvisions(name):
     embeddings_agree(models.build(name), twin(name), (64, 75))
 
 
+@pytest.mark.interop
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_embeddings_equal_torchvisions_at_224(name):
     embeddings_agree(models.build(name), twin(name), (224,))
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize(
     ("block", "reference"), [(BasicBlock, "BasicBlock"), (BottleneckBlock, "Bottleneck")]
 )

@@ -38,12 +38,14 @@ def test_parameter_count_is_timms_without_the_classifier(name):
     assert count(shapes(models.build(name), 32)) == 28_088_024 - (2048 * 1000 + 1000)
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("name", NAMES)
 def test_embeddings_equal_timms(name):
     """A stem's map of 32 px: the legacy form's last pooling window overhangs."""
     embeddings_agree(models.build(name), twin(name), (64,))
 
 
+@pytest.mark.interop
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_embeddings_equal_timms_at_other_sizes(name):
@@ -51,12 +53,14 @@ def test_embeddings_equal_timms_at_other_sizes(name):
     embeddings_agree(models.build(name), twin(name), (77, 224))
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("name", LEGACY_SLOW)
 def test_embeddings_of_an_odd_size_equal_timms(name):
     ours, theirs = shallow(name)
     embeddings_agree(ours(depths=SHALLOW), theirs, (75,))
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("name", LEGACY_SLOW)
 def test_training_gradients_and_statistics_equal_timms(name):
     ours, theirs = shallow(name)

@@ -37,15 +37,18 @@ def test_parameter_count_is_torchvisions_without_the_classifier():
     assert count(shapes(models.build("vgg19"), 32)) == 143_667_240 - classifier
 
 
+@pytest.mark.interop
 def test_embeddings_equal_torchvisions():
     embeddings_agree(models.build("vgg19"), vgg19(), (64, 75))
 
 
+@pytest.mark.interop
 @pytest.mark.slow
 def test_embeddings_equal_torchvisions_at_224():
     embeddings_agree(models.build("vgg19"), vgg19(), (224,))
 
 
+@pytest.mark.interop
 def test_training_gradients_equal_torchvisions():
     """22 px, 11, 5: the second and the third pooling drop a row and a column."""
     theirs = twin([8, "M", 12, 12, "M", 16, "M"])

@@ -110,6 +110,7 @@ DAMAGED = [
 RESTORE = """
 import sys
 from pathlib import Path
+from pathlib import Path
 
 import test_checkpoint, deepknn_jax.errors
 for folder in map(Path, sys.argv[1:]):

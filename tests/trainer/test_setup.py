@@ -154,6 +154,7 @@ def test_what_a_config_leaves_open_is_filled_in():
     assert setup.settle(given, images(n=400)) is given
 
 
+@pytest.mark.interop
 def test_published_weights_bring_their_preprocessing(tmp_path, capsys):
     """A config may choose the resize rule; mean and deviation belong to the weights."""
     torch = require("torch")

@@ -310,6 +310,7 @@ def test_a_wrong_command_is_one_line(tmp_path):
         assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.data
 def test_lung1_raw_components_beat_chance(data_root):
     """Cox on PCA-8 of the radiomic features: published C-indices of this set are 0.6 to 0.65."""
     found = []

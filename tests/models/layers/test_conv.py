@@ -19,6 +19,7 @@ CASES = [(1, 1, 0), (1, 2, 0), (1, 1, 1), (3, 1, 1), (3, 2, 1), (3, 3, 0), (7, 2
 ONE = ((1, 1), (1, 1))
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize(("size", "stride", "pad"), CASES)
 @pytest.mark.parametrize("pixels", [8, 9])
 def test_equals_torch(size, stride, pad, pixels):
@@ -36,6 +37,7 @@ def test_equals_torch(size, stride, pad, pixels):
     np.testing.assert_allclose(ours, theirs.numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize(
     ("size", "stride", "pad", "groups"),
     [

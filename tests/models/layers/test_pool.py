@@ -14,6 +14,7 @@ from deepknn_jax.models.layers.pool import max_pool
 CASES = [(2, 2, 0, False), (3, 2, 1, False), (3, 2, 0, False), (3, 2, 0, True)]
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize(("size", "stride", "pad", "ceil"), CASES)
 @pytest.mark.parametrize("pixels", [8, 9])
 def test_values_and_gradient_equal_torchs(size, stride, pad, ceil, pixels):

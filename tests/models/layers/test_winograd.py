@@ -55,6 +55,7 @@ def test_equals_xlas_convolution_in_float64(batch, height, width, padding):
         agree(actual, with_gradients(native, *given, padding), 1e-13)
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("pixels", [13, 14])
 def test_equals_torch_at_a_networks_size(pixels):
     """Rounding errors grow with the channels: 256 are among the most that a backbone has."""

@@ -88,6 +88,7 @@ FORMS = ["zip", "stream", "safetensors"]
 ROUND = {name: FORMS[i % 3] for i, name in enumerate(PUBLISHED)} | {"vgg19": "stream"}
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_file_becomes_the_variables(tmp_path, name):
     tensors = published(name)
@@ -95,6 +96,7 @@ def test_a_published_file_becomes_the_variables(tmp_path, name):
     check(name, saved(tmp_path / "w.pth", tensors, ROUND[name]), tensors)
 
 
+@pytest.mark.interop
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -103,6 +105,7 @@ def test_every_form_of_every_backbone(tmp_path, name, form):
     check(name, saved(tmp_path / "w.pth", tensors, form), tensors)
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("name", ["vgg19", "resnet18", "densenet121"])
 def test_timms_files_of_torchvisions_models(tmp_path, name):
     tensors = published(name, "timm")
@@ -115,6 +118,7 @@ def test_every_backbone_of_images_but_the_small_ones_has_published_weights():
     assert set(PUBLISHED) == images - small
 
 
+@pytest.mark.interop
 def test_old_names_of_densenet(tmp_path):
     tensors = published("densenet121")
 
@@ -129,6 +133,7 @@ def test_old_names_of_densenet(tmp_path):
     assert weights.unused == ("classifier.weight", "classifier.bias")
 
 
+@pytest.mark.interop
 def test_cadenes_name_of_inceptions_classifier(tmp_path):
     former = {
         key.replace("classif.", "last_linear."): tensor
@@ -139,11 +144,13 @@ def test_cadenes_name_of_inceptions_classifier(tmp_path):
     assert weights.unused == ("last_linear.weight", "last_linear.bias")
 
 
+@pytest.mark.interop
 def test_a_network_without_batch_norm_has_no_statistics(tmp_path):
     tensors = backbone_of(published("vgg19"))
     assert list(models.load_weights("vgg19", saved(tmp_path / "w.pth", tensors))) == ["params"]
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_other_floats_become_float32(tmp_path, dtype):
     torch = require("torch")
@@ -172,6 +179,7 @@ def refused(path, tensors, name="resnet18"):
     return message.removeprefix(f"{path}: does not fit {name}: ")
 
 
+@pytest.mark.interop
 def test_a_missing_tensor(tmp_path, resnet18):
     rest = dict(resnet18)
     del rest["layer2.0.downsample.1.running_var"]
@@ -180,6 +188,7 @@ def test_a_missing_tensor(tmp_path, resnet18):
     assert re.fullmatch(r"lacks \w+ and 2 more", refused(tmp_path / "w.pth", rest))
 
 
+@pytest.mark.interop
 def test_an_extra_tensor(tmp_path, resnet18):
     torch = require("torch")
     for key in (
@@ -195,11 +204,13 @@ def test_an_extra_tensor(tmp_path, resnet18):
         assert refused(tmp_path / "w.pth", resnet18 | {key: torch.ones(2)}) == f"has unknown {key}"
 
 
+@pytest.mark.interop
 def test_two_tensors_for_one_place(tmp_path, resnet18):
     both = resnet18 | {"layer1_0.conv1.weight": resnet18["layer1.0.conv1.weight"]}
     assert refused(tmp_path / "w.pth", both) == "has unknown layer1.0.conv1.weight"
 
 
+@pytest.mark.interop
 def test_a_tensor_of_another_shape_or_type(tmp_path, resnet18):
     torch = require("torch")
     changed = resnet18 | {"conv1.weight": torch.ones(64, 1, 7, 7)}
@@ -210,6 +221,7 @@ def test_a_tensor_of_another_shape_or_type(tmp_path, resnet18):
     assert refused(tmp_path / "w.pth", changed) == expected
 
 
+@pytest.mark.interop
 def test_another_network_is_counted_up(tmp_path, resnet18):
     message = refused(tmp_path / "w.pth", resnet18, "resnet50")
     assert re.fullmatch(
@@ -220,6 +232,7 @@ def test_another_network_is_counted_up(tmp_path, resnet18):
     assert re.fullmatch(r"has unknown layer1\.2\.conv1\.weight and \d+ more", wider)
 
 
+@pytest.mark.interop
 def test_a_name_without_published_weights(tmp_path, resnet18):
     path = saved(tmp_path / "w.pth", resnet18)
     with pytest.raises(
@@ -234,6 +247,7 @@ def test_no_such_file(tmp_path):
             function("resnet18", tmp_path / "w.pth")
 
 
+@pytest.mark.interop
 def test_the_hash_in_a_name_is_checked(tmp_path, resnet18):
     path = saved(tmp_path / "w.pth", resnet18)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -258,6 +272,8 @@ def lite0_file():
     return find_weights("efficientnet_lite0", "efficientnet_lite0")
 
 
+@pytest.mark.pretrained
+@pytest.mark.interop
 def test_the_packages_weights_are_placed_as_timm_would():
     """Both list their tensors in the order of the layers: a mapping that needs no names."""
     torch, timm = require("torch"), import_vision("timm")
@@ -275,6 +291,8 @@ def test_the_packages_weights_are_placed_as_timm_would():
     assert set(weights.unused) == counters | {"_fc.weight", "_fc.bias"}
 
 
+@pytest.mark.pretrained
+@pytest.mark.interop
 def test_a_photographed_cat_is_a_cat_and_a_coffee_an_espresso():
     """Of ImageNet's classes 281 to 285 are domestic cats, 967 is espresso."""
     photographs = require("skimage.data")
@@ -295,6 +313,7 @@ def test_a_photographed_cat_is_a_cat_and_a_coffee_an_espresso():
     assert coffee == 967
 
 
+@pytest.mark.pretrained
 def test_the_package_is_found_without_importing_it_or_torch():
     lite0_file()
     code = (
@@ -316,6 +335,7 @@ def test_the_package_is_absent_or_the_model_another(monkeypatch):
 # Preprocessing.
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_preprocessing_is_timms_default(tmp_path, name):
     timm = import_vision("timm")
@@ -326,6 +346,7 @@ def test_preprocessing_is_timms_default(tmp_path, name):
     assert ours.resize_rule == "short_side"
 
 
+@pytest.mark.pretrained
 def test_preprocessing_of_the_package():
     how = models.preprocessing("efficientnet_lite0", lite0_file())
     assert how == ((127 / 255,) * 3, (128 / 255,) * 3, "short_side")

@@ -43,6 +43,7 @@ def saved(path, thing, form="zip", **options):
     return path
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("form", FORMS)
 def test_the_hand_made_file_is_what_torch_reads_too(tmp_path, form):
     of = storage("0", "torch.FloatStorage", 6, *VIEW[form])
@@ -96,6 +97,7 @@ def check(tensors, expected):
         assert not any(np.shares_memory(array, other) for k, other in tensors.items() if k != key)
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("form", FORMS)
 def test_tensors_are_torchs_to_the_bit(tmp_path, form, protocol):
@@ -104,6 +106,7 @@ def test_tensors_are_torchs_to_the_bit(tmp_path, form, protocol):
     check(read_tensors(path), expected)
 
 
+@pytest.mark.interop
 def test_safetensors_too(tmp_path):
     require("torch")
     from safetensors.torch import load_file, save_file
@@ -116,6 +119,7 @@ def test_safetensors_too(tmp_path):
     )
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("form", FORMS)
 def test_a_models_state_dict_its_wrappers_and_data_parallel(tmp_path, form):
     torch = require("torch")
@@ -127,6 +131,7 @@ def test_a_models_state_dict_its_wrappers_and_data_parallel(tmp_path, form):
         check(read_tensors(saved(tmp_path / "w.pth", thing, form)), layers.state_dict())
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("form", FORMS)
 def test_a_pickle_as_python_2_and_torch_0_3_wrote_it(tmp_path, form):
     """Strings of bytes, an OrderedDict of a list of pairs, _rebuild_tensor."""
@@ -139,6 +144,7 @@ def test_a_pickle_as_python_2_and_torch_0_3_wrote_it(tmp_path, form):
     check(read_tensors(path), require("torch").load(path, weights_only=True))
 
 
+@pytest.mark.interop
 def test_views_of_storages_in_the_old_form(tmp_path):
     view = storage("0", "torch.FloatStorage", 6, tuple_of(text("9"), number(2), number(4)))
     path = written(
@@ -148,6 +154,7 @@ def test_views_of_storages_in_the_old_form(tmp_path):
     check(read_tensors(path), require("torch").load(path, weights_only=True))
 
 
+@pytest.mark.interop
 def test_a_big_endian_file(tmp_path):
     records = {"byteorder": b"big", "data/0": NUMBERS.astype(">f4").tobytes()}
     path = written(tmp_path / "w.pth", zipped(state({"a": tensor()}), records))

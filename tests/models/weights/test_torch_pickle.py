@@ -110,6 +110,7 @@ def test_a_name_outside_the_list_is_refused_by_name(tmp_path, form, asked):
     assert "state_dict" in message
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("form", FORMS)
 def test_a_pickled_model_is_told_what_to_save(tmp_path, form):
     torch, path = require("torch"), tmp_path / "w.pth"
