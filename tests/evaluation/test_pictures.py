@@ -6,7 +6,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import CensoredData, logrank
+from support.patients import patients
 
+from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import pictures
 from deepknn_jax.evaluation.metrics import confusion_matrix
 
@@ -18,6 +21,10 @@ def pixels_of(path):
     with Image.open(path) as image:
         assert image.format == "PNG"
         return np.asarray(image.convert("RGB"))
+
+
+def near(pixels, color, within=40):
+    return int(np.sum(np.abs(pixels.astype(int) - color).max(-1) < within))
 
 
 def count(pixels, color):
@@ -148,6 +155,51 @@ def test_one_query_with_one_neighbor(tmp_path):
     )
     pixels = pixels_of(tmp_path / "one.png")
     assert count(pixels, GREEN) > 0 < count(pixels, RED)  # right neighbour, wrong prediction
+
+
+def test_kaplan_meier_and_its_log_rank(tmp_path):
+    x, times, events = patients(50, slope=(2.0,))
+    hazards, times = x[:, 0], times**0.2  # closer together, in the same order
+    p_value = pictures.kaplan_meier(tmp_path / "km.png", hazards, times, events)
+    high = hazards > np.median(hazards)
+    halves = [
+        CensoredData(uncensored=times[of & (events == 1)], right=times[of & (events == 0)])
+        for of in (high, ~high)
+    ]
+    assert p_value == pytest.approx(logrank(*halves).pvalue, rel=1e-6)
+    assert p_value < 1e-3
+    pixels = pixels_of(tmp_path / "km.png")
+    blue, red = (0x01, 0x73, 0xB2), (0xD5, 0x5E, 0x00)
+    assert near(pixels, blue) > 500 < near(pixels, red)
+    # Below the legend: the low half lives longer.
+    curves = pixels[len(pixels) // 3 :]
+    ends = [np.nonzero(np.abs(curves.astype(int) - c).max(-1) < 40)[1].max() for c in (blue, red)]
+    assert ends[0] > ends[1] + 50
+    with pytest.raises(UserError, match="no halves to compare"):
+        pictures.kaplan_meier(tmp_path / "no.png", np.zeros(50), times, events)
+    assert not (tmp_path / "no.png").exists()
+
+
+@pytest.mark.parametrize(("classes", "D"), [(2, 1), (10, 8), (60, 4)])
+def test_the_scatter_is_of_the_test_part(tmp_path, classes, D):
+    rng = np.random.default_rng(0)
+    labels = np.arange(240) % classes
+    x = (rng.normal(size=(classes, D))[labels] * 5 + rng.normal(size=(240, D))).astype(np.float32)
+    names = [f"class ${c}" for c in range(classes)]
+    pictures.scatter(tmp_path / "all.png", x[:120], x[120:], labels[120:], names)
+    pictures.scatter(tmp_path / "few.png", x[:120], x[120:130], labels[120:130], names)
+    every, few = (pixels_of(tmp_path / f"{name}.png") for name in ("all", "few"))
+    ink = [int((np.ptp(pixels, axis=-1) > 40).sum()) for pixels in (every, few)]
+    assert ink[0] > 2 * ink[1] > 0
+    if D > 1:
+        assert len(np.unique(every.reshape(-1, 3) // 32, axis=0)) > min(classes, 8)
+
+
+def test_a_scatter_of_equal_embeddings_is_refused(tmp_path):
+    same = np.full((50, 30), 0.1, np.float32)
+    with pytest.raises(UserError, match="embeddings are all equal"):
+        pictures.scatter(tmp_path / "no.png", same, same, np.zeros(50, int), ["a"])
+    assert not (tmp_path / "no.png").exists()
 
 
 def test_a_picture_that_fails_leaves_the_old_one_and_nothing_else(tmp_path, monkeypatch):

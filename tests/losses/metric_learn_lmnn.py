@@ -1,4 +1,4 @@
-"""The LMNN objective that metric-learn reaches on iris and wine, for tests/test_linear_metrics.py.
+"""The LMNN objective that metric-learn reaches on iris and wine, for test_lmnn.py.
 
 metric-learn 0.7.0 needs scikit-learn < 1.8, so this runs once, in an environment of its own, and
 its figures are kept in metric_learn_lmnn.json beside it:

@@ -1,4 +1,4 @@
-"""The Cox loss against a slow loop and lifelines, concordance, and the network trained with it."""
+"""The Cox loss against a slow loop and lifelines."""
 
 import jax
 import jax.numpy as jnp
@@ -6,26 +6,15 @@ import numpy as np
 import pandas
 import pytest
 import reference
-from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lifelines import CoxPHFitter
+from support.patients import patients
 
-from deepknn_jax.errors import UserError
 from deepknn_jax.losses.cox import cox_loss
-from deepknn_jax.transfer.cox import c_index, fit_cox_network
 
 loss_of = jax.jit(cox_loss)
 value_and_grad = jax.jit(jax.value_and_grad(cox_loss))
-
-
-def patients(n, seed=0, ties=False, slope=(1.0, -0.5, 0.0)):
-    """Features [n, 3], times that depend on them, events (a third censored)."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, len(slope)))
-    times = rng.exponential(np.exp(-x @ slope)) * 300 + 1
-    events = rng.random(n) > 0.35
-    return x, np.ceil(times / 200) if ties else times, events
 
 
 @settings(max_examples=60, deadline=None)
@@ -113,65 +102,3 @@ def test_ties_are_breslows_and_not_efrons():
     np.testing.assert_allclose(linear_loss(jnp.asarray(beta), x, times, events), expected, 1e-5)
     efron = -CoxPHFitter().fit(frame, "time", "event").log_likelihood_ / events.sum()
     assert expected > efron + 0.01
-
-
-@pytest.mark.parametrize("ties", [False, True])
-def test_concordance_is_the_loops(ties):
-    x, times, events = patients(60, seed=3, ties=ties)
-    hazards = np.round(x[:, 0], 1)  # some are equal
-    expected = reference.concordance_loop(hazards, times, events)
-    assert c_index(hazards, times, events) == pytest.approx(expected, abs=1e-12)
-    assert c_index(-hazards, times, events) == pytest.approx(1 - expected, abs=1e-12)
-    assert expected > 0.6
-
-
-def test_concordance_without_a_pair_is_told():
-    with pytest.raises(UserError, match="no pair can be compared"):
-        c_index([1.0, 2.0], [5.0, 9.0], [0, 1])
-
-
-def test_a_linear_network_trained_long_is_coxs_model():
-    x, times, events = patients(100)
-    frame = pandas.DataFrame(x, columns=list("abc")).assign(time=times, event=events)
-    fitted = CoxPHFitter().fit(frame, "time", "event")
-    trained = fit_cox_network(
-        x.astype(np.float32), times, events, model=nn.Dense(1), steps=2000, learning_rate=0.01
-    )
-    new = np.random.default_rng(5).normal(size=(20, 3))
-    hazards = trained.log_hazards(new)
-    assert hazards.shape == (20,)
-    expected = new @ fitted.params_.to_numpy()
-    np.testing.assert_allclose(hazards - hazards.mean(), expected - expected.mean(), atol=2e-3)
-    assert trained.losses.shape == (2000,)
-    best = -fitted.log_likelihood_ / events.sum()
-    assert best - 1e-5 <= trained.losses[-1] < best + 1e-5
-
-
-def test_the_papers_network_learns_what_a_line_cannot():
-    """The hazard is high far from the centre: on new patients Cox's model guesses."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 2)).astype(np.float32)
-    times = rng.exponential(np.exp(-2 * (x**2).sum(1))) + 1e-3
-    events = rng.random(400) < 0.8
-    train, test = slice(0, 250), slice(250, 400)
-    run = fit_cox_network(x[train], times[train], events[train], steps=60, learning_rate=1e-3)
-    assert c_index(run.log_hazards(x[test]), times[test], events[test]) > 0.8
-    linear = fit_cox_network(
-        x[train], times[train], events[train], model=nn.Dense(1), steps=500, learning_rate=0.01
-    )
-    assert c_index(linear.log_hazards(x[test]), times[test], events[test]) < 0.65
-
-
-def test_only_the_seed_is_random():
-    x, times, events = patients(30)
-    runs = [
-        fit_cox_network(x, times, events, model=nn.Dense(1), steps=3, seed=seed).log_hazards(x)
-        for seed in (0, 0, 1)
-    ]
-    np.testing.assert_array_equal(runs[0], runs[1])
-    assert np.abs(runs[0] - runs[2]).max() > 0.1
-
-
-def test_it_is_not_trained_on_bad_survival():
-    with pytest.raises(UserError, match="all 3 are censored"):
-        fit_cox_network(np.ones((3, 2)), [1.0, 2.0, 3.0], [0, 0, 0])

@@ -1,3 +1,5 @@
+"""Triplets of k and m neighbours, and batch-hard ones: against the equations as loops."""
+
 import functools
 
 import jax
@@ -11,9 +13,6 @@ from support.batches import batch
 from support.optional import require
 
 from deepknn_jax import batch_hard_triplet_loss, deep_knn_loss
-from deepknn_jax.knn.neighbors import Examples
-from deepknn_jax.losses.base import mean
-from deepknn_jax.losses.cross_entropy import balanced_class_weights, cross_entropy_sums
 from deepknn_jax.losses.triplet import hinge_sums
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
@@ -202,44 +201,6 @@ def test_a_margin_for_each_anchor():
     sums = hinge_sums(*arrays, near_valid, far_valid, jnp.asarray(margin, jnp.float32))
     np.testing.assert_allclose(sums.loss, loss, rtol=1e-5)
     assert [float(x) for x in (sums.weight, sums.terms, sums.active)] == [count, count, active]
-
-
-def examples(logits, labels, where):
-    n = len(labels)
-    return Examples(jnp.zeros((n, 1)), jnp.asarray(labels), jnp.arange(n), where, logits)
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_cross_entropy_matches_the_loop_and_torch(weighted):
-    rng = np.random.default_rng(0)
-    logits, labels = rng.normal(size=(9, 4)).astype(np.float32) * 5, rng.integers(0, 4, 9)
-    counts = np.array([50, 3, 20, 7])
-    weights = balanced_class_weights(counts) if weighted else None
-    plain = np.ones(4) if weights is None else 80 / (4 * counts)
-    batch = examples(jnp.asarray(logits), labels, jnp.ones(9, bool))
-    value = mean(cross_entropy_sums(batch, batch, class_weights=weights))
-    np.testing.assert_allclose(value, reference.cross_entropy(logits, labels, plain), rtol=1e-5)
-    torch = require("torch")
-    judge = torch.nn.CrossEntropyLoss(weight=torch.tensor(plain, dtype=torch.float32))
-    np.testing.assert_allclose(value, judge(torch.tensor(logits), torch.tensor(labels)), rtol=1e-5)
-
-
-def test_cross_entropy_counts_present_rows_alone():
-    rng = np.random.default_rng(1)
-    logits, labels = rng.normal(size=(6, 3)).astype(np.float32), rng.integers(0, 3, 6)
-    where = np.array([True, False, True, True, False, True])
-    logits[~where] = np.nan
-    batch = examples(jnp.asarray(logits), labels, jnp.asarray(where))
-    sums = cross_entropy_sums(batch, batch)
-    expected = reference.cross_entropy(logits[where], labels[where], np.ones(3))
-    np.testing.assert_allclose(mean(sums), expected, rtol=1e-5)
-    assert float(sums.terms) == 4
-    assert float(sums.active) == np.sum(logits[where].argmax(1) != labels[where])
-
-
-def test_weights_of_absent_classes_are_zero():
-    weights = balanced_class_weights(np.array([4, 0, 12]))
-    np.testing.assert_allclose(weights, [16 / 12, 0, 16 / 36], rtol=1e-6)
 
 
 @pytest.mark.interop
