@@ -4,14 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 from support.runs import small_config
 
 from deepknn_jax.engine.parallel import get_devices
 from deepknn_jax.errors import UserError
 from deepknn_jax.knn.neighbors import Examples
-from deepknn_jax.losses import base, triplet
-from deepknn_jax.losses.local_margin import Weights, local_margin_sums, max_margin_sums
-from deepknn_jax.losses.local_margin import select_next_and_hardest as next_and_hardest
+from deepknn_jax.losses import base
 from deepknn_jax.mining.local_triplets import neighborhood_size
 from deepknn_jax.trainer.check import check
 from deepknn_jax.trainer.methods import loss_function
@@ -20,58 +19,80 @@ from deepknn_jax.trainer.setup import load
 LM = {"loss__name": "local_margin", "loss__neighborhood": 0}
 
 
-def batch_of(count=20):
+WEIGHTS = (2.0, 3.0, 5.0, 7.0, 11.0)
+OPTIONS = dict(zip(("w_lm", "w_ms", "w_md", "w_ss", "w_sd"), WEIGHTS, strict=True))
+
+
+def embeddings():
+    """20 rows of three classes, every class with two members at least."""
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, count).astype(np.int32)
-    x = jnp.asarray(rng.normal(size=(count, 4)) + labels[:, None], jnp.float32)
-    return Examples(x, labels, np.arange(count), np.ones(count, bool))
+    labels = rng.integers(0, 3, 20).astype(np.int32)
+    return (rng.normal(size=(20, 4)) + labels[:, None]).astype(np.float32), labels
 
 
-WEIGHTS = {
-    "loss__w_lm": 2.0, "loss__w_ms": 3.0, "loss__w_md": 5.0, "loss__w_ss": 7.0, "loss__w_sd": 11.0,
-    "loss__reduction": "sum",
-}  # fmt: skip
+def value_of(dataset, mined, **changes):
+    """What the config's loss says of the embeddings above."""
+    config = small_config(**{f"loss__{key}": value for key, value in changes.items()})
+    check(config)
+    x, labels = embeddings()
+    batch = Examples(jnp.asarray(x), labels, np.arange(20), np.ones(20, bool))
+    loss = loss_function(config, dataset, get_devices(1, "shard_map"))
+    return float(jax.jit(lambda: base.mean(loss(batch, batch, **mined)))())
+
+
+def watched(positives, negatives, margins, *, squared, p, pushed=None):
+    """The objective of listed triplets by the loop, its hinge summed, all five weights at work."""
+    x, _ = embeddings()
+    options = {"squared": squared, "p": p, "pushed": pushed, "reduction": "sum"}
+    return reference.watch_triplets_loop(
+        x, range(20), positives, negatives, margins, WEIGHTS, **options
+    )[0]
+
+
+def hardest(p, *, positives):
+    """Rows of the nearest negative of each, and of the furthest or of the next positive."""
+    x, labels = embeddings()
+    x, found = x.astype(np.float64), ([], [])
+    for a in range(20):
+        same = [i for i in range(20) if labels[i] == labels[a] and i != a]
+        other = [i for i in range(20) if labels[i] != labels[a]]
+        if positives == "furthest":
+            found[0].append(reference.nearest(x, a, same, 1, p, furthest=True))
+        else:
+            found[0].append([min(same, key=lambda i, a=a: (i - a) % 20)])
+        found[1].append(reference.nearest(x, a, other, 1, p))
+    return map(np.array, found)
 
 
 @pytest.mark.parametrize(("squared", "p"), [(False, 1.5), (True, 2.0)])
 def test_every_option_reaches_the_losses(squared, p):
-    batch, dataset = batch_of(), load(small_config())
-    shared = {
-        "weights": Weights(2.0, 3.0, 5.0, 7.0, 11.0), "reduction": "sum", "squared": squared, "p": p
-    }  # fmt: skip
-
-    def found(mined, **changes):
-        config = small_config(**WEIGHTS, loss__squared=squared, loss__p=p, **changes)
-        check(config)
-        loss = loss_function(config, dataset, get_devices(1, "shard_map"))
-        return float(jax.jit(lambda: base.mean(loss(batch, batch, **mined)))())
-
-    def wanted(function, **options):
-        run = jax.jit(lambda: base.mean(function(batch, batch, **options)))
-        return pytest.approx(float(run()), rel=1e-6)
-
+    """Against the loops: each option has a value that is no default."""
+    dataset = load(small_config())
+    shared = OPTIONS | {"reduction": "sum", "squared": squared, "p": p}
     listed = {"positives": np.roll(np.arange(20), 3)[:, None].astype(np.int32)}
     listed["negatives"] = listed["positives"][::-1]
-    flags = np.arange(20) % 4 > 0
+    pushed = np.arange(20) % 4 > 0
     kth = np.linspace(0.1, 2, 20, dtype=np.float32)
-    mined = listed | {"outside": flags, "pushed": flags, "kth_positive": kth}
-    assert found(
-        mined, loss__name="local_margin", loss__c_b=4.0, loss__eps=0.3
-    ) == wanted(local_margin_sums, **mined, c_b=4.0, eps=0.3, **shared)  # fmt: skip
-    assert found(listed, loss__name="max_margin", loss__margin=1.5) == wanted(
-        max_margin_sums, **listed, margin=1.5, **shared
-    )
-    hard = {"loss__name": "max_margin_hard", "loss__margin": 1.5}
-    values = [found({}, **hard, loss__hard_positives=flag) for flag in (True, False)]
-    assert values[0] == wanted(
-        max_margin_sums, select=triplet.select_batch_hard, margin=1.5, **shared
-    )
-    assert values[1] == wanted(max_margin_sums, select=next_and_hardest, margin=1.5, **shared)
-    assert values[0] > values[1]
+    mined = listed | {"outside": pushed, "pushed": pushed, "kth_positive": kth}
+    found = value_of(dataset, mined, name="local_margin", c_b=4.0, eps=0.3, **shared)
+    expected = watched(*listed.values(), 4.0 * kth + 0.3, squared=squared, p=p, pushed=pushed)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+    margins = np.full(20, 1.5)
+    constant = 20 * 1.5 * OPTIONS["w_lm"]  # which the max-margin losses leave out
+    found = value_of(dataset, listed, name="max_margin", margin=1.5, **shared)
+    expected = watched(*listed.values(), margins, squared=squared, p=p)
+    assert found == pytest.approx(expected - constant, rel=1e-5)
+    for flag, positives in ((True, "furthest"), (False, "next")):
+        found = value_of(
+            dataset, {}, name="max_margin_hard", margin=1.5, hard_positives=flag, **shared
+        )
+        expected = watched(*hardest(p, positives=positives), margins, squared=squared, p=p)
+        assert found == pytest.approx(expected - constant, rel=1e-5)
 
 
 def test_the_neighbourhood_s_size_is_the_papers():
-    sizes = {54000: 233, 45000: 213, 273: 17, 200: 15, 180: 14, 4: 2, 5: 3}
+    sizes = {54000: 233, 45000: 213, 273: 17, 200: 15, 180: 14, 4: 2, 5: 3, 1: 1}
     assert {n: neighborhood_size(0, n) for n in sizes} == sizes
     assert neighborhood_size(9, 54000) == 9
 
