@@ -146,7 +146,7 @@ def lmnn_loop(x, labels, targets, *, mu=0.5, margin=1.0, ids=None, where=None):
     return loss, gradient
 
 
-# survival.py
+# Survival
 
 
 def cox_loop(log_hazards, times, events, where=None):
@@ -178,7 +178,7 @@ def concordance_loop(log_hazards, times, events):
     return good / pairs
 
 
-# local_margin.py, neighborhoods.py: Neighborhood Watch
+# Neighborhood Watch
 
 
 def watch_loop(near, far, margins, weights, *, valid=None, pushed=None, reduction="mean"):

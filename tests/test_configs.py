@@ -202,8 +202,15 @@ def test_a_short_training_on_a_tiny_set(name, tmp_path, compiled_once):
     else:
         config.data.size = 16
     results = loop.run(config, tmp_path / "run")
-    for k in config.evaluate.k_p:
-        assert 0 < results["test"][str(k)]["acc"] <= 1
+    if name != "sd198":
+        assert results["test"]["5"]["acc"] >= 7 / 8
+        return
+    # Ten classes of four brightnesses: of the right one is what can be learnt.
+    with (tmp_path / "run" / "neighbors.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = [(int(row["label"][-1]) - int(row["prediction"][-1])) % 4 == 0 for row in rows]
+    assert len(right) == 20
+    assert np.mean(right) >= 0.9
 
 
 def test_csv_images_builds_by_its_command(tmp_path):

@@ -157,19 +157,6 @@ def test_memory_does_not_grow_with_the_gallery():
     assert peak(2**18) < peak(2**17) + 2**22
 
 
-def test_one_trace_a_shape():
-    traces = []
-
-    @jax.jit
-    def counted(x, y):
-        traces.append(y.shape)
-        return nearest_neighbors(x, y, k=2)
-
-    for seed in range(3):
-        counted(points(4, 3, seed=seed), points(9, 3, seed=seed))
-    assert traces == [(9, 3)]
-
-
 def test_bad_arguments_are_named():
     x, y = np.ones((3, 2)), np.ones((4, 2))
     with pytest.raises(ValueError, match=r"k = 5 is outside 1\.\.4"):

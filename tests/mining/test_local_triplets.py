@@ -262,7 +262,8 @@ def test_an_epoch_s_triplets_are_inside_and_outside_the_bank_s_neighbourhoods(mi
         assert (found["outside"][place], found["pushed"][place]) == (outside, pushed)
         np.testing.assert_allclose(found["kth_positive"][place], kth[a], rtol=1e-5)
         fallbacks += not outside
-    assert fallbacks == (20 if k == 99 else fallbacks)
+    # All are near: no positive is outside. Else only anchors of small classes lack one.
+    assert fallbacks == 20 if k == 99 else 0 < fallbacks < 20
     assert found["kth_positive"].dtype == np.float32
 
 

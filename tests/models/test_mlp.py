@@ -1,4 +1,4 @@
-"""Dropout of the MLP; what it shares with other backbones is in test_models_registry.py."""
+"""Dropout of the MLP; what it shares with other backbones is in test_registry.py."""
 
 import functools
 

@@ -1,7 +1,5 @@
 """ResNets against torchvision's own."""
 
-import jax
-import jax.numpy as jnp
 import pytest
 from support.interop import import_vision
 from support.optional import require
@@ -55,11 +53,3 @@ def test_training_gradients_and_statistics_equal_torchvisions(block, reference):
     gradients_agree(
         lambda dtype: ResNet((1, 2, 1, 1), block, dtype=dtype), shaken(theirs, seed=2), 49
     )
-
-
-def test_the_width_is_the_last_blocks():
-    for name, width in (("resnet34", 512), ("resnet101", 2048)):
-        model = models.build(name)
-        variables = shapes(model, 64)
-        out = jax.eval_shape(model.apply, variables, jnp.zeros((2, 64, 64, 3)))
-        assert out.shape == (2, width)

@@ -60,7 +60,7 @@ def setup_of(config):
 
 
 def fit(config, workdir):
-    """Trains, without the evaluation at the end; returns what `train.fit` does."""
+    """Trains, without the evaluation at the end; returns what `loop.fit` does."""
     workdir.mkdir(exist_ok=True)
     return loop.fit(config, setup_of(config), workdir, {})
 

@@ -74,7 +74,7 @@ def test_each_loss_is_the_one_that_is_named():
 
     def value(**changes):
         loss = methods.loss_function(small_config(**changes), dataset, get_devices(1, "shard_map"))
-        return float(base.mean(loss(batch._replace(logits=logits), batch)))
+        return float(jax.jit(lambda: base.mean(loss(batch._replace(logits=logits), batch)))())
 
     options = {"loss__margin": 0.5, "loss__p": 1.0}
     found = value(loss__name="deep_knn", loss__k=2, loss__m=4, **options)
