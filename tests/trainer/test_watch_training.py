@@ -99,9 +99,15 @@ def test_the_log_tells_the_distances(fitted, name):
     assert all(np.isfinite(list(record.values())).all() for record in calls)
     assert [record["step"] for record in calls[:4]] == [3, 6, 7, 10]
     for record in calls:
-        assert all(record[key] > 0 for key in told if "d_" in key or key == "kth_positive")
+        near, far = record["d_positive"], record["d_negative"]
         if name == "LM":
             assert (record["no_local_negative"], record["none_outside"]) == (0, 0)
+            assert near < far
+        elif name == "LM-Mining":  # positives are drawn outside the neighbourhood
+            assert record["kth_positive"] < near
+        else:  # every triplet is active: the loss is 1000 and 1 times both, and a variance
+            assert record["active"] == 1
+            assert 0 < record["loss"] - 1001 * (near - far) < far**2
     for number, epoch in enumerate(epochs):
         own = calls[3 * number : 3 * number + 3]
         mean = np.average([record["loss"] for record in own], weights=[3, 3, 1])
