@@ -243,7 +243,7 @@ def test_a_name_without_published_weights(tmp_path, resnet18):
 
 def test_no_such_file(tmp_path):
     for function in (models.load_weights, models.preprocessing):
-        with pytest.raises(UserError, match=r"w\.pth: no such file or folder of weights"):
+        with pytest.raises(UserError, match=r"w\.pth: no such file of weights"):
             function("resnet18", tmp_path / "w.pth")
 
 
