@@ -31,19 +31,23 @@ SHAPES = {
 
 @pytest.fixture(scope="module", params=["mlp", "cnn", "resnet18"])
 def trained(request):
-    """A backbone whose BatchNorm statistics are of data: its name, model, variables, inputs."""
+    """A backbone whose BatchNorm statistics are of data.
+
+    Its name, compiled `apply`, variables, those before, inputs.
+    """
     name = request.param
     model = models.build(name)
     x = jax.random.normal(jax.random.key(0), SHAPES[name][0])
     variables = jax.jit(model.init)(jax.random.key(1), x)
     step = jax.jit(lambda variables: model.apply(variables, x, train=True, mutable=["batch_stats"]))
     _, changed = step(variables)
-    return name, model, {"params": variables["params"], **changed}, variables, x
+    apply = jax.jit(model.apply)
+    return name, apply, {"params": variables["params"], **changed}, variables, x
 
 
 def test_embedding_shape_and_dtypes(trained):
-    name, model, variables, _, x = trained
-    embeddings = jax.jit(model.apply)(variables, x)
+    name, apply, variables, _, x = trained
+    embeddings = apply(variables, x)
     assert embeddings.shape == (12, SHAPES[name][1])
     assert embeddings.dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
@@ -59,8 +63,7 @@ def test_training_moves_every_running_statistic(trained):
 
 
 def test_evaluation_of_an_image_does_not_depend_on_its_batch(trained):
-    _, model, variables, _, x = trained
-    apply = jax.jit(model.apply)
+    _, apply, variables, _, x = trained
     whole = apply(variables, x)
     scale = np.abs(whole).max()
     np.testing.assert_allclose(apply(variables, x[:5]), whole[:5], atol=1e-5 * scale, rtol=0)
@@ -69,9 +72,9 @@ def test_evaluation_of_an_image_does_not_depend_on_its_batch(trained):
 
 
 def test_bfloat16_stays_near_float32(trained):
-    name, model, variables, _, x = trained
+    name, apply, variables, _, x = trained
     half = jax.jit(models.build(name, dtype=jnp.bfloat16).apply)(variables, x)
-    full = jax.jit(model.apply)(variables, x)
+    full = apply(variables, x)
     assert half.dtype == jnp.bfloat16
     error = np.abs(half.astype(jnp.float32) - full).max() / np.abs(full).max()
     assert 0 < error < 0.05

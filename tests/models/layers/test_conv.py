@@ -1,5 +1,6 @@
 """The convolution against torch's, and its two forms against each other."""
 
+import functools
 import re
 
 import jax
@@ -17,6 +18,12 @@ CASES = [(1, 1, 0), (1, 2, 0), (1, 1, 1), (3, 1, 1), (3, 2, 1), (3, 3, 0), (7, 2
 
 
 ONE = ((1, 1), (1, 1))
+
+
+def with_gradients(function, arguments, weights):
+    """The output and the gradients of its sum by `weights`, for each argument; to be compiled."""
+    y, pull = jax.vjp(function, *arguments)
+    return y, *pull(weights)
 
 
 @pytest.mark.interop
@@ -73,15 +80,14 @@ def test_other_kernels_pads_and_groups_equal_torch(size, stride, pad, groups, pi
     (top, bottom), (left, right) = pad
     padded = torch.nn.functional.pad(tensors[2], (left, right, top, bottom))
     theirs = torch.nn.functional.conv2d(padded, *tensors[:2], stride=stride, groups=groups)
-    expected, pull = jax.vjp(jax.jit(ours), kernel, bias, x)
-    np.testing.assert_allclose(
-        expected, theirs.detach().numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-4
-    )
+    expected = theirs.detach().numpy().transpose(0, 2, 3, 1)
     weights = rng.normal(size=expected.shape).astype(np.float32)
+    found, *gradients = jax.jit(functools.partial(with_gradients, ours))((kernel, bias, x), weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     theirs.backward(torch.from_numpy(weights.transpose(0, 3, 1, 2).copy()))
     dk, db, dx = (tensor.grad.numpy() for tensor in tensors)
     for mine, reference in zip(
-        pull(weights), (dk.transpose(2, 3, 1, 0), db, dx.transpose(0, 2, 3, 1)), strict=True
+        gradients, (dk.transpose(2, 3, 1, 0), db, dx.transpose(0, 2, 3, 1)), strict=True
     ):
         np.testing.assert_allclose(mine, reference, rtol=1e-4, atol=1e-3)
 
@@ -106,14 +112,10 @@ def test_gradients_equal_those_of_xlas_convolution(size, stride, pad, pixels):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
-    expected, pull_native = jax.vjp(native, x, kernel)
-    actual, pull = jax.vjp(jax.jit(ours), x, kernel)
-    weights = jax.random.normal(keys[2], expected.shape)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        (actual, *pull(weights)),
-        (expected, *pull_native(weights)),
-    )
+    weights = jax.random.normal(keys[2], jax.eval_shape(native, x, kernel).shape)
+    both = jax.jit(lambda *given: [with_gradients(form, *given) for form in (ours, native)])
+    for actual, expected in zip(*both((x, kernel), weights), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def lowered(platform, size, channels=3, groups=1):
@@ -181,6 +183,6 @@ def test_gradient_is_summed_over_devices_under_shard_map(
 
     specs = {"in_specs": (P(), P("devices")), "out_specs": P()}
     mapped = jax.shard_map(of_all, mesh=mesh, check_vma=check_vma, **specs)
-    expected = jax.grad(objective)(kernel, x)
-    scale = jnp.max(jnp.abs(expected))
+    expected = jax.jit(jax.grad(objective))(kernel, x)
+    scale = np.abs(expected).max()
     np.testing.assert_allclose(jax.jit(mapped)(kernel, x), expected, rtol=0, atol=1e-5 * scale)
