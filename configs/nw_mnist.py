@@ -9,7 +9,7 @@ softmax 98.64):
     --config.loss.name=max_margin_hard --config.loss.margin=1e6  MM-HardMin, at 3 to 4 times the
         batch on par, says the paper: --config.batch.size=512
     --config.loss.name=cross_entropy                             softmax, kNN on its features
-A network of other loss weights: --config.loss.w_sd=0.01, ...; the hinge as the sum that is printed:
+Other weights of the loss: --config.loss.w_sd=0.01, ...; the hinge as the sum that the paper prints:
     --config.loss.reduction=sum
 Memory: 55 MB of images, 100 MB for the neighbourhoods.
 Time: docs/results.md.

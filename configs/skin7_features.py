@@ -1,4 +1,4 @@
-"""Deep kNN on features of Skin-7: the MLP of the paper's table 3, and the other methods there.
+"""Deep kNN on features of Skin-7: the MLP of the paper's table 3, and other methods by options.
 
 Data: FILE.npz with features [N, F], labels, names, classes and splits. `python -m
     deepknn_jax.reproduce --table=3` makes one of EfficientNet-Lite0's features, whose splits have
@@ -7,7 +7,7 @@ Data: FILE.npz with features [N, F], labels, names, classes and splits. `python 
     --config.model.name=efficientnet_lite0 --config.model.weights=efficientnet_lite0
 Command: python -m deepknn_jax.main --config=configs/skin7_features.py --config.data.dir=FILE.npz
     --config.data.fold=2                                another fold
-The other methods of table 3, each as a search on validation chose it:
+The other methods, each with the options that a search on validation chose:
     --config.loss.name=triplet --config.loss.margin=0.3 --config.model.normalize=True
     --config.optimizer.learning_rate=0.01 --config.batch.kind=balanced --config.batch.size=96
     --config.batch.classes=6 --config.batch.per_class=16                     MLP + triplets

@@ -15,19 +15,22 @@ def default() -> ConfigDict:
     """The options of a run; a file in configs/ starts from here and sets its own."""
     return ConfigDict(
         {
-            "seed": 0,  # of initialisation, batches and augmentation
+            "seed": 0,  # of all chance in training: start, batches, augmentation, dropout, draws
             "epochs": 60,
             "data": {
                 "source": "digits",  # deepknn_jax/data/sources/__init__.py has the names
-                "dir": "",  # folder of the data set; for npz the file
+                "dir": "",  # folder of the data set; for npz, and mnist.npz, the file
                 "split": "stratified",  # or published, grouped (by patient, lesion, ...)
-                "fold": 0,  # 1, 2, ...: that published fold of skin7, or of an npz that has several
+                "fold": 0,  # 1, 2, ...: that published fold of skin7, survival_csv or an npz
                 "train_list": "",  # sd198: the lists of its published split, relative to dir;
                 "test_list": "",  # "": every image, no published split
-                "leave_out_censored": False,  # sarcoma: those censored before 1,096 days
-                "test_share": 0.2,  # of the images, where the split is drawn here
-                "validation": 0.0,  # share of the training part; above 0 the best on it is kept
-                "split_seed": 0,
+                # sarcoma, survival_csv: those censored before 1,096 days.
+                "leave_out_censored": False,
+                "test_share": 0.2,  # of each class, where the split is drawn here
+                # Share of the training part to validate on, if no such part is published. Above 0
+                # the network that is best on it is reported, not the last one.
+                "validation": 0.0,
+                "split_seed": 0,  # of the test and validation parts that are drawn here
                 "size": 0,  # side that images are resized to, pixels; 0: as they are (arrays)
                 # square: squash; short_side: keep the aspect, cut the middle; "": as the weights
                 # were trained (published ones: short_side), square without weights.
@@ -36,25 +39,28 @@ def default() -> ConfigDict:
                 "channels": 0,  # 1 or 3; 0: 3 for images in files, arrays as they are
                 "on_error": "stop",  # or skip: leave undecodable images out, counted
                 "cache_dir": "",  # of decoded images; "": a folder of this user's cache
-                "placement": "auto",  # images in device memory if they fit; or device, stream
-                "csv": "",  # csv_images: the table, relative to dir
-                "image_column": "image",
-                "label_column": "label",
-                "group_column": "",  # "": no groups
-                "split_column": "",  # "": no published split
-                "suffix": "",  # added to image names without one, such as .jpg
+                # auto: inputs in device memory if they fit a quarter of it; device: always;
+                # stream: each call brings its own.
+                "placement": "auto",
+                "csv": "",  # csv_images, survival_csv: the table, relative to dir
+                "image_column": "image",  # csv_images: columns of the image's file,
+                "label_column": "label",  # its class,
+                "group_column": "",  # its group, such as the patient ("": no groups),
+                "split_column": "",  # and its part ("": no published split)
+                "suffix": "",  # csv_images: added to image names without one, such as .jpg
                 "group_pattern": "",  # class_folders: expression that finds the group in a name
-                "name_column": "name",  # survival_csv: columns of patient,
-                "time_column": "time",  # days,
-                "event_column": "event",  # and 1 for a death, 0 for censored;
-                "feature_prefixes": (),  # of the columns that are features; (): all the others
-                "tfds_name": "",  # tfds: dir is TFDS's data_dir, "" its own default
+                "name_column": "name",  # survival_csv: columns of the patient,
+                "time_column": "time",  # of days,
+                "event_column": "event",  # of 1 for a death and 0 for censored,
+                "feature_prefixes": (),  # and how those of features begin; (): all the others
+                "tfds_name": "",  # tfds: the set's name; dir is TFDS's data_dir, "" its own default
             },
             "augment": {
-                "crop": 0,  # side of the random crop; 0: the whole image
-                "flip": False,  # every second image, left to right; volumes: and up to down
-                # Per channel, images on the scale 0..1; (): the weights' own, and without weights
-                # those of the training part, which for feature vectors is one per feature.
+                "crop": 0,  # images: side of the random crop, pixels; 0: the whole image
+                # By a fair coin: images left to right (with crop), volumes also up to down.
+                "flip": False,
+                # Per channel, on the scale 0..1; (): the weights' own, and without weights those of
+                # the training part. Not for feature vectors, which that part always standardises.
                 "mean": (),
                 "std": (),
             },
@@ -64,66 +70,75 @@ def default() -> ConfigDict:
                 # efficientnet_lite0: the installed package's. "": random.
                 "weights": "",
                 "embedding_size": 0,  # 0: the backbone's own
-                "dtype": "float32",  # of the layers' arithmetic; parameters are float32
+                "dtype": "float32",  # or bfloat16: of the layers' arithmetic; parameters: float32
                 "normalize": False,  # embeddings of length 1 (the papers: no)
                 "dropout": 0.0,  # mlp: share of each hidden layer zeroed in training
             },
             "loss": {
+                # deep_knn, triplet, cross_entropy, weighted_cross_entropy, nca, lmnn, or, of
+                # Neighborhood Watch, local_margin, max_margin, max_margin_hard.
                 "name": "deep_knn",
-                "k": 5,  # deep_knn: nearest positives
+                "k": 5,  # deep_knn: nearest positives of an anchor,
                 "m": 5,  # and nearest negatives
-                "margin": 1.0,  # alpha, in units of the distance; lmnn: of its square
-                "p": 2.0,  # order of the norm
+                # deep_knn, triplet, max_margin, max_margin_hard: alpha, in units of the distance;
+                # lmnn: in units of its square.
+                "margin": 1.0,
+                "p": 2.0,  # order of the norm, for losses that have one and for the kNN
                 "temperature": 1.0,  # nca: in units of the squared distance
                 "log": False,  # nca: mean of -log p_i in place of -p_i
-                "targets": 5,  # lmnn: target neighbours
+                "targets": 5,  # lmnn: target neighbours of an anchor
                 "mu": 0.5,  # lmnn: weight of the push, 1 - mu that of the pull
-                # Neighborhood Watch: local_margin, max_margin, max_margin_hard
                 "c_b": 3.0,  # local_margin: its margin is c_b d_{a,k+} + eps
-                "eps": 0.001,  # in units of the distance; the paper gives none
-                # local_margin: k of d_{a,k+} and N_{a,k}; 0: the root of the training part's size
+                "eps": 0.001,  # local_margin: in units of the distance; the paper gives none
+                # local_margin: k of d_{a,k+} and N_{a,k}; 0: the root of the training part's size.
                 "neighborhood": 5,
                 "mine": True,  # local_margin: negatives inside N_{a,k}, positives outside
-                "draws": 1,  # positives, and negatives, drawn for an anchor and epoch
+                # local_margin, max_margin: positives, and negatives, drawn for an anchor and epoch.
+                "draws": 1,
+                "hard_positives": True,  # max_margin_hard: the furthest of the batch; False: any
+                # The three of Neighborhood Watch:
                 "squared": False,  # D is the distance's square
-                "hard_positives": True,  # max_margin_hard: the furthest; False: any
-                "reduction": "mean",  # of the hinge: over what counts; or sum, as it is printed
-                "w_lm": 1000.0,  # weights: of the hinge,
+                "reduction": "mean",  # of the hinge, over what counts; or sum, as it is printed
+                "w_lm": 1000.0,  # weight of the hinge,
                 "w_ms": 1.0,  # of the mean distance to positives,
-                "w_md": 1.0,  # to negatives, which is to grow,
-                "w_ss": 0.0,  # of the variances
-                "w_sd": 1.0,
+                "w_md": 1.0,  # of that to negatives, which is to grow,
+                "w_ss": 0.0,  # of the variance of the distances to positives,
+                "w_sd": 1.0,  # and of that to negatives
             },
             "optimizer": {
-                "name": "sgd",
+                "name": "sgd",  # or adam
                 "learning_rate": 0.01,  # Deep kNN, section 3
                 "momentum": 0.9,  # sgd only
                 "weight_decay": 0.0,  # added to the gradient (sgd), decoupled (adam)
-                "halve_every_epochs": 20,  # Deep kNN: 20, SD-198 30; 0: constant
+                "halve_every_epochs": 20,  # the rate; Deep kNN: 20, on SD-198 30; 0: constant
             },
             "batch": {
                 "kind": "shuffled",  # or balanced (classes x per_class), proportional
-                "size": 96,
+                "size": 96,  # of all devices together
                 "classes": 0,  # balanced: classes a batch
                 "per_class": 0,  # balanced: images a class; size = classes * per_class
             },
             "evaluate": {
-                "k_p": (1, 5),  # neighbours that vote; the last one is written out as evidence
+                "k_p": (1, 5),  # neighbours that vote, ascending; neighbors.csv has the last one's
                 "every_epochs": 1,  # leave-one-out training accuracy and validation; 0: at the end
-                "best_by": "mcr",  # or acc: which validation figure the best has, at the last k_p
-                "batch_size": 128,  # why not more: docs/measurements.md
-                "references": ("pixels", "untrained"),  # kNN to compare with
-                "pictures": True,
+                # mcr or acc, at the last k_p: by which the best on validation is chosen.
+                "best_by": "mcr",
+                "batch_size": 128,  # examples embedded at a time; docs/measurements.md says why
+                # kNN to compare with: on the inputs, and on embeddings before training.
+                "references": ("pixels", "untrained"),
+                "pictures": True,  # training curves, confusion matrix, t-SNE, neighbours
             },
             # Where deep_knn's neighbours are searched: batch, or dataset: among the embeddings of
             # all training images, refreshed every so many steps.
             "neighbors": "batch",
-            "refresh_steps": 0,  # 1: the paper's exact form; 0: an epoch
-            "first_stage": "",  # deep kNN*: weighted_cross_entropy; its head is then removed
+            "refresh_steps": 0,  # of neighbors=dataset; 1: the paper's exact form; 0: an epoch
+            # Loss of a training that comes first, whose head is then removed; deep kNN* of the
+            # paper: weighted_cross_entropy. "": none.
+            "first_stage": "",
             # Stop when an epoch's mean loss differs from the last one's by no more; 0: never.
             "stop_tolerance": 0.0,
-            "parallel": "shard_map",  # or pmap
-            "devices": 0,  # 0: all
+            "parallel": "shard_map",  # or pmap: how a step is mapped over several devices
+            "devices": 0,  # how many; 0: all
             "steps_per_call": 0,  # training steps in one call of the device; 0: chosen
             "checkpoint_seconds": 60.0,  # least time between two checkpoints
             "deterministic": False,  # GPU: reproducible to the bit, slower
@@ -180,7 +195,7 @@ def differences(
     `unread` are keys that the config's method does not read.
     """
     now = flatten(json.loads(to_json(config)))
-    # A run from before an option existed had its default.
+    # A run from before an option existed is as one with its default.
     then = flatten(json.loads(to_json(default()))) | _renamed(flatten(stored))
     return [
         f"{key}: {then.get(key)!r} -> {now.get(key)!r}"
@@ -190,6 +205,6 @@ def differences(
 
 
 def _renamed(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """With the names of today where loss.k stood for LMNN's targets and a neighbourhood, too."""
+    """`stored` with loss.targets and loss.neighborhood: loss.k stood for them in older runs."""
     former = {"loss.targets": stored.get("loss.k"), "loss.neighborhood": stored.get("loss.k")}
     return {key: value for key, value in former.items() if value is not None} | dict(stored)

@@ -1,4 +1,4 @@
-"""The error that a user can cause and mend."""
+"""The error that a user can cause and mend, and the names that it gives to things."""
 
 import contextlib
 import re
@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 class UserError(ValueError):
     """Wrong input, named in one line with its remedy; commands print it without a traceback.
 
-    Functions that a config knows nothing of name their arguments in backticks: `size`.
+    Functions that know nothing of a config name their arguments in backticks: `size`. Whoever calls
+    them for a user puts what the user knows in their place (`renaming`).
     """
 
 
@@ -20,9 +21,9 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
 
 @contextlib.contextmanager
 def renaming(names: Mapping[str, str]) -> Iterator[None]:
-    """In the block, or the function, a UserError calls arguments by what a user knows them by.
+    """In the block, or the function it decorates, UserErrors call arguments as a user does.
 
-    `names` are those of arguments in backticks -> an option's or a flag's.
+    `names`: {an argument's name, which stands in backticks: an option's or a flag's}.
     """
     try:
         yield

@@ -14,11 +14,11 @@ def main() -> None:
     """Runs the config that the flags name."""
     config = flags.FLAGS.config
     if config.get("deterministic"):
-        # Read once, when the backend starts.
+        # JAX's backend reads the variable once, when it starts.
         os.environ["XLA_FLAGS"] = (
             os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
         )
-    from deepknn_jax.trainer import embed, loop  # after that, as they bring JAX
+    from deepknn_jax.trainer import embed, loop  # only now, as they bring JAX
 
     embeds = flags.FLAGS.mode == "embed"
     name = Path(without_config(sys.argv)[0] or DEFAULT_CONFIG).stem + ("_features" * embeds)

@@ -11,9 +11,8 @@ from deepknn_jax.errors import UserError
 
 DEFAULT_CONFIG = "configs/digits.py"
 _PACKAGE = Path(__file__).resolve().parent
-
-
-_CONFIG_FOLDERS = (_PACKAGE.parent, _PACKAGE)  # of a checkout, and of an installed package
+# Where configs/ is: in a checkout, and in an installed package.
+_CONFIG_FOLDERS = (_PACKAGE.parent, _PACKAGE)
 
 
 def find_config(path: str) -> str:
@@ -47,7 +46,7 @@ def without_config(argv: list[str]) -> tuple[str | None, list[str]]:
 
 
 def parse_config_flags(argv: list[str]) -> list[str]:
-    """Absl's parsing, with the config file found from any folder and clear words for a bad key."""
+    """Absl's parsing, with the config file found from any folder; UserError for what is wrong."""
     given, rest = without_config(argv)
     found = find_config(given or DEFAULT_CONFIG)
     try:
@@ -89,7 +88,7 @@ def run_command(
 ) -> None:
     """Parses the flags and runs `command`; errors that the user can mend end in one line.
 
-    `like` is an option as an example, for what the flags leave over. Exit status 1 for an error.
+    `like` is an example of an option, shown where an argument is none. Exit status 1 for an error.
     """
 
     def checked(argv: list[str]) -> None:

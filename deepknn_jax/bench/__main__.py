@@ -19,7 +19,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
 }
 
 _ONLY = flags.DEFINE_list("only", list(MEASUREMENTS), "What to measure.")
-_OUT = flags.DEFINE_string("out", None, "JSON file for the figures.")
+_OUT = flags.DEFINE_string("out", None, "JSON file for the rows.")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -50,7 +50,7 @@ def measure(
         yield _row(f"LM: search within {_CLASSES} classes, n {size}, k {k}", within, repeats)
         yield _row(
             f"LM-Mining: both searches and draws, n {size}, k {k}",
-            functools.partial(_mined, bank, labels, k),
+            functools.partial(_mine, bank, labels, k),
             repeats,
         )
         yield _steps_row(options, setup, size, repeats)
@@ -89,7 +89,7 @@ def _made_up(size: int) -> Dataset:
     )
 
 
-def _mined(bank: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+def _mine(bank: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     rows = np.arange(len(labels), dtype=np.int32)
     found = mine_triplets(
         bank, rows[None, :], 0, rows_N=rows, labels_N=labels, k=k, mine=True, draws=1,

@@ -1,4 +1,4 @@
-"""Sides of a comparison, run in turn after their values were found equal."""
+"""Sides of a comparison, timed in turn after their values were found equal."""
 
 import os
 import statistics
@@ -15,8 +15,8 @@ class Side(NamedTuple):
     """One library's way to do a task.
 
     `run()` does it and returns when the device is done; `values(result)` is what must agree with
-    the other sides', as an array; `units` is how often one run does the task (steps in a call);
-    `mebibytes` is what it takes beside its arguments and results, where that is known.
+    the other sides', as an array; `units` is how often one `run()` does the task (the steps that it
+    makes); `mebibytes` is what it takes beside its arguments and results, where that is known.
     """
 
     run: Callable[[], Any]
@@ -29,7 +29,7 @@ class Row(NamedTuple):
     """A task and the median milliseconds that each side takes for it; "xla" is one of them.
 
     `load` is the machine's load average of the last minute before: above a few tenths other
-    programs share the cores, and the figures cannot be trusted. `mebibytes` of each side, where
+    programs share the cores, and the times cannot be trusted. `mebibytes` of each side, where
     they are known.
     """
 
@@ -67,7 +67,7 @@ def compare(
 
 
 def _timed(side: Side) -> float:
-    """Seconds of one run, after a pause and, where it is short, a run that does not count.
+    """Seconds of one call, after a pause and, where it is short, a call that does not count.
 
     Threads of another library spin for a while when their work is done, and take a core from this
     one: without the pause a loss of 0.3 ms took 1.1.

@@ -59,7 +59,7 @@ def xla_side(
 ) -> tuple[Side, Mapping[str, Any]]:
     """T steps in one call over a resident data set, and the parameters before the first.
 
-    They start from the backbone's `variables`, or at random. The values of a run are the losses of
+    They start from the backbone's `variables`, or at random. The values of a call are the losses of
     its steps.
     """
     recipe = _recipe(backbone)

@@ -1,4 +1,4 @@
-"""Crop, flip and normalisation of uint8 images on the device: pure and jit-able."""
+"""Crop, flip and normalisation of uint8 images and volumes on the device: pure and jit-able."""
 
 from collections.abc import Sequence
 

@@ -1,8 +1,8 @@
 """Index batches as pure functions of (labels, seed, step), so that a resume sees the same batches.
 
 Everything is numpy on the host. Randomness is `default_rng([seed, epoch or step, tag])`; nothing
-depends on what was asked for before. `check_batching` is called once, before training; the batch
-functions take its word for it.
+depends on what was asked for before. `batch_indices` checks its arguments; the functions for one
+batch take them as they are.
 """
 
 from functools import lru_cache

@@ -12,13 +12,13 @@ from deepknn_jax.engine.parallel import Devices, replicate, shard
 from deepknn_jax.engine.step import Call
 from deepknn_jax.mining.batches import Batches
 
-# Of inputs kept in device memory where the device does not tell its size.
+# Of inputs that are kept in device memory where the device does not tell how large that is.
 _RESIDENT_BYTES = 4 * 2**30
 PLACEMENTS = ("auto", "device", "stream")
 
 
 class Store(NamedTuple):
-    """The inputs of all N examples: on the host, and in `pool` on each device where they fit."""
+    """Inputs and labels [N] of all examples; `pool`: the inputs on each device, where they fit."""
 
     inputs: np.ndarray
     labels: Array
@@ -32,12 +32,14 @@ class Store(NamedTuple):
 
 def make_store(devices: Devices, inputs: np.ndarray, labels: np.ndarray, placement: str) -> Store:
     """Inputs [N, ...] and labels [N] placed as `placement`, one of PLACEMENTS, says."""
-    resident = placement == "device" or (placement == "auto" and inputs.nbytes <= _room(devices))
+    resident = placement == "device" or (
+        placement == "auto" and inputs.nbytes <= _most_bytes(devices)
+    )
     pool = replicate(devices, np.asarray(inputs)) if resident else None
     return Store(inputs, replicate(devices, labels), pool)
 
 
-def _room(devices: Devices) -> int:
+def _most_bytes(devices: Devices) -> int:
     """Bytes of device memory that inputs may take: a quarter of it, the rest is for training."""
     stats = devices.mesh.devices.flat[0].memory_stats() or {}
     return stats.get("bytes_limit", 4 * _RESIDENT_BYTES) // 4
@@ -126,7 +128,7 @@ def eval_batches(
 ) -> Iterator[tuple[Array, np.ndarray, int]]:
     """(pool, rows [B], count) to embed the examples `rows_n`, in order, each exactly once.
 
-    The last batch is filled up with copies of its last row: only its first `count` rows are wanted.
+    The last batch is filled up with copies of its last row: only the first `count` rows are wanted.
     """
     batch_size += -batch_size % devices.size
     for start in range(0, len(rows_n), batch_size):

@@ -11,13 +11,14 @@ from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.engine.augment import center_crop, normalize, random_crop_flip, random_flips
 from deepknn_jax.errors import UserError
 
-# Training examples that the mean and deviation of the pixels are taken from.
+# At most so many training examples give the mean and deviation of the pixels.
 _STATISTICS_IMAGES = 2000
+# What the data are, by the dimensions of their array.
 KINDS = {2: "feature vectors", 4: "images", 5: "volumes"}
 
 
 class InputFunctions(NamedTuple):
-    """`augment` and `prepare` of step.Recipe."""
+    """`augment` and `prepare`, as engine.step.Recipe describes them."""
 
     augment: Callable[[Array, Array, Array], Array]
     prepare: Callable[[Array], Array]

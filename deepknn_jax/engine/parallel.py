@@ -22,7 +22,7 @@ from deepknn_jax.engine.step import (
 from deepknn_jax.errors import UserError
 
 AXIS = "batch"
-MAPPINGS = ("shard_map", "pmap")  # the first is JAX's own choice for new code, pmap is kept by it
+MAPPINGS = ("shard_map", "pmap")  # JAX wants new code to use the first, and keeps the second
 
 TrainSteps = Callable[[TrainState, Call], tuple[TrainState, StepLog]]
 # (params, batch_stats, pool, rows [B]) -> [B, D], and logits [B, C] or None
@@ -64,7 +64,7 @@ def replicate(devices: Devices, tree: Any) -> Any:
 
 
 def shard(devices: Devices, array: np.ndarray) -> Array:
-    """The array cut along its first axis, a part on each device."""
+    """The array cut evenly along its first axis, a part on each device."""
     return jax.device_put(array, NamedSharding(devices.mesh, P(AXIS)))
 
 
@@ -84,18 +84,18 @@ def map_train_steps(devices: Devices, recipe: Recipe, *, pool_is_cut: bool) -> T
     The state is donated. `pool_is_cut`: each device holds its own part of the pool, and rows count
     within it; otherwise each holds the whole.
     """
-    run = functools.partial(train_steps, recipe=recipe, collectives=collectives(devices.axis))
+    body = functools.partial(train_steps, recipe=recipe, collectives=collectives(devices.axis))
     each = P(None, AXIS)  # of rows, ids and what is mined; the labels and the count are whole
     parts: list[Any] = [_of_pool(pool_is_cut), P(), each, each, each, P()]
-    return _map(devices, run, (P(), Call(*parts)), P(), donate=(0,))
+    return _map(devices, body, (P(), Call(*parts)), P(), donate=(0,))
 
 
 def map_embed(
     devices: Devices, recipe: Recipe, *, pool_is_cut: bool, function: Callable = embed
 ) -> Embed:
     """`embed`, or `flat_inputs` as `function`, over all devices."""
-    run = functools.partial(function, recipe=recipe)
-    return _map(devices, run, (P(), P(), _of_pool(pool_is_cut), P(AXIS)), P(AXIS), donate=())
+    body = functools.partial(function, recipe=recipe)
+    return _map(devices, body, (P(), P(), _of_pool(pool_is_cut), P(AXIS)), P(AXIS), donate=())
 
 
 def _of_pool(is_cut: bool) -> P:
@@ -121,15 +121,15 @@ def map_queries(devices: Devices, search: Callable[..., tuple]) -> Callable[...,
     return call
 
 
-def _map(devices: Devices, run: Callable, in_specs: tuple, out_spec: P, donate: tuple) -> Callable:
+def _map(devices: Devices, body: Callable, in_specs: tuple, out_spec: P, donate: tuple) -> Callable:
     if devices.size == 1:
-        return jax.jit(run, donate_argnums=donate)
+        return jax.jit(body, donate_argnums=donate)
     if devices.mode == "pmap":
-        return _pmap(devices, run, in_specs, out_spec, donate)
+        return _pmap(devices, body, in_specs, out_spec, donate)
     # check_vma=False gives psum the transpose that it has under pmap (a psum), which the sum over
-    # devices in step.loss_and_gradients counts on: one body serves both.
+    # devices in step.loss_and_gradients counts on: one `body` serves both.
     mapped = jax.shard_map(
-        run, mesh=devices.mesh, in_specs=in_specs, out_specs=out_spec, check_vma=False
+        body, mesh=devices.mesh, in_specs=in_specs, out_specs=out_spec, check_vma=False
     )
     return jax.jit(mapped, donate_argnums=donate)
 
@@ -138,11 +138,13 @@ def _axis_of(spec: P) -> int | None:
     return spec.index(AXIS) if AXIS in spec else None
 
 
-def _pmap(devices: Devices, run: Callable, in_specs: tuple, out_spec: P, donate: tuple) -> Callable:
+def _pmap(
+    devices: Devices, body: Callable, in_specs: tuple, out_spec: P, donate: tuple
+) -> Callable:
     """The same mapping by pmap, whose mapped arguments carry the devices as their first axis."""
     axes = jax.tree.map(_axis_of, in_specs, is_leaf=lambda x: isinstance(x, P))
     mapped = jax.pmap(
-        run,
+        body,
         axis_name=AXIS,
         in_axes=axes,
         out_axes=0 if AXIS in out_spec else None,

@@ -80,7 +80,7 @@ class Call(NamedTuple):
 class StepLog(NamedTuple):
     """Scalars of one step: the loss, the share of terms that push, the gradient's L2 norm.
 
-    `means` are further means over the batch that the loss tells, by name.
+    `means` are those of losses.base.Sums: further means over the batch, by name.
     """
 
     loss: Array

@@ -1,4 +1,4 @@
-"""Embeds splits, classifies by the vote of neighbours, and computes the figures."""
+"""Examples embedded, classified by the vote of their neighbours, and measured by it."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Figures of a classification: accuracy, mean class recall, recall of the smallest class."""
+"""Metrics of a classification: accuracy, mean class recall, recall of the smallest class."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ def classification_metrics(
     class_names: Sequence[str],
     train_counts: Sequence[int] | np.ndarray,
 ) -> dict[str, Any]:
-    """Figures of n predictions, shares between 0 and 1, ready for JSON.
+    """Metrics of n predictions, shares between 0 and 1, ready for JSON.
 
     Args:
       labels_n: true classes, integers below C.

@@ -1,4 +1,4 @@
-"""The pictures of a run, as PNG files: curves, confusion matrix, t-SNE, neighbours.
+"""Pictures as PNG files: of a run, and of its embeddings in other models (scatter, kaplan_meier).
 
 Drawn through matplotlib's objects on the Agg canvas: no display, no global state. Colours suit
 colour-blind readers, and nothing is told by colour alone.
@@ -212,10 +212,11 @@ def scatter(
     test_y: np.ndarray,
     class_names: Sequence[str],
 ) -> None:
-    """The test part on two principal components of the training part (figures 4 and 5).
+    """Draw the test part on two principal components of the training part.
 
-    The embeddings are not standardised first: distances look as the kNN on them sees them. Each
-    class has a colour and, up to 40 classes, its name at its median.
+    As figures 4 and 5 of Neighborhood Watch. The embeddings are not standardised first: distances
+    look as the kNN on them sees them. Each class has a colour and, up to 40 classes, its name at
+    its median.
 
     Raises:
         UserError: the training part is one point.
@@ -259,7 +260,7 @@ def _name_classes(
 def kaplan_meier(
     path: Path, log_hazards: np.ndarray, times: np.ndarray, events: np.ndarray
 ) -> float:
-    """Survival of the halves of low and high predicted hazard (Kaplan-Meier), 95 % bands.
+    """Draw the survival of the halves of low and high predicted hazard (Kaplan-Meier), 95 % bands.
 
     The halves part at the median; what equals it is low. Ticks mark the censored.
 

@@ -1,4 +1,4 @@
-"""What a finished run leaves in its workdir: embeddings, evidence, figures and pictures."""
+"""What a finished run leaves in its workdir: results, embeddings, evidence and pictures."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ def read_results(workdir: Path) -> dict[str, Any] | None:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The run's figures on the test part beside its references, as plain text."""
+    """The run's metrics on the test part below those of its references, as plain text."""
     rows = [(f"kNN, {name}", entry["test"]) for name, entry in results["references"].items()]
     return format_table([*rows, (results["method"], results["test"])])
 

@@ -1,1 +1,4 @@
-"""Distances, the search for neighbours, and their vote: what all else stands on."""
+"""Distances, the search for neighbours, and their vote: what all else stands on.
+
+Imports no other room.
+"""

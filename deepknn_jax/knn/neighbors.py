@@ -25,7 +25,6 @@ _RANKED_ELEMENTS = 2**24  # of one block's candidates, [queries, k + spare, D]
 # Candidates kept beyond k, so that rounding in the product cannot push a true neighbour out.
 _SPARE = 8
 
-
 # (queries [Q, D], their ids and labels [Q], the gallery's [N, D], [N], [N]) -> distances, indices
 # [Q, k]; and what maps such a search over the devices.
 Search = Callable[..., tuple[Array, Array]]

@@ -1,1 +1,4 @@
-"""Losses, a file each: of (anchors, gallery) for the trainer, and of a batch for others."""
+"""Losses, a file each: `*_sums` of (anchors, gallery) for the trainer, `*_loss` of one batch.
+
+Imports knn; not data, mining or models.
+"""

@@ -1,8 +1,8 @@
-"""What every loss shares: sums over anchors, their mean, and the public arguments as Examples.
+"""What losses share: sums over anchors, their mean, and the public arguments as Examples.
 
-Every loss is a function of (anchors, gallery) that returns `Sums`: what one device contributes for
-its own anchors. The loss is their sum / weight over all devices; with one device the anchors are
-the gallery.
+A loss that the trainer takes is a function of (anchors, gallery) that returns `Sums`: what one
+device contributes for its own anchors. The loss is their sum / weight over all devices; with one
+device the anchors are the gallery.
 """
 
 from collections.abc import Callable
@@ -31,12 +31,12 @@ class Sums(NamedTuple):
     means: dict[str, Array] = {}  # noqa: RUF012
 
 
-# (anchors, gallery), and by name what was mined for the anchors, where the loss takes that
+# (anchors, gallery, **mined): `mined` is by name what was mined for the anchors, if anything.
 LossFn = Callable[..., Sums]
 
 
 def with_nan_shown(sums: Sums, anchors: Examples) -> Sums:
-    """NaN as the loss where a present embedding is not finite: masks could leave it out."""
+    """NaN as the loss where a present embedding is not finite, which masks could hide."""
     sound_AxD = jnp.isfinite(anchors.embeddings) | ~anchors.where[:, None]
     return sums._replace(loss=jnp.where(jnp.all(sound_AxD), sums.loss, jnp.nan))
 
@@ -71,6 +71,9 @@ def as_examples(
 
 def squared_distances(anchors: Examples, gallery: Examples) -> Array:
     """Squared Euclidean distances [A, G]; rows removed by `where` stand at the centre.
+
+    They come from one matrix product, so their absolute error is that of
+    `knn.distances.squared_euclidean`: a few roundings of the largest |x|^2.
 
     The centre is that of the present rows: with the removed ones at 0 it would keep a part of an
     offset, and the product would lose digits.

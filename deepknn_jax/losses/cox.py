@@ -1,4 +1,4 @@
-"""The Cox partial likelihood as a loss, and a network trained end to end with it."""
+"""The Cox partial likelihood as a loss; transfer/cox.py trains a network with it."""
 
 import jax.numpy as jnp
 from jax import Array, lax

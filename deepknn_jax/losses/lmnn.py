@@ -1,9 +1,4 @@
-"""NCA and LMNN: the losses of the linear metrics (Deep kNN, table 3), for any embedding.
-
-Both are of squared Euclidean distances between all pairs, which come from one matrix product of
-centred rows: an offset costs nothing, and their absolute error is about that of
-`distances.squared_euclidean`, a few roundings of the largest |x|^2.
-"""
+"""Large margin nearest neighbours (LMNN; Deep kNN, table 3), for any embedding."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -66,8 +61,9 @@ def lmnn_anchor_sums(
 ) -> Sums:
     """LMNN for mini-batches: `lmnn_sums` over the number of anchors, whatever the gallery holds.
 
-    The gallery is the anchors and their targets (mining.with_partners), all impostors to an anchor
-    of another class. The mean over the anchors makes the learning rate independent of their number.
+    The gallery is the anchors and their targets (mining.batches.with_partners), all impostors to an
+    anchor of another class. The mean over the anchors makes the learning rate independent of their
+    number.
     """
     sums = lmnn_sums(anchors, gallery, targets, mu=mu, margin=margin)
     return sums._replace(weight=jnp.sum(anchors.where, dtype=sums.loss.dtype))
@@ -98,7 +94,7 @@ def lmnn_loss(
         mu: weight of the push, in 0..1.
         margin: in the units of a squared distance.
         ids: int [B], by default the positions.
-        where: as in `nca_loss`.
+        where: bool [B], False removes an example as anchor and as neighbour, NaN and all.
 
     Returns:
         Scalar, float32 or wider. NaN where a present embedding is NaN or infinite.
@@ -118,7 +114,7 @@ def lmnn_loss(
 def target_neighbors(inputs_NxF: Array, labels_N: Array, *, k: int) -> Array:
     """LMNN's target neighbours: the K nearest examples of the same class in the input space.
 
-    Euclidean distances, exact tiled search (`neighbors.nearest_neighbors`), ties to the lower
+    Euclidean distances, exact tiled search (`knn.neighbors.nearest_neighbors`), ties to the lower
     index. An example is never its own target, whatever the size of its class.
 
     Args:

@@ -33,7 +33,10 @@ Total = Callable[[Array], Array]
 
 
 class Weights(NamedTuple):
-    """Of the objective's terms (section 3): the hinge, and means and variances of D_ap and D_an."""
+    """Weights of the objective's five terms (section 3).
+
+    `lm`: the hinge; `ms`, `md`: the means of D_ap and D_an; `ss`, `sd`: their variances.
+    """
 
     lm: float = 1000.0
     ms: float = 1.0
@@ -62,7 +65,8 @@ def local_margin_loss(
     Args:
         d_pos: distances of each anchor to its positive [B], or to several [B, K].
         d_neg: likewise to its negatives, [B] or [B, M].
-        kth_positive_B: d_{a,k+} [B] (`neighborhoods.kth_positive_distances`), in the units of D.
+        kth_positive_B: d_{a,k+} [B], in the units of D
+            (`mining.local_triplets.kth_positive_distances`).
         c_b: factor of the local margin; below 3 (D squared: 9) theorem 1 does not hold.
         eps: added to the margin, in the units of D.
         where: bool [B], False leaves an anchor out.
@@ -213,11 +217,11 @@ def local_margin_sums(
     p: float = 2.0,
     total: Total = lambda x: x,
 ) -> Sums:
-    """LM and LM-Mining for the trainer, from what neighborhoods.mine_triplets found.
+    """LM and LM-Mining for the trainer, from what mining.local_triplets.mine_triplets found.
 
     `positives` and `negatives` are ids [A, T]; `outside` and `pushed` bool [A], as
-    `neighborhoods.Triplets` has them; `kth_positive` [A]. `means` also tells the shares of anchors
-    that are not pushed and whose positive is not outside.
+    `mining.local_triplets.Triplets` has them; `kth_positive` [A]. `means` also tells the shares of
+    anchors that are not pushed and whose positive is not outside.
     """
     listed = find_listed(gallery, positives), find_listed(gallery, negatives)
     distances = _distances(anchors, gallery, listed, squared=squared, p=p)
@@ -251,7 +255,7 @@ def max_margin_sums(
     p: float = 2.0,
     total: Total = lambda x: x,
 ) -> Sums:
-    """MM for the trainer: listed triplets, or those that `select` finds in the batch; eq. 1.
+    """MM for the trainer (equation 1): listed triplets, or those that `select` finds in the batch.
 
     The margin is one for all, and is taken out of the value (`objective_sums`).
     """

@@ -1,4 +1,4 @@
-"""Neighbourhood components analysis, for any embedding."""
+"""Neighbourhood components analysis (NCA; Deep kNN, table 3), for any embedding."""
 
 import jax
 import jax.numpy as jnp

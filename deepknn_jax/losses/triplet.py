@@ -1,9 +1,10 @@
-"""One hinge over (anchor, positive, negative), the selectors that feed it, and cross entropy.
+"""The hinge over (anchor, positive, negative), the selectors that feed it, and two losses by it.
 
-Every loss is a function of (anchors, gallery) that returns `Sums`: what one device contributes for
-its own anchors. The loss is their sum / weight over all devices; with one device the anchors are
-the gallery. Selection is under stop_gradient; the distances of the selected pairs carry the
-gradient.
+`hinge_sums` serves deep kNN, batch-hard triplets and LMNN. Neighborhood Watch's hinge stands in
+local_margin.objective_sums: it is one of five weighted terms there, a sum or a mean, leaves out the
+anchors that need no push, and for a margin of 1e6 leaves the margin out of its value.
+
+Selection is under stop_gradient; the distances of the selected pairs carry the gradient.
 """
 
 import functools
@@ -12,10 +13,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array, lax
 
-from deepknn_jax.knn.distances import (
-    batch_distances,
-    pairwise_distances,
-)
+from deepknn_jax.knn.distances import batch_distances, pairwise_distances
 from deepknn_jax.knn.neighbors import (
     Examples,
     Neighbors,
@@ -140,7 +138,7 @@ def listed_triplet_sums(
     Args:
         anchors: A examples.
         gallery: where their neighbours' embeddings are.
-        positives: ids int [A, K], -1 for none (mining.nearest_in_set).
+        positives: ids int [A, K], -1 for none (mining.whole_set.nearest_in_set).
         negatives: ids int [A, M], likewise.
         margin: alpha, in the units of the distance.
         p: order of the norm.

@@ -1,6 +1,7 @@
-"""What a miner leaves for the anchors of the steps to come, and the batches that bring it.
+"""What is mined for the anchors of the steps to come, and the batches that bring it to them.
 
-It is found at one step and used at later ones: state, saved with the checkpoint.
+As it is found at one step and used at later ones, it is part of a training's state, and saved with
+each checkpoint.
 """
 
 import math
@@ -9,22 +10,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Arrays by the loss's names for them, numpy's on the host and JAX's in the step.
+# What was mined, by the names of the loss's arguments; numpy's on the host, JAX's in the step.
 Mined = dict[str, Any]
 
-
-# (embeddings [N, D] of the training part or None, positions of anchors in it [R, A], the step of
-# the first) -> by name, each [R, A, ...]: integers are ids, -1 where there is none; other dtypes
-# tell something of the anchors.
+# (embeddings [N, D] of the training part or None, the anchors' positions in it [R, A] for R steps,
+# the first of these steps) -> arrays [R, A, ...]: integers are ids, -1 where there is none; other
+# dtypes tell something of the anchors.
 Miner = Callable[[np.ndarray | None, np.ndarray, int], Mined]
 
-
-# Distinct examples of a step are filled up with others to a multiple of this, so that up to eight
-# devices embed equally many. What is uneven beyond is padding: any number embeds the same examples.
+# A step's examples beside its anchors are filled up with others to a multiple of this, so that up
+# to eight devices embed equally many; beyond that with padding, so that the examples are the same
+# on any number of devices.
 _EVEN = 8
-
-
-# Places for them come in multiples of this (and of the devices): few programs are compiled.
+# A step's places come in multiples of this (and of the devices), so that few programs are compiled.
 _PLACES = 64
 
 

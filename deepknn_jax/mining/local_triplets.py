@@ -13,7 +13,7 @@ from deepknn_jax.knn.neighbors import MapSearch, class_search, ids_at, own_class
 
 # Classes are filled up to a multiple of this for the search: few programs are compiled.
 _CLASS_ROWS = 512
-# Stands for no rank in a class: far beyond all of them, also after as many were skipped.
+# Stands for "no rank": far beyond all ranks in a class, also after as many were skipped.
 _NO_RANK = 2**30
 
 
@@ -40,7 +40,7 @@ def kth_positive_distances(
 ) -> Array:
     """Distance d_{a,k+} of each example to its k-th nearest other example of its class (eq. 4).
 
-    Exact, in memory bounded by tiles (`neighbors.nearest_neighbors`).
+    Exact, in memory bounded by tiles (`knn.neighbors.nearest_neighbors`).
 
     Args:
         embeddings_NxD: [N, D], any float dtype.
@@ -200,7 +200,7 @@ def mine_triplets(
 def _draw(
     neighbors: Array | None, labels_N: Array, anchors_A: Array, keys_T: Array, *, mine: bool
 ) -> Triplets:
-    """Each [T, A]."""
+    """A draw for each of T keys: Triplets of [T, A]."""
     return jax.vmap(lambda key: local_triplets(neighbors, labels_N, anchors_A, key, mine=mine))(
         keys_T
     )

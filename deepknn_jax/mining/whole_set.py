@@ -1,4 +1,4 @@
-"""Deep kNN's neighbours of the anchors, searched in the whole training set."""
+"""Deep kNN's positives and negatives of the anchors, searched in the whole training set."""
 
 import jax
 import numpy as np

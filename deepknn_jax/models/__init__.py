@@ -1,4 +1,7 @@
-"""Backbones by name: images or features in, embeddings out."""
+"""Backbones by name: images, volumes or features in, embeddings out; a family a file.
+
+Import what __all__ names. The room imports no other.
+"""
 
 import difflib
 from collections.abc import Callable
@@ -42,7 +45,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "linear": LinearMap,
 }
 
-# What a backbone takes that does not take images.
+# What the backbones take that do not take images; all others do.
 INPUTS = {
     "mlp": "feature vectors",
     "linear": "feature vectors",

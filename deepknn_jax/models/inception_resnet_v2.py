@@ -1,7 +1,7 @@
 """Inception-ResNet-v2 (Szegedy et al., 2017, arXiv:1602.07261) as timm builds it, without classif.
 
 Parameters carry timm's names with "_" for "." (repeat.0.branch1.1.conv.weight is
-params/repeat_0/branch1_1/conv/kernel). Initial kernels are conv.py's (timm leaves
+params/repeat_0/branch1_1/conv/kernel). Initial kernels are those of layers/conv.py (timm leaves
 torch's own). The variance that linen keeps in training is the biased one (see resnet.py).
 """
 

@@ -1,4 +1,4 @@
-"""The extractors of Neighborhood Watch (papers/neighborhood_watch.md, "Setting").
+"""The extractors of Neighborhood Watch (Thammasorn et al., 2019, arXiv:1911.07940, "Setting").
 
 The paper gives the layers' widths and kernels, max-pooling after each convolution and leaky ReLU
 max(0.01 x, x) after every layer, the last included; no BatchNorm, no dropout. Left open there and

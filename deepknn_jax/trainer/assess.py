@@ -1,4 +1,4 @@
-"""A setup's network assessed: the kNN's figures, and those of what it is compared with."""
+"""A setup's network judged: its embeddings, the kNN's metrics on them, and its references'."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ Variables = tuple[Any, Any]  # params, batch_stats
 
 
 def variables_of(state: TrainState) -> Variables:
-    """What a network is evaluated with."""
+    """The part of a state that the network is evaluated with."""
     return state.params, state.batch_stats
 
 
@@ -59,7 +59,7 @@ def embed_split(
 def knn_entries(
     config: ConfigDict, setup: Setup, queries: Embedded, gallery: Embedded
 ) -> tuple[dict[str, Entry], Evidence]:
-    """The figures of the gallery's vote on the queries, and the vote itself."""
+    """The metrics of the gallery's vote on the queries, and the vote itself."""
     dataset = setup.dataset
     evidence = classify(
         queries,
@@ -80,7 +80,10 @@ def knn_entries(
 
 
 def epoch_figures(config: ConfigDict, setup: Setup, variables: Variables) -> Record:
-    """Leave-one-out training accuracy, and validation figures where there is such a part."""
+    """Leave-one-out training accuracy and, where there is such a part, validation metrics.
+
+    All at the last, largest K_p of the config.
+    """
     train_part = embed_split(config, setup, variables, TRAIN)
     k_p = str(config.evaluate.k_p[-1])
     record = {"train_acc": knn_entries(config, setup, train_part, train_part)[0][k_p]["acc"]}

@@ -76,7 +76,7 @@ _LEAST: dict[str, float] = {
 def check(config: ConfigDict) -> None:
     """Raises UserError, naming the key, for an unknown key or a value out of range.
 
-    What is left to the rooms that read a value is what only they can tell.
+    What else may be wrong with a value is found by the function that takes it, in its own room.
     """
     flat, known = flatten(config), flatten(default())
     for key in flat:

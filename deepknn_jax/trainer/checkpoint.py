@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from deepknn_jax.errors import UserError
 
 Manager: TypeAlias = ocp.CheckpointManager
-# Of a checkpoint beside its arrays: descriptions, and blocks of many small files.
+# What a checkpoint takes beside its arrays: descriptions, and blocks of many small files.
 _MARGIN_BYTES = 2**20
 
 

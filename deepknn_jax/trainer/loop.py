@@ -49,7 +49,7 @@ Seconds = dict[str, float]  # where the time went
 
 
 class Fitted(NamedTuple):
-    """Parameters to report, the step they are of, and their figure on the validation part."""
+    """Variables to report, the step they are of, and config.evaluate.best_by on validation."""
 
     variables: Variables
     step: int
@@ -121,7 +121,7 @@ def check_workdir(
 
 
 def describe(dataset: Dataset) -> None:
-    """Tells what was loaded."""
+    """Says what was loaded."""
     parts = [
         f"{len(dataset.rows(split))} {split}"
         for split in (TRAIN, VALIDATION, TEST)
@@ -193,7 +193,7 @@ def resumed(
 
 
 def so_far(workdir: Path, step: int, per_epoch: int) -> tuple[list[Record], list[float]]:
-    """From metrics.jsonl: the calls of the epoch that `step` is in, and the epochs' objectives."""
+    """From metrics.jsonl: the calls in the epoch that `step` is in, and each epoch's objective."""
     history = read_records(workdir / "metrics.jsonl")
     epochs = [record for record in history if "objective" in record]
     calls = [record for record in history if "objective" not in record]
@@ -293,7 +293,7 @@ def end_epoch(
     *,
     last: bool,
 ) -> Record:
-    """Evaluates where the config says so or the training ends, and tells how the epoch went."""
+    """Evaluates where the config says so or the training ends, and says how the epoch went."""
     step, epoch = recent[-1]["step"], recent[-1]["step"] // setup.steps_per_epoch
     record: Record = {"step": step, "epoch": float(epoch)}
     every = config.evaluate.every_epochs
@@ -317,7 +317,7 @@ def end_epoch(
 def evaluate_run(
     config: ConfigDict, setup: Setup, fitted: Fitted, workdir: Path, seconds: Seconds
 ) -> dict[str, Any]:
-    """Evaluates the test part, once, beside the references, and writes all files but the last."""
+    """Evaluates the test part, once, and the references; writes all files but results.json."""
     dataset = setup.dataset
     with clock(seconds, "evaluation"):
         parts = {

@@ -1,4 +1,4 @@
-"""What a method is: a record for each, and what a config makes of it.
+"""The methods, a record for each, and what a config makes of its own.
 
 A new method is its loss, a function in a file of losses/, and one entry in METHODS.
 """
@@ -36,8 +36,8 @@ class Method(NamedTuple):
 
     `loss(anchors, gallery, **mined, **options, **facts)` gives losses.base.Sums. Of config.loss it
     takes the `options` by their names, and `facts` are what else it wants: see _FACTS. With a
-    `miner` (trainer/miners.py) the anchors come with what that found, `mined_by` the options that
-    it reads; without one all is found in the batch. `head`: the loss is of a classifier's logits.
+    `miner` (trainer/miners.py), which reads the options `mined_by`, the anchors come with what that
+    found; without one all is found in the batch. `head`: the loss is of a classifier's logits.
     `warning` tells what the user of these options should know; "" for nothing. `in_set` is the
     same method with config.neighbors=dataset, where that exists.
     """
@@ -55,11 +55,12 @@ class Method(NamedTuple):
     @property
     def reads(self) -> frozenset[str]:
         """The options of config.loss that make a difference."""
-        weights = _WEIGHTS if "weights" in self.facts else ()
-        return frozenset((*self.options, *self.mined_by, *weights))
+        term_weights = _TERM_WEIGHTS if "weights" in self.facts else ()
+        return frozenset((*self.options, *self.mined_by, *term_weights))
 
 
-_WEIGHTS = tuple(f"w_{name}" for name in Weights._fields)
+# The options that weigh the terms of Neighborhood Watch's objective.
+_TERM_WEIGHTS = tuple(f"w_{name}" for name in Weights._fields)
 
 
 def _class_weights(config: ConfigDict, dataset: Dataset, devices: Devices) -> Array:
@@ -67,14 +68,15 @@ def _class_weights(config: ConfigDict, dataset: Dataset, devices: Devices) -> Ar
 
 
 def _term_weights(config: ConfigDict, dataset: Dataset, devices: Devices) -> Weights:
-    return Weights(*(config.loss[name] for name in _WEIGHTS))
+    return Weights(*(config.loss[name] for name in _TERM_WEIGHTS))
 
 
 def _total(config: ConfigDict, dataset: Dataset, devices: Devices) -> Callable[[Array], Array]:
     return collectives(devices.axis).total
 
 
-# What a loss may want beside its options: of the training part, the objective, the devices.
+# What a loss may want beside its options, by the name of its argument: class_weights [C] of the
+# training part, the weights of the objective's terms, the sum over devices.
 _FACTS: dict[str, Callable[[ConfigDict, Dataset, Devices], Any]] = {
     "class_weights": _class_weights,
     "weights": _term_weights,
@@ -89,8 +91,10 @@ def _small_c_b(options: ConfigDict) -> str:
     return f"config.loss.c_b is {options.c_b:g}: the theorem on the kNN wants at least {least:g}"
 
 
-_OBJECTIVE: dict[str, Any] = {"facts": ("weights", "total")}  # of Neighborhood Watch
-_DISTANCE = ("reduction", "squared", "p")
+# Of all losses with Neighborhood Watch's objective.
+_WATCH_OPTIONS = ("reduction", "squared", "p")
+_WATCH_FACTS = ("weights", "total")
+
 METHODS: dict[str, Method] = {
     "deep_knn": Method(
         "deep kNN",
@@ -120,8 +124,8 @@ METHODS: dict[str, Method] = {
     "local_margin": Method(
         "local margin",
         local_margin_sums,
-        ("c_b", "eps", *_DISTANCE),
-        **_OBJECTIVE,
+        ("c_b", "eps", *_WATCH_OPTIONS),
+        facts=_WATCH_FACTS,
         miner=miners.local_triplets,
         mined_by=("neighborhood", "mine", "draws", "squared", "p"),
         warning=_small_c_b,
@@ -129,16 +133,16 @@ METHODS: dict[str, Method] = {
     "max_margin": Method(
         "max margin (MM)",
         max_margin_sums,
-        ("margin", *_DISTANCE),
-        **_OBJECTIVE,
+        ("margin", *_WATCH_OPTIONS),
+        facts=_WATCH_FACTS,
         miner=miners.random_triplets,
         mined_by=("draws",),
     ),
     "max_margin_hard": Method(
         "max margin, hardest of the batch (MM-HardMin)",
         max_margin_hard_sums,
-        ("margin", "hard_positives", *_DISTANCE),
-        **_OBJECTIVE,
+        ("margin", "hard_positives", *_WATCH_OPTIONS),
+        facts=_WATCH_FACTS,
     ),
 }
 
@@ -177,7 +181,7 @@ def loss_function(config: ConfigDict, dataset: Dataset, devices: Devices) -> Los
 
 
 def miner(config: ConfigDict, dataset: Dataset, devices: Devices, per_epoch: int) -> Mining | None:
-    """What the config's loss needs beside the batch, None where that is nothing."""
+    """How a training mines for the config's loss; None where the loss finds all in the batch."""
     method = method_of(config)
     if method.miner is None:
         return None

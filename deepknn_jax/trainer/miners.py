@@ -1,6 +1,7 @@
-"""The miners of a run: each gives, for its options, how anchors get what they are trained against.
+"""The miners, one for each way in which anchors get what they are trained against.
 
-The first argument is the run's; the others are options of config.loss by their names.
+A miner is a function of what it must know of the training (`Run`) and, by their names, of the
+options of config.loss that it reads; it returns a Mining. METHODS (methods.py) names them.
 """
 
 import functools
@@ -18,7 +19,7 @@ from deepknn_jax.mining.whole_set import nearest_in_set
 
 
 class Run(NamedTuple):
-    """What a miner is told of the run."""
+    """What a miner must know of the training."""
 
     dataset: Dataset
     devices: Devices
@@ -52,7 +53,7 @@ def nearest_in_the_set(run: Run, *, k: int, m: int, p: float) -> Mining:
 
 
 def fixed_targets(run: Run, *, targets: int) -> Mining:
-    """LMNN's targets: fixed neighbours of the same class among the standardised inputs."""
+    """LMNN's targets: neighbours of the same class among the standardised inputs, found once."""
     rows = run.dataset.rows(TRAIN)
     inputs = run.dataset.inputs[rows].reshape(len(rows), -1)
     k = min(targets, len(rows) - 1)
@@ -87,7 +88,7 @@ def local_triplets(
 
 
 def random_triplets(run: Run, *, draws: int) -> Mining:
-    """MM's triplets: of each class and of any other, drawn anew at each epoch's start."""
+    """MM's triplets: a positive of the anchor's class, a negative of any other, anew each epoch."""
     return Mining(
         mine=_mine_triplets(run, draws),
         interval=run.steps_per_epoch,
@@ -114,5 +115,5 @@ def _no_triplets(run: Run, draws: int) -> dict[str, np.ndarray]:
 
 
 def _over_devices(devices: Devices) -> MapSearch:
-    """Maps a search over the devices; the same search always to the same program."""
+    """Maps a search over the devices; cached, so that the same search is compiled once."""
     return functools.lru_cache(functools.partial(map_queries, devices))

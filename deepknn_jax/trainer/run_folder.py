@@ -1,4 +1,4 @@
-"""What others may know of a run's folder: its config, and its network as weights to start from."""
+"""An earlier run's folder as weights to start from: its newest checkpoint, by its config."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,7 @@
 """From a config to what a training needs: data on the devices, a recipe, mapped functions.
 
-A ConfigDict is read in this room alone; whatever it calls takes plain values.
+A ConfigDict is read in the room trainer alone: `main` and `reproduce` make one and hand it over,
+and the rooms below take plain values.
 """
 
 import functools
@@ -39,8 +40,9 @@ from deepknn_jax.trainer import run_folder
 from deepknn_jax.trainer.keys import naming_keys
 from deepknn_jax.trainer.methods import loss_function, method_of, miner
 
-# Input numbers that go through one call: enough work to hide the dispatch, and little enough
-# that progress shows and a signal is heard. Measured in docs/measurements.md, "Steps in one call".
+# How many numbers of input the steps of one call take in together: enough work to hide the
+# dispatch, and little enough that progress shows and a signal is heard (docs/measurements.md,
+# "Steps in one call").
 _NUMBERS_PER_CALL = 2**21
 # Keys of config.data that are not load_dataset's arguments under the same name.
 _NOT_PASSED_ON = ("source", "dir", "placement", "resize_rule")
@@ -50,7 +52,8 @@ class Setup(NamedTuple):
     """Everything of a training but its state.
 
     `sampler(first, mined)` gives the batches of the steps from `first` to the next mining;
-    `positions(steps)` [T, A] are their anchors in the training part.
+    `positions(steps)` [T, A] are the anchors' places in the training part. `weights` are the
+    backbone's variables to start from, None where it starts at random.
     """
 
     dataset: Dataset
@@ -178,22 +181,7 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
     rows = dataset.rows(TRAIN)
     per_epoch = steps_per_epoch(len(rows), config.batch.size)
     schedule = learning_rate(config, per_epoch)
-    augment, prepare = input_functions(
-        dataset,
-        config.model.name,
-        crop=config.augment.crop,
-        flip=config.augment.flip,
-        mean=tuple(config.augment.mean),
-        std=tuple(config.augment.std),
-    )
-    recipe = Recipe(
-        network=network(config, dataset, devices),
-        optimizer=optimizer(config, schedule),
-        loss=loss_function(config, dataset, devices),
-        augment=augment,
-        prepare=prepare,
-        seed=config.seed,
-    )
+    recipe = _recipe(config, dataset, devices, schedule)
     store = make_store(devices, dataset.inputs, dataset.labels, config.data.placement)
     positions = _positions(config, dataset.labels[rows])
     mining = miner(config, dataset, devices, per_epoch)
@@ -214,6 +202,28 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
         steps_per_call=config.steps_per_call or _steps_per_call(config, dataset),
         total_steps=config.epochs * per_epoch,
         weights=weights,
+    )
+
+
+def _recipe(
+    config: ConfigDict, dataset: Dataset, devices: Devices, schedule: Callable[[int], Any]
+) -> Recipe:
+    """What stays fixed in the training."""
+    augment, prepare = input_functions(
+        dataset,
+        config.model.name,
+        crop=config.augment.crop,
+        flip=config.augment.flip,
+        mean=tuple(config.augment.mean),
+        std=tuple(config.augment.std),
+    )
+    return Recipe(
+        network=network(config, dataset, devices),
+        optimizer=optimizer(config, schedule),
+        loss=loss_function(config, dataset, devices),
+        augment=augment,
+        prepare=prepare,
+        seed=config.seed,
     )
 
 
@@ -296,6 +306,7 @@ def _placed(
 
 
 def _steps_per_call(config: ConfigDict, dataset: Dataset) -> int:
+    """By the size of the inputs, at least 1 and at most 100."""
     numbers = config.batch.size * int(np.prod(dataset.inputs.shape[1:]))
     return int(np.clip(_NUMBERS_PER_CALL // numbers, 1, 100))
 

@@ -28,7 +28,7 @@ def read_embeddings(path: Path) -> Listing:
     """An .npz of embeddings (or features), labels, names, splits, classes, as a run leaves it.
 
     Raises:
-        UserError: what `data.sources_arrays.npz` refuses; no training or no test part.
+        UserError: what `data.sources.arrays.npz` refuses; no training or no test part.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; --embeddings is the embeddings.npz of a run")
@@ -42,7 +42,7 @@ def read_embeddings(path: Path) -> Listing:
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """The figures of transfer.json as plain text."""
+    """The results of transfer.json as plain text."""
     lines = [f"{'classifier':<12}{'Acc':>6}{'MCR':>6}", "-" * 24]
     for name, found in results["classifiers"].items():
         shown = f"{name}, k = {results['k']}" if name == "kNN" else name
@@ -61,7 +61,7 @@ _FLAGS = {
 
 @renaming(_FLAGS | {"names": "embeddings", "folder": "--embeddings"})
 def main() -> None:
-    """Writes transfer.json, scatter.png and, with --survival, km.png; prints the figures.
+    """Writes transfer.json, scatter.png and, with --survival, km.png; prints the table.
 
     The validation part of the embeddings is not used.
     """

@@ -57,7 +57,7 @@ def classify_all(
     k: int = 0,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """Test figures of four classifiers on the principal components (table 2 of the paper).
+    """Test metrics of four classifiers on the principal components (Neighborhood Watch, table 2).
 
     kNN, this project's own; and scikit-learn's linear SVM (C = 1), decision tree, and MLP with one
     layer of 24 ReLU units, all else as scikit-learn has it but the MLP's 1,000 epochs at most.
@@ -66,7 +66,7 @@ def classify_all(
         train_x, test_x: embeddings [N, D], [M, D].
         train_y, test_y: int [N], [M], 0 and up.
         pca: as `reduce`.
-        k: neighbours that vote; 0: `local_triplets.neighborhood_size`.
+        k: neighbours that vote; 0: `mining.local_triplets.neighborhood_size`.
         seed: of the tree and the MLP.
 
     Returns:
@@ -99,5 +99,5 @@ def classify_all(
         "class_names": [str(c) for c in range(num_classes)],
         "train_counts": np.bincount(train_y, minlength=num_classes),
     }
-    figures = {name: classification_metrics(test_y, y, **known) for name, y in predictions.items()}
-    return {name: {key: found[key] for key in ("acc", "mcr")} for name, found in figures.items()}
+    metrics = {name: classification_metrics(test_y, y, **known) for name, y in predictions.items()}
+    return {name: {key: found[key] for key in ("acc", "mcr")} for name, found in metrics.items()}

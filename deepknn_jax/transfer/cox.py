@@ -151,7 +151,7 @@ def cox_c_index(
     *,
     pca: int = 8,
 ) -> float:
-    """C-index on the test part of Cox's model on the embeddings (table 3 of the paper)."""
+    """C-index on the test part of Cox's model on the embeddings (Neighborhood Watch, table 3)."""
     log_hazards = cox_log_hazards(train_x, train_time, train_event, test_x, pca=pca)
     return c_index(log_hazards, test_time, test_event)
 
@@ -163,9 +163,9 @@ def network_log_hazards(
     test_x: np.ndarray,
     **options: Any,
 ) -> np.ndarray:
-    """Log hazards [M] by the end-to-end baseline (table 3, last line) on standardised features.
+    """Log hazards [M] by the end-to-end baseline (table 3, last line), of standardised features.
 
-    `options` go to `survival.fit_cox_network`, whose errors these are.
+    `options` go to `fit_cox_network`, whose errors these are.
     """
     train, test = (x.astype(np.float32) for x in standardize(train_x, test_x))
     return fit_cox_network(train, train_time, train_event, **options).log_hazards(test)

@@ -1,1 +1,1 @@
-"""Layers that several backbones are made of."""
+"""Layers that several backbones are made of: convolution, pooling, BatchNorm."""

@@ -138,8 +138,8 @@ def _xla(
     *,
     padding: Sequence[tuple[int, int]],
     strides: tuple[int, int] = (1, 1),
-    spread_x: tuple[int, int] = (1, 1),
-    spread_kernel: tuple[int, int] = (1, 1),
+    x_dilation: tuple[int, int] = (1, 1),
+    kernel_dilation: tuple[int, int] = (1, 1),
     groups: int = 1,
 ) -> Array:
     return lax.conv_general_dilated(
@@ -147,8 +147,8 @@ def _xla(
         kernel,
         strides,
         padding,
-        lhs_dilation=spread_x,
-        rhs_dilation=spread_kernel,
+        lhs_dilation=x_dilation,
+        rhs_dilation=kernel_dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
@@ -206,9 +206,9 @@ def _loop_safe_backward(
 ) -> tuple[Array, Array]:
     """Gradients for x and kernel as convolutions in NHWC, HWIO order."""
     x, kernel = kept
-    spread = (stride, stride)
+    strides = (stride, stride)
     before = [low for low, _ in padding]
-    # Each output's reach beyond x's end: how far dy, spread by the stride, falls short of it.
+    # Each output's reach beyond x's end: how far dy, dilated by the stride, falls short of it.
     short = [
         n + low - ((m - 1) * stride + 1)
         for n, m, low in zip(x.shape[1:3], dy.shape[1:3], before, strict=True)
@@ -216,13 +216,13 @@ def _loop_safe_backward(
     last = [size - 1 for size in kernel.shape[:2]]
     turned = jnp.flip(kernel, (0, 1)).transpose(0, 1, 3, 2)
     around = [(end - low, s) for end, low, s in zip(last, before, short, strict=True)]
-    dx = _xla(dy, turned, padding=around, spread_x=spread)
+    dx = _xla(dy, turned, padding=around, x_dilation=strides)
     # The batch is summed over as a channel: x as [I, H, W, B], dy as a kernel [H', W', B, O].
     dk = _xla(
         x.transpose(3, 1, 2, 0),
         dy.transpose(1, 2, 0, 3),
         padding=[(low, end - s) for end, low, s in zip(last, before, short, strict=True)],
-        spread_kernel=spread,
+        kernel_dilation=strides,
     )
     return dx, dk.transpose(1, 2, 0, 3)
 

@@ -142,7 +142,7 @@ def read_weights(name: str, path: Path) -> Pretrained:
 
 
 def _told(problems: dict[str, list[str]]) -> str:
-    """The first name of each kind, and how many there are besides."""
+    """The problems in one line: of each kind the first name, and how many there are besides."""
     return "; ".join(
         f"{verb} {shown(names[0])}" + (f" and {len(names) - 1} more" if names[1:] else "")
         for verb, names in problems.items()

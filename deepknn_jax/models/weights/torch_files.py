@@ -1,7 +1,7 @@
 """Named tensors out of torch's and safetensors' files, without torch and without running them.
 
-What the pickles in a .pth describe is found by models/torch_pickle.py. The two forms of a .pth, as
-torch/serialization.py writes them:
+What the pickles in a .pth describe is found by torch_pickle.py. The two forms of a .pth, as torch's
+serialization.py writes them:
 - since torch 1.6 a zip with data.pkl (the object), byteorder and data/KEY (each storage's bytes);
 - before it a stream: pickles of a magic number, a protocol number, facts of the system, the object
   and a list of storage keys; then each storage's length (int64) and its numbers.
