@@ -1,1 +1,1 @@
-"""Sources of labelled images and features, their split, the decode cache, and augmentation."""
+"""Sources of labelled images and features, their split, the decode cache."""

@@ -73,7 +73,7 @@ class InceptionResNetV2(nn.Module):
             size = " x ".join(map(str, x.shape[1:3]))
             raise UserError(
                 f"inception_resnet_v2 takes images of {LEAST} x {LEAST} pixels and more, not"
-                f" {size}: set data.size"
+                f" {size}: set `size`"
             )
         norm = batch_norm(train, self.dtype, self.bn_axis, 1e-3)
         conv = partial(Conv, dtype=self.dtype)

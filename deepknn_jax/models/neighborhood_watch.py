@@ -53,7 +53,7 @@ class Extractor(nn.Module):
             size = " x ".join(map(str, x.shape[1:-1]))
             raise UserError(
                 f"{len(self.channels)} poolings leave nothing of images of {size}:"
-                f" this model takes {least} pixels and more, set data.size"
+                f" this model takes {least} pixels and more, set `size`"
             )
         convolution: Any = Conv3D if x.ndim == 5 else _conv2d
         for i, features in enumerate(self.channels):

@@ -106,7 +106,9 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
     if flat["loss.temperature"] <= 0:
         raise UserError(f"config.loss.temperature is {flat['loss.temperature']}: choose above 0")
     if not 0 <= flat["optimizer.momentum"] < 1:
-        raise UserError(f"config.optimizer.momentum is {flat['optimizer.momentum']}: choose 0 to 1")
+        raise UserError(
+            f"config.optimizer.momentum is {flat['optimizer.momentum']}: choose 0 to below 1"
+        )
 
 
 def _check_lists(flat: Mapping[str, Any]) -> None:

@@ -166,7 +166,7 @@ def method_of(config: ConfigDict) -> Method:
 
 def unread(config: ConfigDict) -> set[str]:
     """The keys of config.loss that the config's method does not read."""
-    known = method_of(config).reads | {"name"}
+    known = method_of(config).reads | {"name", "p"}  # p is the norm of the kNN that evaluates, too
     return {f"loss.{key}" for key in config.loss if key not in known}
 
 

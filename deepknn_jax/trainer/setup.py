@@ -268,6 +268,7 @@ def _sampler(
     return sampler
 
 
+@naming_keys()
 def first_state(setup: Setup) -> TrainState:
     """The state before training, on every device."""
     state = init_state(setup.recipe, jnp.asarray(setup.dataset.inputs[:1]))

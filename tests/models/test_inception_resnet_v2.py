@@ -95,5 +95,5 @@ def test_training_gradients_of_all_blocks_equal_timms():
 
 
 def test_a_smaller_image_is_refused():
-    with pytest.raises(UserError, match=r"75 x 75 pixels and more, not 80 x 74: set data\.size"):
+    with pytest.raises(UserError, match=r"75 x 75 pixels and more, not 80 x 74: set `size`"):
         models.build("inception_resnet_v2").init(jax.random.key(0), jnp.zeros((1, 80, 74, 3)))

@@ -163,7 +163,7 @@ def test_kernels_start_he_normal():
 
 def test_images_that_pooling_leaves_nothing_of_are_refused():
     init = partial(jax.eval_shape, models.build("epid_cnn").init, jax.random.key(0))
-    with pytest.raises(UserError, match=r"4 poolings.*15 x 20: .*16 pixels.* set data\.size"):
+    with pytest.raises(UserError, match=r"4 poolings.*15 x 20: .*16 pixels.* set `size`"):
         init(jnp.zeros((1, 15, 20, 1)))
     init(jnp.zeros((1, 16, 16, 1)))
 

@@ -1,4 +1,6 @@
-"""From a config to Neighborhood Watch's losses."""
+"""What a config makes of a method's record."""
+
+import json
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +9,13 @@ import pytest
 import reference
 from support.runs import small_config
 
+from deepknn_jax import config as config_lib
 from deepknn_jax.engine.parallel import get_devices
 from deepknn_jax.errors import UserError
 from deepknn_jax.knn.neighbors import Examples
 from deepknn_jax.losses import base
 from deepknn_jax.mining.local_triplets import neighborhood_size
+from deepknn_jax.trainer import methods
 from deepknn_jax.trainer.check import check
 from deepknn_jax.trainer.methods import loss_function
 from deepknn_jax.trainer.setup import load
@@ -124,3 +128,30 @@ def test_options_that_do_not_go_together_are_refused():
         with pytest.raises(UserError, match=words.replace(".", r"\.")):
             check(small_config(**changes))
     check(small_config(**LM))
+
+
+def test_options_of_other_methods_may_differ_from_a_runs():
+    """But not the norm, by which the kNN of every method votes."""
+    for method, free, bound in (
+        ("deep_knn", {"targets", "neighborhood", "c_b", "temperature"}, {"k", "m", "margin", "p"}),
+        ("nca", {"k", "margin", "c_b"}, {"temperature", "log", "p"}),
+        ("lmnn", {"k", "neighborhood"}, {"targets", "mu", "margin", "p"}),
+        ("cross_entropy", {"k", "margin"}, {"p"}),
+        ("local_margin", {"k", "margin", "targets"}, {"neighborhood", "c_b", "draws", "w_sd", "p"}),
+    ):
+        keys = methods.unread(small_config(loss__name=method))
+        assert {f"loss.{key}" for key in free} <= keys
+        assert keys.isdisjoint({f"loss.{key}" for key in bound})
+
+
+@pytest.mark.parametrize(("method", "k"), [("local_margin", 0), ("lmnn", 7), ("deep_knn", 7)])
+def test_a_run_from_when_k_meant_three_things_goes_on(method, k):
+    key = {"local_margin": "neighborhood", "lmnn": "targets", "deep_knn": "k"}[method]
+    stored = json.loads(config_lib.to_json(small_config(loss__name=method)))
+    del stored["loss"]["targets"], stored["loss"]["neighborhood"]
+    stored["loss"]["k"] = k
+    now = small_config(loss__name=method, **{f"loss__{key}": k})
+    assert config_lib.differences(now, stored, unread=methods.unread(now)) == []
+    other = small_config(loss__name=method, **{f"loss__{key}": k + 1})
+    told = config_lib.differences(other, stored, unread=methods.unread(other))
+    assert told == [f"loss.{key}: {k} -> {k + 1}"]
