@@ -7,12 +7,16 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 
+import hypothesis
 import jax
 import pytest
 from support.optional import KINDS, absent, faults, kind_of_skip
 from support.runs import compiled_once, finished  # noqa: F401  (fixtures)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# A first call compiles, and the machine may have other work: time says nothing of an example.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

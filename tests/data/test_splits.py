@@ -30,7 +30,7 @@ def counts(labels, mask):
     return np.bincount(np.asarray(labels)[mask], minlength=max(labels) + 1)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     sizes=st.lists(st.integers(2, 60), min_size=2, max_size=8),
     share=st.floats(0.05, 0.6),
@@ -45,7 +45,7 @@ def test_stratified_takes_the_nearest_count_of_each_class(sizes, share, seed):
         assert abs(taken - nearest) <= 0.5 + 1e-9
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(data=st.data(), n_groups=st.integers(20, 80), seed=st.integers(0, 100))
 def test_no_group_is_on_two_sides(data, n_groups, seed):
     """Groups of random sizes, some of two classes."""

@@ -80,7 +80,7 @@ def test_bfloat16_goes_in_and_float32_comes_out():
     np.testing.assert_allclose(distances, loop(exact, exact, 2.0), rtol=1e-5, atol=2e-3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.sampled_from(ORDERS))
 def test_distances_are_symmetric_and_obey_the_triangle_inequality(seed, p):
     x = points(6, 3, seed=seed)

@@ -106,7 +106,7 @@ class TestAcrossTiles:
         assert np.isnan(distances[:, 0]).all()
         np.testing.assert_array_equal(distances[:, 1:], clean)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.integers(0, 2**31), st.sampled_from([(1, 1), (9, 8), (33, 5)]))
     def test_grids_full_of_ties(self, seed, size_and_k):
         size, k = size_and_k

@@ -12,7 +12,7 @@ from deepknn_jax.knn.vote import vote
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**31), st.sampled_from([(1, 3), (5, 2), (6, 4), (7, 1)]))
 def test_vote_matches_the_loop(seed, k_and_classes):
     k, classes = k_and_classes

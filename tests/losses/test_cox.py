@@ -17,7 +17,7 @@ loss_of = jax.jit(cox_loss)
 value_and_grad = jax.jit(jax.value_and_grad(cox_loss))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 10**6),
     st.sampled_from([1, 2, 7]),

@@ -79,7 +79,7 @@ def test_wrong_options_are_refused():
         target_neighbors(x, labels[:5], k=1)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31))
 def test_a_rotation_and_a_shift_change_nothing(seed):
     check_rotation(seed, "lmnn")

@@ -178,7 +178,7 @@ def test_max_margin_s_hardest_of_the_batch(select):
     check_embeddings(run, x, (value - ALL.lm * HUGE, gradient), rtol=3e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31))
 def test_next_is_of_the_class_never_itself_and_hardest_is_the_nearest(seed):
     rng = np.random.default_rng(seed)

@@ -69,7 +69,7 @@ def test_a_wrong_temperature_is_refused(temperature):
         nca_loss(*batch(), temperature=temperature)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31), st.floats(0.1, 5.0))
 def test_nca_is_a_share_and_bounds_its_logarithm(seed, scale):
     """0 <= mean p_i <= 1, and by Jensen mean -log p_i >= -log mean p_i where all have positives."""
@@ -81,7 +81,7 @@ def test_nca_is_a_share_and_bounds_its_logarithm(seed, scale):
     assert log >= -jnp.log(share) - 1e-4
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31), st.sampled_from(NAMES))
 def test_a_rotation_and_a_shift_change_nothing(seed, name):
     check_rotation(seed, name)

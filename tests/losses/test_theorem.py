@@ -96,7 +96,7 @@ def holds_for_queries(condition, *, squared=False):
     """
     met = []
 
-    @settings(max_examples=CASES, deadline=None)
+    @settings(max_examples=CASES)
     @given(st.integers(0, 2**31), st.sampled_from(KS), st.sampled_from([1, 2, 5]))
     def case(seed, k, width):
         rng = np.random.default_rng(seed)

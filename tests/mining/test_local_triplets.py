@@ -182,7 +182,7 @@ def test_anchors_draw_apart(mine):
         assert chisquare(counts).pvalue > 1e-3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.integers(1, 5), st.booleans())
 def test_a_draw_is_always_as_asked_or_the_rule_s_fallback(seed, classes, mine):
     """Any labels, any neighbours; the same in another order and beside fewer anchors."""

@@ -242,9 +242,7 @@ WHOLE = {form: whole(form) for form in ("zip", "stream", "safetensors")}
 
 
 @pytest.mark.parametrize("form", WHOLE)
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_is_arrays_or_an_error(tmp_path, form, data):
     """Whatever bytes change, go or come: no other exception, and no more memory than allowed."""
