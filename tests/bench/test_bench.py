@@ -34,6 +34,7 @@ def test_without_peers_xla_is_measured_alone(name, monkeypatch):
     assert peers.machine()["torch"] == "absent"
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("name", MEASURES)
 def test_the_sides_agree_and_each_is_timed(name):
     require("torch")
@@ -43,6 +44,7 @@ def test_the_sides_agree_and_each_is_timed(name):
     assert set(row.milliseconds) == names
 
 
+@pytest.mark.interop
 def test_a_backbone_is_compared_with_its_peer_in_time_and_memory():
     import_vision("torchvision")
     rows = list(backbones.measure(names=("resnet18",), batch=8, size=33, repeats=1))
@@ -64,6 +66,7 @@ def test_without_torch_a_backbone_is_measured_alone(monkeypatch):
     assert [set(row.milliseconds) for row in rows] == [{"xla"}, {"xla"}]
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("name", backbones.PEERS)
 def test_every_published_backbone_has_a_peer(name):
     package, _ = backbones.PEERS[name]
