@@ -52,9 +52,11 @@ def parse_config_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS([rest[0], f"--config={found}", *rest[1:]])
     except (AttributeError, KeyError) as error:
+        if "get_config" in str(error):
+            raise UserError(f"{found}: is no config: it has no function get_config") from error
         raise UserError(_bad_key(rest, error)) from error
-    except SyntaxError as error:
-        raise UserError(f"{found}: {error}") from error
+    except (SyntaxError, NameError, ImportError) as error:
+        raise UserError(f"{found}: is no config that can be read: {error}") from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(_last_line(error, found)) from error
 

@@ -54,7 +54,10 @@ def get_devices(count: int, mode: str) -> Devices:
     """
     found = jax.devices()
     if count > len(found):
-        raise UserError(f"`devices` is {count}, but this machine shows {len(found)} device(s)")
+        raise UserError(
+            f"`devices` is {count}, but this machine shows {len(found)} device(s): choose "
+            "fewer, or 0 for all"
+        )
     return Devices(Mesh(np.array(found[: count or len(found)]), (AXIS,)), mode)
 
 

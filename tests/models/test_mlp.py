@@ -155,5 +155,5 @@ def test_each_step_draws_anew(inputs):
 def test_no_other_backbone_has_dropout():
     assert models.build("mlp", dropout=0.25).dropout == 0.25
     for name in set(models.BACKBONES) - {"mlp"}:
-        with pytest.raises(UserError, match=rf"{name} has no dropout.*config\.model\.dropout"):
+        with pytest.raises(UserError, match=rf"{name} has no dropout.*`dropout` at 0"):
             models.build(name, dropout=0.25)
