@@ -1,6 +1,7 @@
 """A run that dies at a chosen moment."""
 
 import contextlib
+import signal
 
 import pytest
 
@@ -29,3 +30,21 @@ def killed_before_saving(step, times=1):
         patch.setattr(loop.checkpoint, "save", until)
         with pytest.raises(KilledError):
             yield
+
+
+@contextlib.contextmanager
+def terminated_at(step):
+    """In the block SIGTERM comes while the call that ends at `step` runs."""
+    plain = loop.train
+
+    def until(*arguments):
+        for made in plain(*arguments):
+            if made[-1]["step"] == step:
+                signal.raise_signal(signal.SIGTERM)
+            yield made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train", until)
+        with pytest.raises(SystemExit) as stopped:
+            yield
+    assert stopped.value.code == 128 + signal.SIGTERM

@@ -8,6 +8,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from support.kills import terminated_at
 from support.runs import (
     arguments,
     fit,
@@ -66,7 +67,7 @@ def assert_as_unkilled(workdir, unkilled):
     assert timeless[0] == timeless[1]
 
 
-def test_killed_again_and_again_it_ends_as_if_never_killed(tmp_path, unkilled):
+def test_killed_again_and_again_it_ends_as_if_never_killed(tmp_path, unkilled, capsys):
     workdir = tmp_path / "run"
     args = [*arguments(small_config(**KILLED)), f"--workdir={workdir}"]
     # While it compiles, before any checkpoint; and twice right after steps, in or about a save.
@@ -79,10 +80,8 @@ def test_killed_again_and_again_it_ends_as_if_never_killed(tmp_path, unkilled):
         process.communicate()
         assert process.returncode == -signal.SIGKILL
         assert not (workdir / "results.json").exists()
-    process = start(args, tmp_path)
-    out, err = process.communicate()
-    assert (process.returncode, err) == (0, "")
-    assert "going on from step" in out
+    loop.run(small_config(**KILLED), workdir)
+    assert "going on from step" in capsys.readouterr().out
     assert_as_unkilled(workdir, unkilled)
 
 
@@ -243,15 +242,11 @@ def test_stopped_between_two_minings_it_ends_as_if_never_stopped(tmp_path):
     assert step == 14
     assert (arrays[2]["positives"][:4] >= 0).all()  # the steps 10..13, mined at 10
     workdir = tmp_path / "run"
-    process = start([*arguments(small_config(**MINED)), f"--workdir={workdir}"], tmp_path)
-    wait_for(process, lambda: len(steps_of(workdir)) >= 1)
-    process.send_signal(signal.SIGTERM)
-    process.communicate()
-    stopped = last_checkpoint(workdir, config)[1]
-    assert 0 < stopped < 14
-    loop.run(small_config(**MINED), workdir)
-    found, step, _ = last_checkpoint(workdir, config)
-    same_bits(found, arrays)
+    with terminated_at(7):
+        fit(config, workdir)
+    assert last_checkpoint(workdir, config)[1] == 7  # of 5 and 10, at which it mines
+    fit(config, workdir)
+    same_bits(last_checkpoint(workdir, config)[0], arrays)
 
 
 def test_mined_neighbours_are_fed_alike_from_memory_and_by_stream(tmp_path):

@@ -1,13 +1,11 @@
 """Neighborhood Watch in the trainer: its epochs, its tables, its stopping; and two stages."""
 
-import contextlib
 import math
-import signal
 
 import jax
 import numpy as np
 import pytest
-from support.kills import killed_before_saving
+from support.kills import killed_before_saving, terminated_at
 from support.runs import fit, last_checkpoint, same_bits, setup_of, small_config
 
 from deepknn_jax.logs import read_records
@@ -167,24 +165,6 @@ def test_each_anchor_of_an_epoch_has_one_triplet_a_draw(name, draws):
             assert (listed != anchors[:, None]).all()
     again = setup.mining.mine(bank if setup.mining.embeds else None, positions, 2 * PER_EPOCH)
     assert np.mean(again["positives"] != mined["positives"]) > 0.8
-
-
-@contextlib.contextmanager
-def terminated_at(step):
-    """In the block SIGTERM comes while the call that ends at `step` runs."""
-    plain = loop.train
-
-    def until(*arguments):
-        for made in plain(*arguments):
-            if made[-1]["step"] == step:
-                signal.raise_signal(signal.SIGTERM)
-            yield made
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "train", until)
-        with pytest.raises(SystemExit) as stopped:
-            yield
-    assert stopped.value.code == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("name", ["LM-Mining", "MM"])
