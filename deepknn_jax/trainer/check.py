@@ -18,7 +18,7 @@ from deepknn_jax.losses.local_margin import REDUCTIONS
 from deepknn_jax.trainer.methods import METHODS
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "data.split": SPLITS,
+    "data.split": ("", *SPLITS),
     "data.resize_rule": ("", *RESIZE_RULES),
     "data.on_error": ON_ERROR,
     "data.placement": PLACEMENTS,
