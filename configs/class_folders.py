@@ -33,4 +33,5 @@ def get_config() -> ConfigDict:
     config.batch.classes = 2
     config.batch.per_class = 8
     config.batch.size = 16
+    config.evaluate.every_epochs = 5
     return config

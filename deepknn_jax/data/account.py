@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepknn_jax.data.walk import HEIC_PACKAGE, HEIC_SUFFIXES, is_dicom, suffix_of
+from deepknn_jax.data.walk import HEIC_PACKAGE, HEIC_SUFFIXES, IMAGE_SUFFIXES, is_dicom, suffix_of
 
 SAMPLE = 20  # files that are opened to tell sizes and formats
 SHOWN = 12  # classes that are named, each with its count
@@ -46,7 +46,11 @@ def files_line(files: Sequence[Path]) -> str:
     looks = [_look(files[row]) for row in rows]
     kinds = Counter(kind for kind, _ in looks)
     sizes = sorted(size for _, size in looks if size)
-    line = f"files: {counted(Counter(suffix_of(file.name) for file in files))}; of "
+    suffixes = Counter(suffix_of(file.name) for file in files)
+    known = Counter({suffix: n for suffix, n in suffixes.items() if suffix in IMAGE_SUFFIXES})
+    if others := suffixes.total() - known.total():
+        known["DICOM under other names"] = others
+    line = f"files: {counted(known)}; of "
     line += f"{len(looks)} opened: {counted(kinds)}"
     if sizes:
         ends = dict.fromkeys((min(sizes, key=np.prod), max(sizes, key=np.prod)))

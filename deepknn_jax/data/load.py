@@ -98,7 +98,8 @@ def survey(
     splits = assign_splits(
         listing, split=split, test_share=test_share, validation=validation, split_seed=split_seed
     )
-    return Survey(listing, splits, _account(source, listing, split, splits))
+    where = " ".join(filter(None, (source, str(options.get("folder", "")))))
+    return Survey(listing, splits, (f"source: {where}", *_account(listing, split, splits)))
 
 
 def _check_names(options: Mapping[str, Any]) -> None:
@@ -115,8 +116,8 @@ def check_several_classes(listing: Listing, where: str | Path) -> None:
                         f"{listing.class_names[found[0]]!r}; {remedy}")  # fmt: skip
 
 
-def _account(source: str, listing: Listing, split: str, splits: np.ndarray) -> tuple[str, ...]:
-    lines = [f"source: {source}", classes_line(listing.labels, listing.class_names)]
+def _account(listing: Listing, split: str, splits: np.ndarray) -> tuple[str, ...]:
+    lines = [classes_line(listing.labels, listing.class_names)]
     if listing.files is not None:
         lines.append(files_line(listing.files))
     elif listing.inputs is not None:

@@ -153,6 +153,87 @@ def test_what_class_folders_refuse(tmp_path):
         class_folders(tmp_path)
 
 
+def test_copies_of_notebooks_are_no_images(tmp_path):
+    for name in ("a/1.png", "a/.ipynb_checkpoints/1-checkpoint.png", "b/2.png", "b/@eaDir/2.png"):
+        image(tmp_path / name)
+    assert class_folders(tmp_path).names == ("a/1.png", "b/2.png")
+
+
+def test_what_class_folders_leave_out_is_counted(tmp_path):
+    for name in ("train/a/1.png", "test/a/1.png", "3.png", "test/4.png"):
+        image(tmp_path / name, len(name))
+    for name in ("train/a/x.txt", "train/notes.txt", "labels.csv", "train/a/y", "train/a/z.txt"):
+        (tmp_path / name).write_text("")
+    account = class_folders(tmp_path).account
+    assert account.left_out == {".txt": 3, ".csv": 1, "without suffix": 1,
+                                ".png beside class folders": 2}  # fmt: skip
+
+
+def test_patterns_of_names_to_ignore(tmp_path):
+    for name in ("a/1.png", "a/1_mask.png", "b/2.png", "b/2_mask.png"):
+        image(tmp_path / name)
+    assert any("1_mask.png beside 1.png" in line for line in class_folders(tmp_path).account.lines)
+    listing = class_folders(tmp_path, ignore=("*_mask.*", "*.tif"))
+    assert listing.names == ("a/1.png", "b/2.png")
+    assert listing.account.lines == ("ignored: 2 files by *_mask.* (`ignore`)",
+                                     "ignored: 0 files by *.tif (`ignore`)")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pattern", "groups"),
+    [
+        (r"^p\d", ["p1", "p1", "p2", "p1"]),  # no capture group: the whole match
+        (r"^(p\d)_\d", ["p1", "p1", "p2", "p1"]),  # the capture group alone
+        (r"^p\d_(\d)", ["1", "2", "1", "2"]),
+        (r"^(p\d)_(\d)", ["p1/1", "p1/2", "p2/1", "p1/2"]),
+        (r"(p1)|(p2)", ["p1", "p1", "p2", "p1"]),  # of alternatives the one that matched
+    ],
+)
+def test_the_capture_group_is_the_group(tmp_path, pattern, groups):
+    names = ("a/p1_1.png", "a/p1_2.png", "a/p2_1.png", "b/p1_2.png")
+    for name in names:
+        image(tmp_path / name)
+    found = class_folders(tmp_path, group_pattern=pattern)
+    assert found.names == names
+    assert found.groups.tolist() == np.unique(groups, return_inverse=True)[1].tolist()
+
+
+def test_patients_may_be_folders(tmp_path):
+    """The pattern sees the path below the class folder, in either layout."""
+    names = ("a/p1/1.png", "a/p1/x/2.png", "a/p2/1.png", "b/p1/1.png", "b/p3/1.png")
+    for name in names:
+        image(tmp_path / "set" / name)
+        image(tmp_path / "parts" / "train" / name)
+        image(tmp_path / "parts" / "test" / name, 9)
+    for pattern in (r"^([^/]+)/", "^[^/]+"):
+        assert class_folders(tmp_path / "set", group_pattern=pattern).groups.tolist() == [
+            0, 0, 1, 0, 2
+        ]  # fmt: skip
+        groups = class_folders(tmp_path / "parts", group_pattern=pattern).groups.tolist()
+        assert groups == [0, 0, 1, 0, 2] * 2
+    with pytest.raises(UserError, match=r"1.png: `group_pattern` .* matches nothing in p1/1"):
+        class_folders(tmp_path / "set", group_pattern="^(a?)")
+
+
+def test_one_folder_by_a_link_in_two_classes_is_refused(tmp_path):
+    image(tmp_path / "a" / "1.png")
+    image(tmp_path / "b" / "2.png")
+    (tmp_path / "c").symlink_to("a")
+    with pytest.raises(UserError, match=r"c: is the same folder as .*a, by a link"):
+        class_folders(tmp_path)
+    (tmp_path / "c").unlink()
+    (tmp_path / "a" / "more").symlink_to(tmp_path / "b")
+    with pytest.raises(UserError, match=r"b: is the same folder as .*a/more, by a link"):
+        class_folders(tmp_path)
+
+
+def test_a_folder_of_images_alone_says_what_lies_there(tmp_path):
+    image(tmp_path / "1.png")
+    image(tmp_path / "2.png")
+    with pytest.raises(UserError, match=r"no folder of a class .*left out: 2 .png beside class"):
+        class_folders(tmp_path)
+
+
 def test_an_empty_class_folder_is_named(tmp_path):
     for i in range(4):
         image(tmp_path / "a" / f"{i}.png")
