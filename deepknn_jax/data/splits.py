@@ -155,8 +155,9 @@ def _published(listing: Listing) -> np.ndarray:
     splits = listing.splits.astype("<U10")
     for part in (TRAIN, TEST):
         if not (splits == part).any():
+            other = "" if part == TRAIN else f", or none: a {VALIDATION} part then tests"
             raise UserError(f"`split` is 'published': the source has no {part} part; "
-                            "choose stratified or grouped")  # fmt: skip
+                            f"choose stratified or grouped{other}")  # fmt: skip
     return splits
 
 

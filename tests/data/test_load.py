@@ -128,6 +128,36 @@ def test_one_class_in_a_csv_is_refused(folder):
         load_dataset("csv_images", folder=folder, size=4, **columns)
 
 
+@pytest.mark.parametrize(
+    ("columns", "split"),
+    [
+        ({}, "stratified"),
+        ({"group_column": "who"}, "grouped"),
+        ({"split_column": "part"}, "published"),
+        ({"group_column": "who", "split_column": "part"}, "published"),
+    ],
+)
+def test_columns_of_parts_and_groups_are_used_as_soon_as_they_are_named(folder, columns, split):
+    """With the split left open; before, the default drew over them."""
+    files = sorted(folder.rglob("*.png"))
+    rows = [f"{f.parent.name}/{f.name},{f.parent.name},p{i % 6 // 2},{('train', 'test')[i % 3 > 1]}"
+            for i, f in enumerate(files)]  # fmt: skip
+    (folder / "t.csv").write_text("\n".join(["image,label,who,part", *rows]))
+    named = {"csv": "t.csv", "image_column": "image", "label_column": "label"} | columns
+    cache = {"cache_dir": folder.parent / "cache"}
+    data = load_dataset("csv_images", folder=folder, size=4, **named, **cache)
+    assert any(line.startswith(f"split: {split}, as the source") for line in data.account)
+    if split == "published":
+        assert data.splits.tolist() == [("train", "test")[i % 3 > 1] for i in range(12)]
+        shared = any(
+            "4 of 4 test examples share one with training" in each for each in data.account
+        )
+        assert shared == ("group_column" in columns)
+    if split == "grouped":
+        patients = np.arange(12) % 6 // 2
+        assert not set(patients[data.rows("train")]) & set(patients[data.rows("test")])
+
+
 def test_the_account_comes_with_the_data(folder):
     (folder / "a" / "notes.txt").write_text("")
     assert load(folder, split="").account == (

@@ -165,6 +165,10 @@ def _account(
     if inside:
         lines.append(f"folders in class folders count to the class: {len(inside):,}, {inside[0]}"
                      " is the first")  # fmt: skip
+    names = {top.name for top, _ in walks} | set(SPLIT_WORDS)
+    if alike := [path for path in inside if Path(path).name.lower() in names]:
+        lines.append(f"hint: {alike[0]} is named like a class or a part, but counts to "
+                     f"{Path(alike[0]).parent}: is `folder` the right folder?")  # fmt: skip
     lines += mask_lines(file for _, found in walks for file in found.files)
     shown = ", ".join(inside[:5]) + (f" and {len(inside) - 5} more" if len(inside) > 5 else "")
     remedy = "give `folder` the folder that holds the folders of classes"

@@ -227,6 +227,15 @@ def test_one_folder_by_a_link_in_two_classes_is_refused(tmp_path):
         class_folders(tmp_path)
 
 
+def test_folders_in_class_folders_are_told(tmp_path):
+    """As where a set holds a copy of itself, whose name then is a third class."""
+    for name in ("yes/1.png", "no/p1/1.png", "set/yes/1.png", "set/no/1.png"):
+        image(tmp_path / name)
+    lines = class_folders(tmp_path).account.lines
+    assert lines[0] == "folders in class folders count to the class: 3, no/p1 is the first"
+    assert lines[1].startswith("hint: set/no is named like a class or a part, but counts to set")
+
+
 def test_a_folder_of_images_alone_says_what_lies_there(tmp_path):
     image(tmp_path / "1.png")
     image(tmp_path / "2.png")
