@@ -9,7 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepknn_jax.data.walk import HEIC_PACKAGE, HEIC_SUFFIXES, IMAGE_SUFFIXES, is_dicom, suffix_of
+from deepknn_jax.data.walk import (
+    HEIC_PACKAGE,
+    HEIC_SUFFIXES,
+    IMAGE_SUFFIXES,
+    is_dicom,
+    open_heic,
+    suffix_of,
+)
 
 SAMPLE = 20  # files that are opened to tell sizes and formats
 SHOWN = 12  # classes that are named, each with its count
@@ -120,6 +127,7 @@ def _header(file: Path) -> tuple[str, tuple[int, ...]]:
         return f"DICOM, {dataset.BitsStored} bits", (dataset.Columns, dataset.Rows)
     from PIL import Image
 
+    open_heic([file])
     kinds = {"1": "1 bit", "L": "grey", "P": "palette", "RGB": "colour", "RGBA": "transparency",
              "F": "floats", "I": "32 bits grey", "I;16": "16 bits grey"}  # fmt: skip
     with Image.open(file) as image:

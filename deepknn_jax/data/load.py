@@ -99,7 +99,8 @@ def survey(
         listing, split=split, test_share=test_share, validation=validation, split_seed=split_seed
     )
     where = " ".join(filter(None, (source, str(options.get("folder", "")))))
-    return Survey(listing, splits, (f"source: {where}", *_account(listing, split, splits)))
+    told = split_lines(listing, split, splits, validation=validation)
+    return Survey(listing, splits, (f"source: {where}", *_account(listing), *told))
 
 
 def _check_names(options: Mapping[str, Any]) -> None:
@@ -116,14 +117,14 @@ def check_several_classes(listing: Listing, where: str | Path) -> None:
                         f"{listing.class_names[found[0]]!r}; {remedy}")  # fmt: skip
 
 
-def _account(listing: Listing, split: str, splits: np.ndarray) -> tuple[str, ...]:
+def _account(listing: Listing) -> list[str]:
     lines = [classes_line(listing.labels, listing.class_names)]
     if listing.files is not None:
         lines.append(files_line(listing.files))
     elif listing.inputs is not None:
         lines.append(inputs_line(listing.inputs))
     lines += left_out_lines(listing.account.left_out)
-    return (*lines, *listing.account.lines, *split_lines(listing, split, splits))
+    return [*lines, *listing.account.lines]
 
 
 def decoded(

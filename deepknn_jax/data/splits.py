@@ -88,10 +88,13 @@ def parts_of(splits: np.ndarray | None) -> dict[str, int]:
     return {part: size for part, size in sizes.items() if size}
 
 
-def split_lines(listing: Listing, split: str, splits: np.ndarray) -> list[str]:
+def split_lines(
+    listing: Listing, split: str, splits: np.ndarray, *, validation: float = 0.0
+) -> list[str]:
     """Tells which split was used and why, what it did not use, and which groups it parts.
 
-    `split` is what was asked for, "" for what fits; `splits` [N] is what `assign_splits` gave.
+    `split` is what was asked for, "" for what fits; `splits` [N] is what `assign_splits` gave, with
+    the share `validation`.
     """
     taken, published = chosen_split(listing, split), parts_of(listing.splits)
     why = {
@@ -106,6 +109,8 @@ def split_lines(listing: Listing, split: str, splits: np.ndarray) -> list[str]:
         lines.append(f"the source has no {TEST} part: its {VALIDATION} part tests")
     if taken != "published" and len(published) > 1:
         lines.append(f"not used: the source's own parts ({_sizes(published)})")
+    if taken == "published" and not validation and (splits == VALIDATION).any():
+        lines.append(f"not used: the {VALIDATION} part, as `validation` is 0")
     return lines + _group_lines(listing.groups, splits)
 
 

@@ -206,6 +206,14 @@ def test_a_validation_part_tests_where_there_is_no_test_part():
         assign(found, "published")
 
 
+def test_a_validation_part_that_is_not_used_is_told():
+    found = listing([0, 1, 0, 1] * 6, splits=([TRAIN] * 2 + [VALIDATION, TEST]) * 6)
+    splits = assign(found, "")
+    assert split_lines(found, "", splits)[1:] == ["not used: the validation part, as `validation`"
+                                                  " is 0"]  # fmt: skip
+    assert len(split_lines(found, "", splits, validation=0.1)) == 1
+
+
 @pytest.mark.parametrize(
     ("groups", "parts", "split", "lines"),
     [
