@@ -1,7 +1,7 @@
 """Deep kNN on class folders: paediatric chest X-rays, normal, bacteria or virus.
 
 No patient is on two sides of the split: what `group_pattern` matches in a file name is the
-patient. A set without patients: --config.data.split=stratified --config.data.group_pattern=
+patient. Class folders of anybody else: configs/class_folders.py
 Colour: --config.data.channels=3
 Data: Kermany et al., doi 10.17632/rscbjbr9sj (CC BY 4.0); DIR holds one folder a class with its
     images: normal/, bacteria/, virus/. (Or train/ and test/ that hold such folders: then

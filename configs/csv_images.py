@@ -6,9 +6,8 @@ Data: DIR holds the csv and the images; a row names an image (relative to DIR), 
 Command: python -m deepknn_jax.main --config=configs/csv_images.py --config.data.dir=DIR
     --config.data.csv=labels.csv --config.data.image_column=file
     --config.data.label_column=diagnosis --workdir=OUT
-With patients, so that none is on two sides:
-    --config.data.group_column=patient --config.data.split=grouped
-With a column of parts: --config.data.split_column=part --config.data.split=published
+With patients, so that none is on two sides: --config.data.group_column=patient
+With a column of parts, which are then the split: --config.data.split_column=part
 Names without a suffix: --config.data.suffix=.jpg
 Time: as configs/skin7.py, in proportion to the number of images.
 """

@@ -5,9 +5,10 @@ Data: Nyflot et al., Medical Physics 46 (2019), not public; DIR holds the images
     or .npy arrays of gamma) and epid.csv: a row an image, with image (relative to DIR), label,
     beam, and split (train, test and, if you like, validation).
 Command: python -m deepknn_jax.main --config=configs/epid.py --config.data.dir=DIR --workdir=OUT
-Another split: the validation part is drawn by beam; to draw the test part too,
-    --config.data.split_column= --config.data.split=grouped      a beam's three on one side
-    --config.data.split_column= --config.data.split=stratified   image by image
+Another split: the validation part is drawn by beam; to draw the test part too, as large as the
+    published one: --config.data.split_column= --config.data.test_share=0.457 and
+    --config.data.split=grouped      a beam's three on one side
+    --config.data.split=stratified   image by image
     and --config.data.group_column= where the beams are not known.
 Memory: 37 MB of images.
 Time: not run here.
@@ -25,7 +26,6 @@ def get_config() -> ConfigDict:
     config.data.split = "published"
     config.data.split_column = "split"
     config.data.group_column = "beam"
-    config.data.test_share = 255 / 558
     config.data.validation = 30 / 303
     config.data.size = 256
     config.data.channels = 1

@@ -6,7 +6,7 @@ Data: FILE.npz with features [N, F] and labels [N] (integers or strings), and, i
     The embeddings.npz that a run leaves is such a file, and features.npz of --mode=embed.
 Command: python -m deepknn_jax.main --config=configs/features.py --config.data.dir=FILE.npz
     --workdir=OUT
-With splits in the file: --config.data.split=published
+Splits in the file are used; another: --config.data.split=stratified
 Time: seconds to minutes, see configs/breast_cancer.py.
 """
 

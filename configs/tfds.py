@@ -5,7 +5,7 @@ Data: a set with an image (or a vector) and one label an example, already prepar
     tensorflow_datasets.builder("beans", data_dir=DIR, file_format="array_record")
     .download_and_prepare()
     Its train, validation and test parts are the published split; a set that has only train:
-    --config.data.split=stratified.
+    --config.data.split=stratified
 Command: python -m deepknn_jax.main --config=configs/tfds.py --config.data.dir=DIR
     --config.data.tfds_name=beans --workdir=OUT
 Vectors: --config.model.name=mlp --config.augment.crop=0 --config.augment.flip=False

@@ -20,7 +20,9 @@ def default() -> ConfigDict:
             "data": {
                 "source": "digits",  # deepknn_jax/data/sources/__init__.py has the names
                 "dir": "",  # folder of the data set; for npz, and mnist.npz, the file
-                "split": "stratified",  # or published, grouped (by patient, lesion, ...)
+                # published, stratified or grouped (by patient, lesion, ...); "": published where
+                # the source has one, else grouped where it has groups, else stratified
+                "split": "",
                 "fold": 0,  # 1, 2, ...: that published fold of skin7, survival_csv or an npz
                 "train_list": "",  # sd198: the lists of its published split, relative to dir;
                 "test_list": "",  # "": every image, no published split
@@ -37,7 +39,7 @@ def default() -> ConfigDict:
                 "resize_rule": "",
                 "value_range": (),  # (low, high) of pixels that are floats (.npy, .tif)
                 "channels": 0,  # 1 or 3; 0: 3 for images in files, arrays as they are
-                "on_error": "stop",  # or skip: leave undecodable images out, counted
+                "on_error": "stop",  # or skip: leave unreadable images out, counted
                 "cache_dir": "",  # of decoded images; "": a folder of this user's cache
                 # auto: inputs in device memory if they fit a quarter of it; device: always;
                 # stream: each call brings its own.
@@ -48,7 +50,9 @@ def default() -> ConfigDict:
                 "group_column": "",  # its group, such as the patient ("": no groups),
                 "split_column": "",  # and its part ("": no published split)
                 "suffix": "",  # csv_images: added to image names without one, such as .jpg
-                "group_pattern": "",  # class_folders: expression that finds the group in a name
+                # class_folders: expression that finds the group in a file's path below its class
+                "group_pattern": "",
+                "ignore": (),  # class_folders: patterns of file names to leave out, as *_mask.*
                 "name_column": "name",  # survival_csv: columns of the patient,
                 "time_column": "time",  # of days,
                 "event_column": "event",  # of 1 for a death and 0 for censored,

@@ -28,5 +28,9 @@ def renaming(names: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        words = re.sub(r"`(\w+)`", lambda found: names.get(found[1], found[0]), str(error))
-        raise UserError(words) from error
+        raise UserError(renamed(str(error), names)) from error
+
+
+def renamed(words: str, names: Mapping[str, str]) -> str:
+    """The words with what `names` gives in the place of arguments in backticks."""
+    return re.sub(r"`(\w+)`", lambda found: names.get(found[1], found[0]), words)

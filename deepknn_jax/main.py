@@ -1,4 +1,4 @@
-"""The command: python -m deepknn_jax.main [--mode=embed] --config=configs/skin7.py."""
+"""The command: python -m deepknn_jax.main [--mode=embed|inspect] --config=configs/skin7.py."""
 
 import os
 import sys
@@ -18,8 +18,11 @@ def main() -> None:
         os.environ["XLA_FLAGS"] = (
             os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
         )
-    from deepknn_jax.trainer import embed, loop  # only now, as they bring JAX
+    from deepknn_jax.trainer import embed, inspect, loop  # only now, as they bring JAX
 
+    if flags.FLAGS.mode == "inspect":
+        inspect.run(config)
+        return
     embeds = flags.FLAGS.mode == "embed"
     name = Path(without_config(sys.argv)[0] or DEFAULT_CONFIG).stem + ("_features" * embeds)
     workdir = Path(flags.FLAGS.workdir or f"runs/{name}").expanduser()
@@ -31,7 +34,11 @@ def cli() -> None:
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("workdir", None, "Folder of the run's files; default runs/<config's name>.")
     flags.DEFINE_enum(
-        "mode", "train", ["train", "embed"], "embed: write the backbone's features, train nothing."
+        "mode",
+        "train",
+        ["train", "embed", "inspect"],
+        "embed: write the backbone's features, train nothing; inspect: tell what the data are and "
+        "what a training would take, write nothing.",
     )
     run_command(main, parse_config_flags, like="--config.loss.k=7")
 

@@ -30,6 +30,8 @@ def test_the_defaults_pass():
         ("data.size", -1),
         ("data.placement", "disk"),
         ("data.on_error", "ignore"),
+        ("data.ignore", (3,)),
+        ("data.ignore", ("",)),
         ("model.dtype", "float16"),
         ("loss.name", "deepknn"),
         ("loss.k", 0),

@@ -174,6 +174,7 @@ def test_epid_by_beam_and_by_image(tmp_path):
     config = tiny_config("epid", tmp_path)
     published = load(config)
     config.data.split_column, config.data.split = "", "grouped"
+    config.data.test_share = 0.457  # as the config's words tell
     by_beam = load(config)
     config.data.split = "stratified"
     by_image = load(config)

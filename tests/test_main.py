@@ -286,6 +286,18 @@ def test_a_config_beside_comes_before_the_package_s(tmp_path, monkeypatch):
         main.find_config("configs/skin.py")
 
 
+def test_inspect_tells_what_the_data_are_and_writes_nothing(command, tmp_path, folders):
+    (folders / "a" / "x.txt").write_text("")
+    size = ("--config.batch.size=8", "--config.batch.per_class=4")
+    inspect = ("--mode=inspect", "--config=configs/class_folders.py", "--config.data.dir=set")
+    code, out = command(*inspect, *size, "--config.data.ignore=00*")
+    assert code is None
+    assert out.startswith("source: class_folders set\nclasses: 2: a 5, b 6\nfiles: .png 11; ")
+    assert "left out: 1 file (.txt 1)" in out
+    assert "ignored: 1 files by 00* (config.data.ignore)" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
 def test_deterministic_reaches_the_backend(command, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_some=1")
     command(*QUICK, "--config.deterministic=True", "--config.devices=77")

@@ -294,8 +294,9 @@ def _row_writer(
             # PIL's decoders raise OSError without errno, SyntaxError, ValueError, struct.error
             # and more on broken files. With an errno it is the machine that failed.
             reason = " ".join(str(error).split()) or type(error).__name__
-            if on_error != "skip" or getattr(error, "errno", None):
-                raise _unreadable(names[i], reason, on_error) from error
+            machine = getattr(error, "errno", None)
+            if on_error != "skip" or machine:
+                raise _unreadable(names[i], reason, "" if machine else on_error) from error
             return reason
         _write_all(fd, image.tobytes(), start + i * image.nbytes)
         return ""

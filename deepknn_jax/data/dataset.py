@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deepknn_jax.data.account import Account
+
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 
@@ -15,6 +17,7 @@ class Listing(NamedTuple):
     features) or `files` (N image paths) is given. `names` are N distinct strings. `splits` [N]
     holds TRAIN, VALIDATION or TEST where the source publishes a split. `groups` int32 [N] marks
     what must stay on one side (patients, lesions). `labels` int32 [N] index `class_names`.
+    `account` is what the source has to tell besides.
     """
 
     names: tuple[str, ...]
@@ -24,6 +27,7 @@ class Listing(NamedTuple):
     files: tuple[Path, ...] | None = None
     splits: np.ndarray | None = None
     groups: np.ndarray | None = None
+    account: Account = Account()
 
 
 class Dataset(NamedTuple):
@@ -32,6 +36,7 @@ class Dataset(NamedTuple):
     `inputs` is uint8 [N, H, W, C] or [N, D, H, W, C] (an array or a read-only memory map) or
     float32 [N, F]; `labels` int32 [N]; `splits` [N] of TRAIN, VALIDATION, TEST; `skipped` names
     the files that could not be decoded and were left out (none unless that was asked for).
+    `account` are the lines that tell what was found, left out, and how it was split.
     """
 
     inputs: np.ndarray
@@ -40,6 +45,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
     splits: np.ndarray
     skipped: tuple[str, ...] = ()
+    account: tuple[str, ...] = ()
 
     def rows(self, split: str) -> np.ndarray:
         """Indices int32 [n] of the examples of `split`, ascending."""

@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from deepknn_jax.data.dicom import open_dicom
 from deepknn_jax.data.npy import read_npy
+from deepknn_jax.data.walk import is_dicom
 from deepknn_jax.errors import UserError, check_choice
 
 DECODER_VERSION = 1  # count it up whenever the pixels below change: caches are then made anew
@@ -45,7 +46,7 @@ def read_image(
     """
     if isinstance(file, Path) and file.suffix.lower() == ".npy":
         image = _open_npy(file, value_range)
-    elif isinstance(file, Path) and file.suffix.lower() == ".dcm":
+    elif isinstance(file, Path) and is_dicom(file):
         image = open_dicom(file)
     else:
         with Image.open(file) as opened:

@@ -1,6 +1,7 @@
 """Which examples train, validate and test: the published split, or one drawn by class and group."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -17,8 +18,9 @@ def assign_splits(
 
     Args:
         listing: N examples.
-        split: "published" (the source's), "stratified" (drawn class by class), or "grouped" (so
-            drawn that a group, a patient or a lesion, is never on two sides).
+        split: "published" (the source's), "stratified" (drawn class by class), "grouped" (so
+            drawn that a group, a patient or a lesion, is never on two sides), or "": what
+            `chosen_split` says.
         test_share: share of each class that goes to the test part, above 0 and below 1; not used
             by "published".
         validation: share of the training part to validate on, at least 0 and below 1. Drawn like
@@ -30,7 +32,10 @@ def assign_splits(
         UserError: an option out of range, a split that the source has not, a class with fewer than
             2 training examples.
     """
-    check_choice("`split`", split, SPLITS)
+    taken = chosen_split(listing, split)
+    if not split and taken == "published":
+        listing = listing._replace(splits=_with_test_part(listing))
+    split = taken
     if not 0 <= validation < 1:
         raise UserError(f"`validation` is {validation}: it must be at least 0 and below 1")
     if split != "published" and not 0 < test_share < 1:
@@ -57,6 +62,74 @@ def assign_splits(
     return splits
 
 
+def chosen_split(listing: Listing, split: str) -> str:
+    """`split` itself, or for "": published where the source has one, grouped where it has groups.
+
+    Where it has neither: stratified. A training part alone is no published split; a training and a
+    validation part are one, of which the validation part then tests.
+
+    Raises:
+        UserError: an unknown `split`.
+    """
+    if split:
+        check_choice("`split`", split, SPLITS)
+        return split
+    parts = parts_of(listing.splits)
+    if TRAIN in parts and len(parts) > 1:
+        return "published"
+    return "stratified" if listing.groups is None else "grouped"
+
+
+def parts_of(splits: np.ndarray | None) -> dict[str, int]:
+    """How many are in TRAIN, VALIDATION and TEST, without those that are empty."""
+    if splits is None:
+        return {}
+    sizes = {part: int((splits == part).sum()) for part in (TRAIN, VALIDATION, TEST)}
+    return {part: size for part, size in sizes.items() if size}
+
+
+def split_lines(
+    listing: Listing, split: str, splits: np.ndarray, *, validation: float = 0.0
+) -> list[str]:
+    """Tells which split was used and why, what it did not use, and which groups it parts.
+
+    `split` is what was asked for, "" for what fits; `splits` [N] is what `assign_splits` gave, with
+    the share `validation`.
+    """
+    taken, published = chosen_split(listing, split), parts_of(listing.splits)
+    why = {
+        "published": "the source has one",
+        "grouped": "the source names groups",
+        "stratified": "the source has neither parts nor groups",
+    }[taken]
+    if list(published) == [TRAIN]:
+        why = f"the source has a {TRAIN} part alone"
+    lines = [f"split: {taken}, as {'`split` says' if split else why}: {_sizes(parts_of(splits))}"]
+    if taken == "published" and TEST not in published:
+        lines.append(f"the source has no {TEST} part: its {VALIDATION} part tests")
+    if taken != "published" and len(published) > 1:
+        lines.append(f"not used: the source's own parts ({_sizes(published)})")
+    if taken == "published" and not validation and (splits == VALIDATION).any():
+        lines.append(f"not used: the {VALIDATION} part, as `validation` is 0")
+    return lines + _group_lines(listing.groups, splits)
+
+
+def _sizes(parts: Mapping[str, int]) -> str:
+    return " + ".join(f"{size:,} {part}" for part, size in parts.items())
+
+
+def _group_lines(groups: np.ndarray | None, splits: np.ndarray) -> list[str]:
+    if groups is None:
+        return []
+    test = splits == TEST
+    shared = np.isin(groups[test], groups[splits == TRAIN]).sum()
+    line = f"groups: {len(np.unique(groups)):,}"
+    if shared:
+        line += (f"; {shared:,} of {test.sum():,} test examples share one with training examples"
+                 " (`split`=grouped keeps a group on one side)")  # fmt: skip
+    return [line]
+
+
 def check_class_sizes(labels: np.ndarray, splits: np.ndarray, class_names: tuple[str, ...]) -> None:
     """Raises UserError where a class has fewer than 2 training examples, or none are to test.
 
@@ -71,6 +144,15 @@ def check_class_sizes(labels: np.ndarray, splits: np.ndarray, class_names: tuple
         raise UserError("the test part is empty")
 
 
+def _with_test_part(listing: Listing) -> np.ndarray:
+    """The published splits [N]; where none tests, what was to validate does."""
+    assert listing.splits is not None
+    splits = listing.splits.astype("<U10")
+    if not (splits == TEST).any():
+        splits[splits == VALIDATION] = TEST
+    return splits
+
+
 def _published(listing: Listing) -> np.ndarray:
     if listing.splits is None:
         raise UserError("`split` is 'published': the source publishes none; choose stratified or "
@@ -78,8 +160,9 @@ def _published(listing: Listing) -> np.ndarray:
     splits = listing.splits.astype("<U10")
     for part in (TRAIN, TEST):
         if not (splits == part).any():
+            other = "" if part == TRAIN else f", or none: a {VALIDATION} part then tests"
             raise UserError(f"`split` is 'published': the source has no {part} part; "
-                            "choose stratified or grouped")  # fmt: skip
+                            f"choose stratified or grouped{other}")  # fmt: skip
     return splits
 
 

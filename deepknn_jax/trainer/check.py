@@ -18,7 +18,7 @@ from deepknn_jax.losses.local_margin import REDUCTIONS
 from deepknn_jax.trainer.methods import METHODS
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "data.split": SPLITS,
+    "data.split": ("", *SPLITS),
     "data.resize_rule": ("", *RESIZE_RULES),
     "data.on_error": ON_ERROR,
     "data.placement": PLACEMENTS,
@@ -115,6 +115,8 @@ def _check_lists(flat: Mapping[str, Any]) -> None:
     k_p = flat["evaluate.k_p"]
     if not k_p or not all(isinstance(k, int) and k >= 1 for k in k_p) or list(k_p) != sorted(k_p):
         raise UserError(f"config.evaluate.k_p is {k_p}: ascending whole numbers of at least 1")
+    if not all(isinstance(pattern, str) and pattern for pattern in flat["data.ignore"]):
+        raise UserError(f"config.data.ignore is {flat['data.ignore']}: patterns as '*_mask.*'")
     for name in flat["evaluate.references"]:
         if name not in ("pixels", "untrained"):
             raise UserError(f"config.evaluate.references has {name!r}: pixels, untrained or none")

@@ -1,9 +1,10 @@
 """The one place where errors get the config's keys: lower rooms name arguments in backticks."""
 
+from collections.abc import Mapping
 from contextlib import ContextDecorator
 
 from deepknn_jax.config import default, flatten
-from deepknn_jax.errors import renaming
+from deepknn_jax.errors import renamed, renaming
 
 # Arguments that are called otherwise than the option, or as several options are.
 _KEYS = {
@@ -19,5 +20,14 @@ _KEYS = {
 
 def naming_keys() -> ContextDecorator:
     """Decorates a function: its UserErrors name config keys, config.data.size for `size`."""
+    return renaming(_names())
+
+
+def in_keys(words: str) -> str:
+    """The words with config keys in the place of arguments."""
+    return renamed(words, _names())
+
+
+def _names() -> Mapping[str, str]:
     leaves = {key.rsplit(".", 1)[-1]: key for key in flatten(default())} | _KEYS
-    return renaming({name: f"config.{key}" for name, key in leaves.items()})
+    return {name: f"config.{key}" for name, key in leaves.items()}

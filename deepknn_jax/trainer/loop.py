@@ -34,6 +34,7 @@ from deepknn_jax.trainer.assess import (
     variables_of,
 )
 from deepknn_jax.trainer.check import check
+from deepknn_jax.trainer.keys import in_keys
 from deepknn_jax.trainer.methods import METHODS, unread
 from deepknn_jax.trainer.setup import (
     Setup,
@@ -43,6 +44,7 @@ from deepknn_jax.trainer.setup import (
     load,
     resolve,
     settle,
+    survey,
 )
 
 Seconds = dict[str, float]  # where the time went
@@ -88,7 +90,10 @@ def prepare(
     config: ConfigDict, weights: Mapping[str, Any] | None, workdir: Path
 ) -> tuple[ConfigDict, Setup]:
     """Loads, builds, and writes config.json: the config as the weights and the data settle it."""
-    dataset = load(config)
+    found = survey(config)
+    for line in found.account:
+        say(in_keys(line))
+    dataset = load(config, found)
     describe(dataset)
     config = settle(config, dataset)
     setup = build(config, dataset, weights)
@@ -121,7 +126,7 @@ def check_workdir(
 
 
 def describe(dataset: Dataset) -> None:
-    """Says what was loaded."""
+    """Tells what was loaded, after what was found."""
     parts = [
         f"{len(dataset.rows(split))} {split}"
         for split in (TRAIN, VALIDATION, TEST)

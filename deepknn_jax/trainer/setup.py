@@ -16,8 +16,10 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from deepknn_jax import models
+from deepknn_jax.config import default
+from deepknn_jax.data import load as data_load
 from deepknn_jax.data.dataset import TRAIN, Dataset
-from deepknn_jax.data.load import load_dataset
+from deepknn_jax.data.load import Survey
 from deepknn_jax.engine.batching import batch_indices, check_batching, steps_per_epoch
 from deepknn_jax.engine.feed import Store, make_store
 from deepknn_jax.engine.inputs import input_functions, pixel_statistics, standardized
@@ -46,6 +48,7 @@ from deepknn_jax.trainer.methods import loss_function, method_of, miner
 _NUMBERS_PER_CALL = 2**21
 # Keys of config.data that are not load_dataset's arguments under the same name.
 _NOT_PASSED_ON = ("source", "dir", "placement", "resize_rule")
+_OF_FILES = ("size", "channels", "value_range", "on_error", "cache_dir")
 
 
 class Setup(NamedTuple):
@@ -88,6 +91,8 @@ def resolve(
     """
     config = config.copy_and_resolve_references().unlock()
     name, augment, data = config.model.name, config.augment, config.data
+    if stored and not data.split:  # a run from before "" was the default had "stratified"
+        data.split = stored.get("data", {}).get("split", "")
     path = start or config.model.weights
     variables = None
     if path:
@@ -141,31 +146,59 @@ def settle(config: ConfigDict, dataset: Dataset) -> ConfigDict:
 
 
 @naming_keys()
-def load(config: ConfigDict) -> Dataset:
-    """The config's data set, checked against its batching and evaluation."""
+def survey(config: ConfigDict) -> Survey:
+    """What the config's source finds and how it is split, before files are decoded."""
     data = config.data
-    dataset = load_dataset(
+    return data_load.survey(
         data.source,
         folder=data.dir,
         resize_rule=data.resize_rule or "square",
+        given=_given(config),
         **{key: data[key] for key in data if key not in _NOT_PASSED_ON},
     )
-    rows = dataset.rows(TRAIN)
+
+
+def _given(config: ConfigDict) -> set[str]:
+    """The arguments of load_dataset that differ from their option's default."""
+    data, usual = config.data, default().data
+    given = {key for key in usual if key not in _NOT_PASSED_ON and data[key] != usual[key]}
+    given |= {"folder"} if data.dir else set()
+    return given | ({"resize_rule"} if data.resize_rule not in ("", "square") else set())
+
+
+@naming_keys()
+def load(config: ConfigDict, found: Survey | None = None) -> Dataset:
+    """The config's data set, checked against its batching and evaluation.
+
+    `found` is what `survey` gave, if that was asked before.
+    """
+    data = config.data
+    found = found or survey(config)
+    check_enough(config, found.listing.labels[found.splits == TRAIN])
+    dataset = data_load.decoded(
+        found, resize_rule=data.resize_rule or "square", **{key: data[key] for key in _OF_FILES}
+    )
+    check_enough(config, dataset.labels[dataset.rows(TRAIN)])  # some may have been skipped
+    return dataset
+
+
+@naming_keys()
+def check_enough(config: ConfigDict, labels_N: np.ndarray) -> None:
+    """Raises UserError where N training examples are too few for the batches or the neighbours."""
     most = max(config.evaluate.k_p)
-    if most >= len(rows):
+    if most >= len(labels_N):
         raise UserError(
-            f"config.evaluate.k_p has {most}, but leave-one-out leaves {len(rows) - 1} of the "
-            f"{len(rows)} training examples: choose smaller numbers"
+            f"config.evaluate.k_p has {most}, but leave-one-out leaves {len(labels_N) - 1} of the "
+            f"{len(labels_N)} training examples: choose smaller numbers"
         )
     batch = config.batch
     check_batching(
         batch.kind,
-        dataset.labels[rows],
+        labels_N,
         batch_size=batch.size,
         classes=batch.classes,
         per_class=batch.per_class,
     )
-    return dataset
 
 
 @naming_keys()

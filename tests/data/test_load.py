@@ -1,5 +1,8 @@
 """The one entry point: list, split, decode."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -56,6 +59,131 @@ def test_skipping_may_not_leave_a_class_too_small(folder):
         path.write_text("no image")
     with pytest.raises(UserError, match=r"b \([01]\)"):
         load(folder, on_error="skip")
+
+
+def test_a_file_that_is_not_there_or_may_not_be_read_is_skipped_where_that_is_suggested(
+    folder, monkeypatch
+):
+    (folder / "a" / "99.png").symlink_to("gone.png")
+    with pytest.raises(UserError, match=r"99.png: it leads nowhere; .*or set `on_error`=skip$"):
+        load(folder)
+    assert [name.split("/")[-1] for name in load(folder, on_error="skip").skipped] == ["99.png"]
+    (folder / "a" / "99.png").unlink()
+    denied = str(folder / "a" / "04.png")
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != denied)  # root may read all
+    with pytest.raises(UserError, match=r"04.png: no permission to read it; .*`on_error`=skip$"):
+        load(folder)
+    data = load(folder, on_error="skip")
+    assert data.skipped == (denied,)
+    assert len(data.labels) == len(data.inputs) == len(data.names) == len(data.splits) == 11
+    for row, label, name in zip(data.inputs, data.labels, data.names, strict=True):
+        assert (row == 20 * int(name[2:4])).all()
+        assert data.class_names[label] == name[0]
+
+
+def test_skipping_is_not_suggested_where_it_would_not_help(folder, monkeypatch):
+    """An error of the machine stops also with on_error=skip, and nothing left is no data set."""
+
+    def broken(*args, **kwargs):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("deepknn_jax.data.cache.read_image", broken)
+    for on_error in ("stop", "skip"):
+        with pytest.raises(UserError, match=r"Input/output error") as error:
+            load(folder, on_error=on_error)
+        assert "on_error" not in str(error.value)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK)
+    with pytest.raises(UserError, match=r"no permission to read it; mend or remove it \(12 files"):
+        load(folder, on_error="skip")
+
+
+def test_one_class_is_refused_with_the_folders_inside(folder, tmp_path):
+    """Given one level too high every image would be of one class, and every answer right."""
+    (tmp_path / "high").mkdir()
+    folder.rename(tmp_path / "high" / "set")
+    with pytest.raises(
+        UserError, match=r"high: all 12 .* one class, 'set'; give `folder`.*folders set/a, set/b$"
+    ):
+        load(tmp_path / "high")
+    (tmp_path / "high" / "notes").mkdir()  # a second folder without images is no second class
+    with pytest.raises(UserError, match=r"all 12 examples are of one class, 'set'"):
+        load(tmp_path / "high")
+
+
+def test_one_class_in_arrays_is_refused(tmp_path):
+    np.savez(tmp_path / "f.npz", features=np.eye(8, dtype=np.float32), labels=np.ones(8, int))
+    with pytest.raises(UserError, match=r"f.npz: all 8 examples are of one class, '1'; give l"):
+        load_dataset("npz", folder=tmp_path / "f.npz")
+    images = np.zeros((6, 4, 4), np.uint8)
+    np.savez(tmp_path / "k.npz", x_train=images, y_train=[3] * 6, x_test=images, y_test=[3] * 6)
+    with pytest.raises(UserError, match=r"k.npz: all 12 examples are of one class, '3'"):
+        load_dataset("npz", folder=tmp_path / "k.npz")
+
+
+def test_one_class_in_a_csv_is_refused(folder):
+    rows = [f"{path.parent.name}/{path.name},x" for path in sorted(folder.rglob("*.png"))]
+    (folder / "t.csv").write_text("\n".join(["image,label", *rows]))
+    columns = {"csv": "t.csv", "image_column": "image", "label_column": "label"}
+    with pytest.raises(UserError, match=r"all 12 examples are of one class, 'x'"):
+        load_dataset("csv_images", folder=folder, size=4, **columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "split"),
+    [
+        ({}, "stratified"),
+        ({"group_column": "who"}, "grouped"),
+        ({"split_column": "part"}, "published"),
+        ({"group_column": "who", "split_column": "part"}, "published"),
+    ],
+)
+def test_columns_of_parts_and_groups_are_used_as_soon_as_they_are_named(folder, columns, split):
+    """With the split left open; before, the default drew over them."""
+    files = sorted(folder.rglob("*.png"))
+    rows = [f"{f.parent.name}/{f.name},{f.parent.name},p{i % 6 // 2},{('train', 'test')[i % 3 > 1]}"
+            for i, f in enumerate(files)]  # fmt: skip
+    (folder / "t.csv").write_text("\n".join(["image,label,who,part", *rows]))
+    named = {"csv": "t.csv", "image_column": "image", "label_column": "label"} | columns
+    cache = {"cache_dir": folder.parent / "cache"}
+    data = load_dataset("csv_images", folder=folder, size=4, **named, **cache)
+    assert any(line.startswith(f"split: {split}, as the source") for line in data.account)
+    if split == "published":
+        assert data.splits.tolist() == [("train", "test")[i % 3 > 1] for i in range(12)]
+        shared = any(
+            "4 of 4 test examples share one with training" in each for each in data.account
+        )
+        assert shared == ("group_column" in columns)
+    if split == "grouped":
+        patients = np.arange(12) % 6 // 2
+        assert not set(patients[data.rows("train")]) & set(patients[data.rows("test")])
+
+
+def test_the_account_comes_with_the_data(folder):
+    (folder / "a" / "notes.txt").write_text("")
+    assert load(folder, split="").account == (
+        f"source: class_folders {folder}",
+        "classes: 2: a 6, b 6",
+        "files: .png 12; of 12 opened: PNG, colour 12; 7 x 9 pixels",
+        "left out: 1 file (.txt 1)",
+        "split: stratified, as the source has neither parts nor groups: 10 train + 2 test",
+    )
+    account = load_dataset("digits").account
+    assert account[0] == "source: digits"
+    assert account[2] == "arrays: 1,797 images of 8 x 8 x 1, uint8"
+
+
+def test_parts_given_are_the_split_unless_another_is_asked_for(folder):
+    for i, path in enumerate(sorted(folder.glob("[ab]/*.png"))):
+        target = folder / ("train" if i % 3 else "test") / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    for name in "ab":
+        (folder / name).rmdir()
+    data = load(folder, split="")
+    assert [name.split("/")[0] for name in data.names] == data.splits.tolist()
+    drawn = load(folder, split="stratified")
+    assert any("not used: the source's own parts" in line for line in drawn.account)
+    assert len(drawn.rows("test")) == 2
 
 
 def test_arrays_keep_their_size_unless_told(tmp_path):

@@ -6,7 +6,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
-from deepknn_jax.data.splits import assign_splits, check_class_sizes
+from deepknn_jax.data.splits import (
+    assign_splits,
+    check_class_sizes,
+    chosen_split,
+    split_lines,
+)
 from deepknn_jax.errors import UserError
 
 
@@ -162,3 +167,71 @@ def test_a_class_too_small_to_train_is_named_with_its_count():
     # Two images train, none is spared; three spare one.
     splits = assign(listing([0] * 10 + [1] * 2 + [2] * 3), test_share=0.5)
     assert counts([0] * 10 + [1] * 2 + [2] * 3, splits == TEST).tolist() == [5, 0, 1]
+
+
+HALVES = [TRAIN, TEST] * 10
+
+
+@pytest.mark.parametrize(
+    ("groups", "parts", "chosen"),
+    [
+        (None, None, "stratified"),
+        (range(20), None, "grouped"),
+        (None, HALVES, "published"),
+        (range(20), HALVES, "published"),
+        (None, [TRAIN, VALIDATION] * 10, "published"),
+        (None, [TRAIN] * 20, "stratified"),
+        (range(20), [TRAIN] * 20, "grouped"),
+    ],
+)
+def test_the_split_that_fits_is_taken_unless_another_is_asked_for(groups, parts, chosen):
+    groups = None if groups is None else list(groups)
+    found = listing([0, 0, 1, 1] * 5, groups, parts)
+    assert chosen_split(found, "") == chosen
+    assert chosen_split(found, "stratified") == "stratified"
+    if parts != [TRAIN, VALIDATION] * 10:
+        np.testing.assert_array_equal(assign(found, ""), assign(found, chosen))
+
+
+def test_a_validation_part_tests_where_there_is_no_test_part():
+    labels = [0, 0, 1, 1] * 5
+    found = listing(labels, splits=[TRAIN, VALIDATION] * 10)
+    assert assign(found, "").tolist() == HALVES
+    assert split_lines(found, "", assign(found, ""))[1:] == [
+        "the source has no test part: its validation part tests"
+    ]
+    drawn = assign(found, "", validation=0.3)
+    assert (drawn == VALIDATION).sum() == 3
+    with pytest.raises(UserError, match="has no test part"):
+        assign(found, "published")
+
+
+def test_a_validation_part_that_is_not_used_is_told():
+    found = listing([0, 1, 0, 1] * 6, splits=([TRAIN] * 2 + [VALIDATION, TEST]) * 6)
+    splits = assign(found, "")
+    assert split_lines(found, "", splits)[1:] == ["not used: the validation part, as `validation`"
+                                                  " is 0"]  # fmt: skip
+    assert len(split_lines(found, "", splits, validation=0.1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("groups", "parts", "split", "lines"),
+    [
+        (None, None, "", ["split: stratified, as the source has neither parts nor groups: 16 train"
+                          " + 4 test"]),
+        (None, HALVES, "", ["split: published, as the source has one: 10 train + 10 test"]),
+        (None, [TRAIN] * 20, "", ["split: stratified, as the source has a train part alone: "
+                                  "16 train + 4 test"]),
+        (None, HALVES, "stratified", ["split: stratified, as `split` says: 16 train + 4 test",
+                                      "not used: the source's own parts (10 train + 10 test)"]),
+        ([i // 2 for i in range(20)], HALVES, "",
+         ["split: published, as the source has one: 10 train + 10 test",
+          "groups: 10; 10 of 10 test examples share one with training examples (`split`=grouped "
+          "keeps a group on one side)"]),
+        ([i // 2 for i in range(20)], None, "",
+         ["split: grouped, as the source names groups: 16 train + 4 test", "groups: 10"]),
+    ],
+)  # fmt: skip
+def test_the_split_is_told_and_what_it_leaves(groups, parts, split, lines):
+    found = listing([0, 0, 1, 1] * 5, groups, parts)
+    assert split_lines(found, split, assign(found, split)) == lines

@@ -14,7 +14,8 @@ from typing import Any
 from deepknn_jax.data.dataset import Listing
 from deepknn_jax.data.sources.arrays import breast_cancer, digits, npz
 from deepknn_jax.data.sources.binary import cifar10, mnist, stl10
-from deepknn_jax.data.sources.files import class_folders, csv_images, skin7
+from deepknn_jax.data.sources.csv_images import csv_images
+from deepknn_jax.data.sources.files import class_folders, skin7
 from deepknn_jax.data.sources.papers import cub200, pneumonia, sd198, tiny_imagenet
 from deepknn_jax.data.sources.survival_csv import survival_csv
 from deepknn_jax.data.sources.tfds import tfds

@@ -1,12 +1,14 @@
-"""Sources that are folders of image files: Skin-7, class folders, csv + images."""
+"""Sources that are folders of image files: Skin-7, class folders."""
 
 import filecmp
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from deepknn_jax.data.account import Account, mask_lines
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
 from deepknn_jax.data.listing import (
     SPLIT_WORDS,
@@ -18,12 +20,9 @@ from deepknn_jax.data.listing import (
     index_labels,
     read_csv,
 )
+from deepknn_jax.data.walk import IMAGE_SUFFIXES, Walk, loose_files, subfolders, walk
 from deepknn_jax.errors import UserError
 
-IMAGE_SUFFIXES = (
-    ".bmp", ".dcm", ".gif", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff",
-    ".webp",
-)  # fmt: skip
 SKIN7_CLASSES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")  # the fold csvs' labels 0..6
 SKIN7_METADATA = "HAM10000_metadata.csv"
 SKIN7_FOLDERS = ("HAM10000_images", "HAM10000_images_part_1", "HAM10000_images_part_2")
@@ -93,67 +92,115 @@ def _fold_splits(folder: Path, fold: int, listing: Listing) -> np.ndarray:
     return splits
 
 
-def class_folders(folder: str | Path, *, group_pattern: str = "") -> Listing:
+def class_folders(
+    folder: str | Path, *, group_pattern: str = "", ignore: Sequence[str] = ()
+) -> Listing:
     """One folder a class; or train/, test/ and perhaps val/, each with one folder a class.
 
     In the second layout the split is published. Images are found at any depth below the class
-    folder; hidden files and files without an image suffix are left out. `group_pattern` is a
-    regular expression: what it matches in the file name is the image's group.
+    folder, by the rules of `walk`, which has `ignore`, too. `group_pattern` is a regular expression
+    that is searched in the path below the class folder: what its capture groups hold is the image's
+    group, or without any the whole match.
 
     Raises:
-        UserError: no folders or no images; a pattern that fails to compile or to match; a file of
-            the same class, name and content in two parts.
+        UserError: no folders or no images; a folder that cannot be read or is reached twice; a
+            pattern that fails to compile or to match; a file of the same class, name and content in
+            two parts.
     """
     root = existing_folder(folder, "one folder a class, or train/ and test/ that hold such folders")
-    parts = {path: SPLIT_WORDS[path.name.lower()] for path in _subfolders(root)
+    tops = subfolders(root)
+    parts = {path: SPLIT_WORDS[path.name.lower()] for path in tops
              if path.name.lower() in SPLIT_WORDS}  # fmt: skip
     published = bool(parts)
-    if published and (strange := [path for path in _subfolders(root) if path not in parts]):
+    if published and (strange := [path for path in tops if path not in parts]):
         raise UserError(f"{strange[0]}: lies beside {', '.join(p.name for p in parts)}; remove it")
-    found = [
-        (split, class_folder.name, file)
+    walks = [
+        (split, class_folder, walk(class_folder, ignore))
         for part, split in (parts if published else {root: ""}).items()
-        for class_folder in _subfolders(part)
-        for file in _image_files(class_folder)
+        for class_folder in subfolders(part)
     ]
+    _check_no_folder_twice([found for _, _, found in walks])
+    account = _account(root, list(parts), [(top, found) for _, top, found in walks], ignore)
+    found = [(split, top, file) for split, top, each in walks for file in each.files]
     if not found:
-        raise UserError(f"{root}: no folder of a class with images ({' '.join(IMAGE_SUFFIXES)})")
-    files = tuple(file for _, _, file in found)
-    names = tuple(file.relative_to(root).as_posix() for file in files)
+        raise _no_images(root, account)
     # Every folder is a class, an empty one too: the check of class sizes then names it.
-    tops = [p for part in (parts if published else (root,)) for p in _subfolders(part)]
-    class_names = index_labels([path.name for path in tops])[1]
-    labels = np.asarray([class_names.index(name) for _, name, _ in found], np.int32)
-    splits = np.asarray([split for split, _, _ in found]) if published else None
-    groups = index_groups(_match_groups(files, group_pattern)) if group_pattern else None
+    class_names = index_labels([top.name for _, top, _ in walks])[1]
+    number = {name: i for i, name in enumerate(class_names)}
     if published:
-        _check_no_copy_across(found)
-    listing = Listing(names, labels, class_names, files=files, splits=splits, groups=groups)
+        _check_no_copy_across([(split, top.name, file) for split, top, file in found])
+    listing = Listing(
+        tuple(file.relative_to(root).as_posix() for _, _, file in found),
+        np.asarray([number[top.name] for _, top, _ in found], np.int32),
+        class_names,
+        files=tuple(file for _, _, file in found),
+        splits=np.asarray([split for split, _, _ in found]) if published else None,
+        groups=_groups(found, group_pattern) if group_pattern else None,
+        account=account,
+    )
     return checked(listing, root)
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    """Its folders, sorted; hidden ones and what macOS adds to zip files are left out."""
-    return sorted(path for path in folder.iterdir()
-                  if path.is_dir() and not path.name.startswith((".", "__")))  # fmt: skip
+def _no_images(root: Path, account: Account) -> UserError:
+    lies = ", ".join(f"{n:,} {what}" for what, n in account.left_out.items() if n)
+    return UserError(f"{root}: no folder of a class with images ({' '.join(IMAGE_SUFFIXES)})"
+                     + (f"; left out: {lies}" if lies else ""))  # fmt: skip
 
 
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*")
-                  if path.suffix.lower() in IMAGE_SUFFIXES
-                  and not path.name.startswith("."))  # fmt: skip
+def _account(
+    root: Path, parts: Sequence[Path], walks: Sequence[tuple[Path, Walk]], ignore: Sequence[str]
+) -> Account:
+    """What lies in class folders and beside them, and is no image or not one of a class."""
+    left_out, ignored = Counter[str](), Counter(dict.fromkeys(ignore, 0))
+    for top in (root, *parts):
+        images, others = loose_files(top, ignore)
+        left_out += others
+        left_out += Counter({f"{what} beside class folders": n for what, n in images.items()})
+    for _, found in walks:
+        left_out += Counter(found.left_out)
+        ignored.update(found.ignored)
+    inside = [path.relative_to(root).as_posix() for top, found in walks
+              for path in found.folders.values() if path.parent == top]  # fmt: skip
+    lines = [f"ignored: {n:,} files by {pattern} (`ignore`)" for pattern, n in ignored.items()]
+    if inside:
+        lines.append(f"folders in class folders count to the class: {len(inside):,}, {inside[0]}"
+                     " is the first")  # fmt: skip
+    names = {top.name for top, _ in walks} | set(SPLIT_WORDS)
+    if alike := [path for path in inside if Path(path).name.lower() in names]:
+        lines.append(f"hint: {alike[0]} is named like a class or a part, but counts to "
+                     f"{Path(alike[0]).parent}: is `folder` the right folder?")  # fmt: skip
+    lines += mask_lines(file for _, found in walks for file in found.files)
+    shown = ", ".join(inside[:5]) + (f" and {len(inside) - 5} more" if len(inside) > 5 else "")
+    remedy = "give `folder` the folder that holds the folders of classes"
+    remedy += f"; inside are the folders {shown}" if inside else ""
+    return Account(left_out, tuple(lines), remedy)
 
 
-def _match_groups(files: Sequence[Path], pattern: str) -> list[str]:
+def _check_no_folder_twice(walks: Sequence[Walk]) -> None:
+    """One folder in two classes or parts, by a link: its images would have two labels or sides."""
+    seen: dict[tuple[int, int], Path] = {}
+    for found in walks:
+        for identity, path in found.folders.items():
+            if seen.setdefault(identity, path) != path:
+                raise UserError(f"{path}: is the same folder as {seen[identity]}, by a link; "
+                                "remove one of them")  # fmt: skip
+
+
+def _groups(found: Sequence[tuple[str, Path, Path]], pattern: str) -> np.ndarray:
+    """The groups int32 [N] of (split, class folder, file), by the path below the class folder."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise UserError(f"`group_pattern` {pattern!r}: {error}") from error
-    matches = [compiled.search(file.name) for file in files]
-    for file, match in zip(files, matches, strict=True):
-        if match is None:
-            raise UserError(f"{file}: `group_pattern` {pattern!r} matches nothing in its name")
-    return [match.group() for match in matches if match]
+    groups = []
+    for _, top, file in found:
+        path = file.relative_to(top).as_posix()
+        match = compiled.search(path)
+        held = match.groups() if match and compiled.groups else (match and match.group(),)
+        if not any(held):
+            raise UserError(f"{file}: `group_pattern` {pattern!r} matches nothing in {path}")
+        groups.append("/".join(filter(None, held)))
+    return index_groups(groups)
 
 
 def _check_no_copy_across(found: Sequence[tuple[str, str, Path]]) -> None:
@@ -162,56 +209,13 @@ def _check_no_copy_across(found: Sequence[tuple[str, str, Path]]) -> None:
     for split, class_name, file in found:
         namesakes = seen.setdefault((class_name, file.name), [])
         for other_split, other in namesakes:
-            if other_split != split and filecmp.cmp(file, other, shallow=False):
+            if other_split != split and _same(file, other):
                 raise UserError(f"{file}: is in {other_split} and {split} both (also {other})")
         namesakes.append((split, file))
 
 
-def csv_images(
-    folder: str | Path,
-    *,
-    csv: str,
-    image_column: str,
-    label_column: str,
-    group_column: str = "",
-    split_column: str = "",
-    suffix: str = "",
-) -> Listing:
-    """A csv file with a row an image, beside the images.
-
-    `csv` and the names in `image_column` are relative to `folder` (or absolute); `suffix` is added
-    to a name that has no image suffix. `split_column` holds train, val, validation or test.
-
-    Raises:
-        UserError: a missing folder, file, column, cell or image, a name listed twice, an unknown
-            word for a split.
-    """
-    folder = existing_folder(folder, "a csv file with a row an image, and the images")
-    if not csv:
-        raise UserError("no csv file given: set `csv` to its name")
-    path = folder / csv
-    wanted = [image_column, label_column, *filter(None, (group_column, split_column))]
-    columns = dict(zip(wanted, read_csv(path, wanted), strict=True))
-    names = tuple(
-        name if name.lower().endswith(IMAGE_SUFFIXES) else name + suffix
-        for name in columns[image_column]
-    )
-    splits = _csv_splits(path, names, columns[split_column]) if split_column else None
-    files = tuple(folder / name for name in names)
-    labels, class_names = index_labels(columns[label_column])
-    groups = index_groups(columns[group_column]) if group_column else None
-    listing = Listing(names, labels, class_names, files=files, splits=splits, groups=groups)
-    listing = checked(listing, path)
-    check_present(path, files)
-    return listing
-
-
-def _csv_splits(path: Path, names: Sequence[str], words: Sequence[str]) -> np.ndarray:
-    split_of: dict[str, str] = {}
-    for name, word in zip(names, words, strict=True):
-        if word.lower() not in SPLIT_WORDS:
-            raise UserError(f"{path}: {name} has split {word!r}; use train, validation or test")
-        split = SPLIT_WORDS[word.lower()]
-        if split_of.setdefault(name, split) != split:
-            raise UserError(f"{path}: {name} is in {split_of[name]} and {split} both")
-    return np.asarray([SPLIT_WORDS[word.lower()] for word in words])
+def _same(file: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(file, other, shallow=False)
+    except OSError:  # the decoding names it, or skips it
+        return False

@@ -1,4 +1,4 @@
-"""Skin-7, class folders, csv + images: the layouts, and what is wrong with them."""
+"""Skin-7, class folders: the layouts, and what is wrong with them."""
 
 import re
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepknn_jax.data.sources.files import SKIN7_CLASSES, class_folders, csv_images, skin7
+from deepknn_jax.data.sources.files import SKIN7_CLASSES, class_folders, skin7
 from deepknn_jax.data.splits import assign_splits
 from deepknn_jax.errors import UserError
 
@@ -153,6 +153,96 @@ def test_what_class_folders_refuse(tmp_path):
         class_folders(tmp_path)
 
 
+def test_copies_of_notebooks_are_no_images(tmp_path):
+    for name in ("a/1.png", "a/.ipynb_checkpoints/1-checkpoint.png", "b/2.png", "b/@eaDir/2.png"):
+        image(tmp_path / name)
+    assert class_folders(tmp_path).names == ("a/1.png", "b/2.png")
+
+
+def test_what_class_folders_leave_out_is_counted(tmp_path):
+    for name in ("train/a/1.png", "test/a/1.png", "3.png", "test/4.png"):
+        image(tmp_path / name, len(name))
+    for name in ("train/a/x.txt", "train/notes.txt", "labels.csv", "train/a/y", "train/a/z.txt"):
+        (tmp_path / name).write_text("")
+    account = class_folders(tmp_path).account
+    assert account.left_out == {".txt": 3, ".csv": 1, "without suffix": 1,
+                                ".png beside class folders": 2}  # fmt: skip
+
+
+def test_patterns_of_names_to_ignore(tmp_path):
+    for name in ("a/1.png", "a/1_mask.png", "b/2.png", "b/2_mask.png"):
+        image(tmp_path / name)
+    assert any("1_mask.png beside 1.png" in line for line in class_folders(tmp_path).account.lines)
+    listing = class_folders(tmp_path, ignore=("*_mask.*", "*.tif"))
+    assert listing.names == ("a/1.png", "b/2.png")
+    assert listing.account.lines == ("ignored: 2 files by *_mask.* (`ignore`)",
+                                     "ignored: 0 files by *.tif (`ignore`)")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pattern", "groups"),
+    [
+        (r"^p\d", ["p1", "p1", "p2", "p1"]),  # no capture group: the whole match
+        (r"^(p\d)_\d", ["p1", "p1", "p2", "p1"]),  # the capture group alone
+        (r"^p\d_(\d)", ["1", "2", "1", "2"]),
+        (r"^(p\d)_(\d)", ["p1/1", "p1/2", "p2/1", "p1/2"]),
+        (r"(p1)|(p2)", ["p1", "p1", "p2", "p1"]),  # of alternatives the one that matched
+    ],
+)
+def test_the_capture_group_is_the_group(tmp_path, pattern, groups):
+    names = ("a/p1_1.png", "a/p1_2.png", "a/p2_1.png", "b/p1_2.png")
+    for name in names:
+        image(tmp_path / name)
+    found = class_folders(tmp_path, group_pattern=pattern)
+    assert found.names == names
+    assert found.groups.tolist() == np.unique(groups, return_inverse=True)[1].tolist()
+
+
+def test_patients_may_be_folders(tmp_path):
+    """The pattern sees the path below the class folder, in either layout."""
+    names = ("a/p1/1.png", "a/p1/x/2.png", "a/p2/1.png", "b/p1/1.png", "b/p3/1.png")
+    for name in names:
+        image(tmp_path / "set" / name)
+        image(tmp_path / "parts" / "train" / name)
+        image(tmp_path / "parts" / "test" / name, 9)
+    for pattern in (r"^([^/]+)/", "^[^/]+"):
+        assert class_folders(tmp_path / "set", group_pattern=pattern).groups.tolist() == [
+            0, 0, 1, 0, 2
+        ]  # fmt: skip
+        groups = class_folders(tmp_path / "parts", group_pattern=pattern).groups.tolist()
+        assert groups == [0, 0, 1, 0, 2] * 2
+    with pytest.raises(UserError, match=r"1.png: `group_pattern` .* matches nothing in p1/1"):
+        class_folders(tmp_path / "set", group_pattern="^(a?)")
+
+
+def test_one_folder_by_a_link_in_two_classes_is_refused(tmp_path):
+    image(tmp_path / "a" / "1.png")
+    image(tmp_path / "b" / "2.png")
+    (tmp_path / "c").symlink_to("a")
+    with pytest.raises(UserError, match=r"c: is the same folder as .*a, by a link"):
+        class_folders(tmp_path)
+    (tmp_path / "c").unlink()
+    (tmp_path / "a" / "more").symlink_to(tmp_path / "b")
+    with pytest.raises(UserError, match=r"b: is the same folder as .*a/more, by a link"):
+        class_folders(tmp_path)
+
+
+def test_folders_in_class_folders_are_told(tmp_path):
+    """As where a set holds a copy of itself, whose name then is a third class."""
+    for name in ("yes/1.png", "no/p1/1.png", "set/yes/1.png", "set/no/1.png"):
+        image(tmp_path / name)
+    lines = class_folders(tmp_path).account.lines
+    assert lines[0] == "folders in class folders count to the class: 3, no/p1 is the first"
+    assert lines[1].startswith("hint: set/no is named like a class or a part, but counts to set")
+
+
+def test_a_folder_of_images_alone_says_what_lies_there(tmp_path):
+    image(tmp_path / "1.png")
+    image(tmp_path / "2.png")
+    with pytest.raises(UserError, match=r"no folder of a class .*left out: 2 .png beside class"):
+        class_folders(tmp_path)
+
+
 def test_an_empty_class_folder_is_named(tmp_path):
     for i in range(4):
         image(tmp_path / "a" / f"{i}.png")
@@ -160,56 +250,6 @@ def test_an_empty_class_folder_is_named(tmp_path):
     listing = class_folders(tmp_path)
     with pytest.raises(UserError, match=r"b \(0\)"):
         assign_splits(listing, split="stratified", test_share=0.2, validation=0, split_seed=0)
-
-
-CSV = """\ufeffid,what,who,part
-x/1,7,ann,train
-x/2,10,bob,VAL
-3.png,7,ann,test
-"""
-COLUMNS = {"csv": "set.csv", "image_column": "id", "label_column": "what"}
-
-
-@pytest.fixture
-def table(tmp_path):
-    for name in ("x/1.png", "x/2.png", "3.png"):
-        image(tmp_path / name)
-    (tmp_path / "set.csv").write_text(CSV)
-    return tmp_path
-
-
-def test_csv_images(table):
-    listing = csv_images(table, **COLUMNS, group_column="who", split_column="part", suffix=".png")
-    assert listing.names == ("x/1.png", "x/2.png", "3.png")
-    assert [file.relative_to(table).as_posix() for file in listing.files] == list(listing.names)
-    assert listing.class_names == ("7", "10")
-    assert listing.labels.tolist() == [0, 1, 0]
-    assert listing.groups.tolist() == [0, 1, 0]
-    assert listing.splits.tolist() == ["train", "validation", "test"]
-
-
-@pytest.mark.parametrize(
-    ("text", "options", "words"),
-    [
-        (CSV, {"csv": ""}, "no csv file given: set `csv`"),
-        (CSV, {"csv": "gone.csv"}, r"gone.csv: .*No such file"),
-        (CSV, {"label_column": "label"}, "no column 'label'; it has: id, what, who, part"),
-        (CSV, {"suffix": ""}, "2 rows have no image file, the first is .*x/1$"),
-        (CSV.replace("VAL", "holdout"), {}, "x/2.png has split 'holdout'"),
-        (CSV + "x/1,7,ann,test\n", {}, "x/1.png is in train and test both"),
-        (CSV + "x/1,7,ann,train\n", {}, "x/1.png is listed more than once"),
-        (CSV + "x/1,,ann,train\n", {}, "line 5: what is empty"),
-        (CSV + "x/1\n", {}, "line 5: what is empty"),
-        (CSV.splitlines()[0], {}, "no examples"),
-        ("", {}, "no column 'id'"),
-        (b"id,what\n\xff\xfe,1\n", {}, "cannot be read as csv"),
-    ],
-)
-def test_what_csv_images_refuse(table, text, options, words):
-    (table / "set.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
-    split = {} if isinstance(text, bytes) else {"split_column": "part"}
-    with pytest.raises(UserError, match=words):
-        csv_images(table, **(COLUMNS | {"suffix": ".png"} | split | options))
 
 
 SIZES = {1: (8010, 2005), 2: (8010, 2005), 3: (8012, 2003), 4: (8013, 2002), 5: (8015, 2000)}
