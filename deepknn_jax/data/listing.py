@@ -10,6 +10,7 @@ import numpy as np
 
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
 from deepknn_jax.errors import UserError
+from deepknn_jax.files import sound
 
 SPLIT_WORDS = {
     "train": TRAIN,
@@ -119,10 +120,15 @@ def check_present(table: Path, files: Iterable[Path]) -> None:
 def checked(listing: Listing, where: str | Path) -> Listing:
     """`listing` itself, if it is fit for use; `where` names its source in messages.
 
+    Names of examples and classes become such as UTF-8 can hold: they stand in files and pictures.
+
     Raises:
         UserError: no examples; a name twice; an array of another length; a label outside the
             classes; a feature that is not finite.
     """
+    listing = listing._replace(
+        names=tuple(map(sound, listing.names)), class_names=tuple(map(sound, listing.class_names))
+    )
     n = len(listing.names)
     if n == 0:
         raise UserError(f"{where}: holds no examples")
