@@ -43,6 +43,8 @@ def default() -> ConfigDict:
                 "csv": "",  # csv_images: the table, relative to dir
                 "image_column": "image",
                 "label_column": "label",
+                "label_columns": (),  # a table with a column a class, 1 in one of them: these
+                "empty_labels": "error",  # or skip: leave rows without a label out, counted
                 "group_column": "",  # "": no groups
                 "split_column": "",  # "": no published split
                 "suffix": "",  # added to image names without one, such as .jpg
