@@ -7,8 +7,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-# Keys that may change between a run and its continuation: they do not touch the result.
-_FREE = ("checkpoint_seconds", "data.cache_dir", "data.placement")
+# Keys that may change between a run and its continuation: they do not touch what is trained.
+_FREE = (
+    *("checkpoint_seconds", "data.cache_dir", "data.placement"),
+    *("evaluate.batch_size", "evaluate.pictures", "evaluate.references"),
+)
 
 
 def default() -> ConfigDict:
@@ -47,8 +50,10 @@ def default() -> ConfigDict:
                 "csv": "",  # csv_images, survival_csv: the table, relative to dir
                 "image_column": "image",  # csv_images: columns of the image's file,
                 "label_column": "label",  # its class,
+                "label_columns": (),  # or a column a class, 1 in one of them,
                 "group_column": "",  # its group, such as the patient ("": no groups),
                 "split_column": "",  # and its part ("": no published split)
+                "empty_labels": "error",  # csv_images: or skip: leave such rows out, counted
                 "suffix": "",  # csv_images: added to image names without one, such as .jpg
                 # class_folders: expression that finds the group in a file's path below its class
                 "group_pattern": "",
@@ -194,7 +199,7 @@ def to_json(config: ConfigDict) -> str:
 def differences(
     config: ConfigDict, stored: Mapping[str, Any], *, unread: Collection[str] = ()
 ) -> list[str]:
-    """'key: stored value -> present value' for each key that would change a run's result.
+    """'key: stored value -> present value' for each key that would change a run's training.
 
     `unread` are keys that the config's method does not read.
     """

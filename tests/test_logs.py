@@ -1,11 +1,20 @@
 """metrics.jsonl and TensorBoard's events, the latter read by a reader of our own."""
 
+import io
 import struct
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from deepknn_jax.logs import duration, read_records, record_log, say
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", r"\xfc\udce9"), ("utf-8", "ü\\udce9")])
+def test_a_line_is_shown_whatever_the_terminal_can_show(monkeypatch, encoding, shown):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", terminal)
+    say("ü\udce9")
+    assert terminal.buffer.getvalue().decode(encoding) == f"{shown}\n"
 
 
 def crc32c(data):
