@@ -7,21 +7,27 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
 from pydicom.uid import JPEGBaseline8Bit, JPEGLosslessSV1, RLELossless
 from support.tiny_sets import save_dicom
 
-from deepknn_jax.data.cache import decode
+from deepknn_jax.data import dicom
+from deepknn_jax.data.decode import decode
 from deepknn_jax.data.dicom import open_dicom
 from deepknn_jax.data.images import read_image
+from deepknn_jax.data.levels import Grey, scale
 from deepknn_jax.errors import UserError
 
 RAMP8 = np.arange(256, dtype=np.uint8).reshape(16, 16)
 RAMP12 = np.linspace(0, 4095, 256).round().astype(np.uint16).reshape(16, 16)
 
 
-def read(path):
-    return np.asarray(open_dicom(path))
+def read(path, *, frame="", **ranges):
+    """The frame as uint8; RAMP12's range is its set's."""
+    image = open_dicom(path, frame=frame, windowed="value_range" not in ranges)
+    if isinstance(image, Grey):
+        image = scale(image, **({"set_range": (0, 4095)} | ranges))
+    return np.asarray(image)
 
 
 def test_eight_bits_pass_as_they_are_and_monochrome1_is_inverted(tmp_path):
@@ -31,14 +37,12 @@ def test_eight_bits_pass_as_they_are_and_monochrome1_is_inverted(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "b.dcm"), 255 - RAMP8)
 
 
-def test_the_stored_bits_and_not_the_values_set_the_range(tmp_path):
-    save_dicom(tmp_path / "a.dcm", RAMP12 // 2, bits=12)
-    assert read(tmp_path / "a.dcm").max() == 127
-    save_dicom(tmp_path / "b.dcm", RAMP12, bits=12, RescaleSlope="-2", RescaleIntercept="100")
-    np.testing.assert_array_equal(read(tmp_path / "b.dcm"), 255 - np.rint(RAMP12 * (255 / 4095)))
-    signed = RAMP12.astype(np.int16) - 2048
-    save_dicom(tmp_path / "c.dcm", signed, bits=12)
-    np.testing.assert_array_equal(read(tmp_path / "c.dcm"), np.rint(RAMP12 * (255 / 4095)))
+def test_eight_stored_bits_are_their_own_range_after_rescale(tmp_path):
+    save_dicom(tmp_path / "a.dcm", RAMP8 // 2, RescaleSlope="-2", RescaleIntercept="100")
+    np.testing.assert_array_equal(read(tmp_path / "a.dcm"), 255 - RAMP8 // 2)
+    signed = (RAMP8.astype(int) - 128).astype(np.int8)
+    save_dicom(tmp_path / "b.dcm", signed)
+    np.testing.assert_array_equal(read(tmp_path / "b.dcm"), RAMP8)
 
 
 @pytest.mark.parametrize("function", [None, "LINEAR", "LINEAR_EXACT"])
@@ -100,11 +104,22 @@ def test_run_length_encoding(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "b.dcm"), read(tmp_path / "a.dcm"))
 
 
-def test_what_cannot_be_decoded_is_one_line_that_names_the_file(tmp_path):
+def test_a_file_that_needs_a_plug_in_names_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(get_decoder(JPEGLosslessSV1), "_available", {})
+    monkeypatch.setattr(dicom, "PLUGINS", ("none_of_this_name",))
     save_dicom(tmp_path / "a.dcm", RAMP8, syntax=JPEGLosslessSV1, data=b"\xff\xd8\0\0")
+    with pytest.raises(UserError, match=r"a.dcm: .*JPEG Lossless.*pip install \"deepknn-jax.dicom"):
+        decode(
+            [tmp_path / "a.dcm"], size=8, resize_rule="square", channels=1,
+            cache_dir=tmp_path / "cache",
+        )  # fmt: skip
+
+
+def test_what_cannot_be_decoded_is_one_line_that_names_the_file(tmp_path):
+    save_dicom(tmp_path / "a.dcm", RAMP8, syntax=JPEGBaseline8Bit, data=b"\xff\xd8\0\0")
     (tmp_path / "b.dcm").write_text("no image")
     save_dicom(tmp_path / "c.dcm", RAMP8, PhotometricInterpretation="PALETTE COLOR")
-    for name, words in (("a", "JPEG Lossless"), ("b", "DICOM"), ("c", "PALETTE COLOR of 8 bits")):
+    for name, words in (("a", "Unable to decode"), ("b", "DICOM"), ("c", "Palette Color")):
         with pytest.raises(UserError, match=rf"{name}.dcm: cannot be decoded \(.*{words}"):
             decode(
                 [tmp_path / f"{name}.dcm"], size=8, resize_rule="square", channels=1,

@@ -52,14 +52,15 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped():
     values = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
     for kind in ("PNG", "TIFF"):
         image = read_image(
-            encoded(Image.fromarray(values), kind), size=8, resize_rule="square", channels=1
-        )
+            encoded(Image.fromarray(values), kind), size=8, resize_rule="square", channels=1,
+            set_range=(0, 65535),
+        )  # fmt: skip
         np.testing.assert_array_equal(image[..., 0], np.rint(values / 257))
 
 
 def test_pixels_of_unknown_range_are_refused():
     for pixels, words in ((np.ones((4, 4), np.float32), "no range of their own"),
-                          (np.full((4, 4), 70000, np.int32), "16 bits")):  # fmt: skip
+                          (np.full((4, 4), 70000, np.int32), "32 bits.*`value_range`")):  # fmt: skip
         file = encoded(Image.fromarray(pixels), "TIFF")
         with pytest.raises(ValueError, match=words):
             read_image(file, size=4, resize_rule="square", channels=1)
