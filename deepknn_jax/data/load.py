@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from deepknn_jax.data.cache import cached_images, decode
-from deepknn_jax.data.dataset import Dataset, Listing
+from deepknn_jax.data.cache import cached_images
+from deepknn_jax.data.dataset import TRAIN, Dataset, Listing
+from deepknn_jax.data.decode import decode
 from deepknn_jax.data.images import DECODER_VERSION, check_fit, fit_array
+from deepknn_jax.data.levels import scale_arrays
 from deepknn_jax.data.sources import SOURCES, list_source, options_of
 from deepknn_jax.data.splits import assign_splits, check_class_sizes
 from deepknn_jax.errors import UserError
@@ -27,6 +29,7 @@ def load_dataset(
     resize_rule: str = "square",
     channels: int = 0,
     value_range: Sequence[float] = (),
+    frame: str = "",
     on_error: str = "stop",
     cache_dir: str | Path = "",
     **options: Any,
@@ -40,7 +43,8 @@ def load_dataset(
         size: side of the images in pixels, of volumes in voxels. Arrays keep their own with 0.
         resize_rule: "square" or "short_side".
         channels: 1 or 3; arrays keep their own with 0, and files are read as 3.
-        value_range: (low, high) of pixels that are floats: see images.read_image.
+        value_range: (low, high) of floats and of integers wider than 8 bits: see decode.decode.
+        frame: of files that have several: see frames.choose_frame.
         on_error: "stop" at a file that cannot be decoded, or "skip" it.
         cache_dir: of decoded images; empty for the per-user default.
         options: what the one or the other source reads besides (sources.options_of); what only
@@ -56,18 +60,22 @@ def load_dataset(
     if len(value_range) and not (len(value_range) == 2 and value_range[0] < value_range[1]):
         raise UserError(f"`value_range` is {tuple(value_range)}: give (low, high)")
     own = {"folder": folder, "size": size, "resize_rule": resize_rule, "channels": channels,
-           "cache_dir": cache_dir}  # fmt: skip
+           "value_range": value_range, "cache_dir": cache_dir}  # fmt: skip
     listing = list_source(source, own | options)
     splits = assign_splits(
         listing, split=split, test_share=test_share, validation=validation, split_seed=split_seed
     )
     if listing.files is None:
         assert listing.inputs is not None
+        bytes_ = scale_arrays(
+            listing.inputs, training=np.flatnonzero(splits == TRAIN), value_range=value_range
+        )
+        listing = listing._replace(inputs=bytes_)
         inputs = _fit_arrays(listing, size, resize_rule, channels, cache_dir)
         return Dataset(inputs, listing.labels, listing.names, listing.class_names, splits)
     return _decoded(
         listing, splits, size=size, resize_rule=resize_rule, channels=channels or 3,
-        value_range=value_range, cache_dir=cache_dir, on_error=on_error,
+        value_range=value_range, frame=frame, cache_dir=cache_dir, on_error=on_error,
     )  # fmt: skip
 
 
@@ -79,13 +87,15 @@ def _decoded(
     resize_rule: str,
     channels: int,
     value_range: Sequence[float],
+    frame: str,
     cache_dir: str | Path,
     on_error: str,
 ) -> Dataset:
     assert listing.files is not None
     images, kept, skipped = decode(
         listing.files, size=size, resize_rule=resize_rule, channels=channels,
-        value_range=value_range, cache_dir=cache_dir, on_error=on_error,
+        value_range=value_range, frame=frame, training=np.flatnonzero(splits == TRAIN),
+        cache_dir=cache_dir, on_error=on_error,
     )  # fmt: skip
     if skipped:
         check_class_sizes(listing.labels[kept], splits[kept], listing.class_names)
