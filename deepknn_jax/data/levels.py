@@ -154,4 +154,4 @@ def scale_arrays(
 def tell_unused(value_range: Sequence[float], kind_of: Callable[[int], str], n: int) -> None:
     """Says so where none of `n` files has pixels that a `value_range` is for."""
     if len(value_range) and all(kind_of(i) == EIGHT_BITS for i in range(n)):
-        say("grey levels: `value_range` is left aside: the images have 8 bits a channel already")
+        say("grey levels: `value_range` is left aside: the images have 8 bits, or are colour")
