@@ -80,7 +80,8 @@ def entry_of(source: Fingerprint, options: Mapping[str, object], cache_dir: str 
         if entry == own or source.exact in _read_meta(entry).get("known", ()):
             return entry
     for entry in entries:
-        if _read_meta(entry).get("content") == content_of(source):
+        content = _read_meta(entry).get("content")
+        if content and content == content_of(source):
             return entry
     return own
 
@@ -95,7 +96,9 @@ def _note_source(entry: Path, source: Fingerprint) -> None:
     known = meta.get("known", [])
     if source.exact in known or fingerprint(source.files) != source:  # they changed meanwhile
         return
-    noted = {"content": content_of(source), "known": [*known, source.exact]}
+    if not (content := content_of(source)):
+        return
+    noted = {"content": content, "known": [*known, source.exact]}
     with contextlib.suppress(OSError):  # a cache that may only be read is compared again
         write_text(entry / "meta.json", json.dumps(meta | noted))
 

@@ -104,9 +104,10 @@ def _is_dicom(file: Path) -> bool:
 
 @contextlib.contextmanager
 def _opened(file: Path | BinaryIO) -> Iterator[Image.Image]:
-    """Pillow's image of an open file: by a path it maps uncompressed TIFF into memory wrongly.
+    """Pillow's image of an open file: given a path it maps uncompressed grey TIFF into memory.
 
-    Of such files it takes the lines in their stored order where orientation 5 to 8 turns them.
+    Where orientation 5 to 8 turns the image, it then takes the sides of the turned one for those
+    that are stored, and the lines are out of step.
     """
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(file.open("rb")) if isinstance(file, Path) else file
