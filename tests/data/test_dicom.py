@@ -1,11 +1,13 @@
 """DICOM files: tables, windows, inversion, compression; against pydicom's own processing."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
 from pydicom.uid import (
@@ -15,6 +17,7 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     RLELossless,
 )
+from support.optional import require
 from support.tiny_sets import save_dicom
 
 from deepknn_jax.data import dicom
@@ -210,6 +213,37 @@ def test_run_length_encoding(tmp_path):
     dataset.compress(RLELossless)
     dataset.save_as(tmp_path / "b.dcm")
     np.testing.assert_array_equal(read(tmp_path / "b.dcm"), read(tmp_path / "a.dcm"))
+
+
+def shipped(name):
+    """One of pydicom's own files."""
+    return Path(get_testdata_file(f"{name}.dcm", download=False))
+
+
+def test_jpeg_2000_needs_no_plug_in():
+    plain, packed = (open_dicom(shipped(f"MR_small{end}")) for end in ("", "_jp2klossless"))
+    np.testing.assert_array_equal(packed.values, plain.values)
+    assert packed.window == plain.window
+
+
+@pytest.mark.dicom
+def test_jpeg_ls_and_lossless_jpeg():
+    require("libjpeg")
+    plain, packed = (open_dicom(shipped(f"MR_small{end}")) for end in ("", "_jpeg_ls_lossless"))
+    np.testing.assert_array_equal(packed.values, plain.values)
+    bars = np.asarray(open_dicom(shipped("SC_rgb_jpeg_gdcm")))[5::10, 50].tolist()
+    assert bars == [
+        [255, 0, 0], [255, 128, 128], [0, 255, 0], [128, 255, 128], [0, 0, 255], [128, 128, 255],
+        [0, 0, 0], [64, 64, 64], [192, 192, 192], [255, 255, 255],
+    ]  # fmt: skip
+
+
+@pytest.mark.dicom
+def test_twelve_bits_in_jpeg():
+    require("libjpeg")
+    grey = open_dicom(shipped("JPGExtended"))
+    assert grey.bits == 12
+    assert 255 < grey.values.max() < 4096
 
 
 def test_a_file_that_needs_a_plug_in_names_the_command(tmp_path, monkeypatch):
