@@ -17,12 +17,13 @@ def choose_frame(frame: str, count: int) -> int:
     The middle of an even number is the later one of two.
 
     Raises:
-        ValueError: several and none is named, or it has not so many.
+        UserError: several and none is named.
+        ValueError: it has not so many.
     """
     if count == 1:
         return 0
     if not frame:
-        raise ValueError(f"has {count} frames: set `frame` to middle or to one of 0..{count - 1}")
+        raise UserError(f"has {count} frames: set `frame` to middle or to one of 0..{count - 1}")
     index = count // 2 if frame == MIDDLE else int(frame)
     if index >= count:
         raise ValueError(f"has {count} frames, 0..{count - 1}, and `frame` is {frame}")

@@ -49,8 +49,8 @@ def scale(
     The range is `value_range` where given, else the file's window, else, for integers, `set_range`.
 
     Raises:
-        UserError: integers and none of the three.
-        ValueError: floats without a range, or values that are not finite.
+        UserError: integers and none of the three, floats and none of the first two.
+        ValueError: values that are not finite.
     """
     if not np.isfinite(grey.values).all():
         raise ValueError("NaN or infinite pixels")
@@ -59,7 +59,7 @@ def scale(
     elif grey.window is not None:
         low, high = grey.window
     elif not grey.bits:
-        raise ValueError(f"{grey.values.dtype} pixels have no range of their own: "
+        raise UserError(f"{grey.values.dtype} pixels have no range of their own: "
                          "set `value_range`")  # fmt: skip
     elif len(set_range):
         low, high = set_range

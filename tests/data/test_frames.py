@@ -41,6 +41,16 @@ def test_a_frame_is_named_or_the_file_refused(tmp_path, suffix):
     assert [level(alone, frame=frame) for frame in ("", "2", "middle")] == [50] * 3
 
 
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_skipping_does_not_leave_out_what_an_option_mends(tmp_path, on_error):
+    files = [save(tmp_path / "a.tif"), save(tmp_path / "b.tif", levels=(50,))]
+    with pytest.raises(UserError, match=r"a.tif: has 4 frames: set `frame` to [^;]*$"):
+        decode(
+            files, size=4, resize_rule="square", channels=1, cache_dir=tmp_path / "c",
+            on_error=on_error,
+        )  # fmt: skip
+
+
 def test_another_frame_is_another_entry_of_the_cache(tmp_path):
     files = [save(tmp_path / "a.tif")]
     for frame, expected in (("0", 10), ("1", 20), ("0", 10)):

@@ -1,6 +1,7 @@
 """Grey levels of more than 8 bits: a given range, the set's own, and what is told of both."""
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from support.tiffs import save_tiff
@@ -119,6 +120,28 @@ def test_wide_and_eight_bits_in_one_set(tmp_path, capsys):
     assert "scaled from 0..2520" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"b.png: pixels of 16 bits, .*set `value_range`$"):
         run([tmp_path / "a.png", tmp_path / "b.png"], tmp_path, training=[0], on_error="skip")
+
+
+@pytest.mark.parametrize("form", ["tif", "npy", "dcm"])
+def test_floats_need_a_range(tmp_path, form):
+    values = np.linspace(-0.5, 2, 64, dtype=np.float32).reshape(8, 8)
+    file = tmp_path / f"a.{form}"
+    match form:
+        case "tif":
+            save_tiff(file, values)
+        case "npy":
+            np.save(file, values)
+        case "dcm":
+            save_dicom(file, values.view(np.uint32), bits=32)
+            dataset = pydicom.dcmread(file)
+            for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+                delattr(dataset, name)
+            dataset.FloatPixelData = values.tobytes()
+            dataset.save_as(file)
+    with pytest.raises(UserError, match=rf"a.{form}: float32 pixels .*: set `value_range`$"):
+        run([file], tmp_path, on_error="skip")
+    image = run([file], tmp_path, value_range=(0, 2))[0]
+    np.testing.assert_array_equal(image, spread(values.astype(float), 0, 2))
 
 
 def test_few_levels_are_warned_of(tmp_path, capsys):
