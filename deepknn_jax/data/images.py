@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from deepknn_jax.data.dicom import dicom_kind, is_dicom, open_dicom
@@ -20,7 +21,7 @@ RESIZE_RULES = ("square", "short_side")
 # TIFF's tags and values.
 _KIND_OF_PAGE, _BITS, _PHOTOMETRIC, _FORMAT = 254, 258, 262, 339
 _REDUCED_OR_MASK = 1 | 4
-_MIN_IS_WHITE, _UNSIGNED = 0, 1
+_MIN_IS_WHITE, _UNSIGNED, _SIGNED = 0, 1, 2
 
 
 def check_fit(*, size: int, resize_rule: str, channels: int) -> None:
@@ -76,8 +77,10 @@ def open_image(
         return open_dicom(file, frame=frame, windowed=windowed)
     with _opened(file) as opened:
         _turn_to_page(opened, frame)
+        if isinstance(opened, PpmImageFile) and opened.mode == "I":
+            return _wide_pgm(opened)
         ImageOps.exif_transpose(opened, in_place=True)
-        if opened.mode.startswith(("I", "F")):
+        if _kind(opened) != EIGHT_BITS:
             return _grey(opened)
         image = _opaque(opened)
         image.load()
@@ -93,7 +96,7 @@ def kind_of(file: Path | BinaryIO) -> str:
         if isinstance(file, Path) and _is_dicom(file):
             return dicom_kind(file)
         with _opened(file) as opened:
-            return {"I": WIDE, "F": FLOATS}.get(opened.mode[0], EIGHT_BITS)
+            return _kind(opened)
     except Exception:  # whatever a decoder raises: it will again, and then with the file's name
         return EIGHT_BITS
 
@@ -128,18 +131,35 @@ def _turn_to_page(opened: Image.Image, frame: str) -> None:
     opened.seek(pages[choose_frame(frame, len(pages))] if pages else 0)
 
 
+def _kind(opened: Image.Image) -> str:
+    """Of Pillow's modes. Signed bytes it takes for unsigned ones: they need a range, too."""
+    tags = getattr(opened, "tag_v2", {})
+    if opened.mode == "L" and tags.get(_FORMAT) == (_SIGNED,):
+        return WIDE
+    return {"I": WIDE, "F": FLOATS}.get(opened.mode[0], EIGHT_BITS)
+
+
 def _grey(opened: Image.Image) -> Grey:
-    """Values of Pillow's modes of more than 8 bits: its own conversion would clip at 255."""
+    """Values as they are in the file: Pillow's own conversion would clip them at 255."""
     tags = getattr(opened, "tag_v2", {})
     values = np.array(opened)
     if opened.mode == "F":
         bits = 0
     else:
-        bits = 16 if opened.mode != "I" or opened.format in ("PNG", "PPM") else 32
-        bits = tags.get(_BITS, (bits,))[0]
-        if bits == 32 and tags and tags.get(_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED:
-            values = values.view(np.uint32)  # Pillow knows no unsigned ones
+        bits = tags.get(_BITS, (32 if opened.mode == "I" else 16,))[0]
+        # Pillow knows no unsigned numbers of 32 bits, and no signed ones of 8.
+        if tags and (bits, tags.get(_FORMAT, (_UNSIGNED,))[0]) == (32, _UNSIGNED):
+            values = values.view(np.uint32)
+        elif bits == 8:
+            values = values.view(np.int8)
     return Grey(values, bits, low_is_white=tags.get(_PHOTOMETRIC) == _MIN_IS_WHITE)
+
+
+def _wide_pgm(opened: PpmImageFile) -> Grey:
+    """The file's own numbers: Pillow stretches them to 65535 where they end at less."""
+    args = opened.tile[0].args
+    most = int(args[-1]) if isinstance(args, tuple) else 65535
+    return Grey(np.rint(np.array(opened) * (most / 65535)).astype(np.int32), most.bit_length())
 
 
 def _open_npy(file: Path) -> Image.Image | Grey:

@@ -90,6 +90,28 @@ def test_unsigned_32_bits_are_not_negative(tmp_path):
     np.testing.assert_array_equal(grey.values, values)
 
 
+def test_signed_bytes_are_not_unsigned(tmp_path, capsys):
+    values = np.arange(-128, 128, dtype=np.int16).astype(np.int8).reshape(16, 16)
+    file = save_tiff(tmp_path / "a.tif", values)
+    image = run([file], tmp_path, size=16)[0]
+    np.testing.assert_array_equal(image, np.arange(256).reshape(16, 16))
+    assert "8-bit images scaled from -128..127" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("most", [1023, 4095, 65535])
+def test_pgm_has_the_numbers_of_the_file(tmp_path, most):
+    """Pillow stretches them to 16 bits; a range is given in the file's own."""
+    values = np.linspace(0, most, 64).round().astype(np.uint16).reshape(8, 8)
+    plain = f"P2 8 8 {most}\n" + " ".join(map(str, values.ravel()))
+    (tmp_path / "plain.pgm").write_text(plain)
+    header = f"P5 8 8 {most}\n".encode()
+    (tmp_path / "raw.pgm").write_bytes(header + values.astype(">u2").tobytes())
+    for name in ("plain", "raw"):
+        grey = open_image(tmp_path / f"{name}.pgm")
+        np.testing.assert_array_equal(grey.values, values)
+        assert grey.bits == int(most).bit_length()
+
+
 def test_min_is_white_inverts_in_every_depth(tmp_path):
     ramp = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
     for pixels, high in ((ramp, 255), (ramp * np.uint16(257), 65535), (ramp / np.float32(255), 1)):
