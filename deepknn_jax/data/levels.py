@@ -135,7 +135,9 @@ def scale_arrays(
         UserError: floats without a range, or that are not finite.
     """
     images = images_NxHxWxC
-    if images.ndim < 3 or images.dtype == np.uint8:
+    if images.ndim < 4 or images.dtype == np.uint8:
+        if images.ndim == 4:
+            tell_unused(value_range, lambda i: EIGHT_BITS, 1)
         return images
     is_float = images.dtype.kind == "f"
     if is_float and not len(value_range):

@@ -228,8 +228,10 @@ def test_arrays_of_any_numbers(capsys):
         scale_arrays(floats, training=training)
     scaled = scale_arrays(floats, training=training, value_range=(0, 10))
     np.testing.assert_array_equal(scaled, spread(floats, 0, 10))
-    for kept in (images.astype(np.uint8), np.eye(3, dtype=np.float32)):
+    capsys.readouterr()
+    for kept, told in ((images.astype(np.uint8), 1), (np.eye(3, dtype=np.float32), 0)):
         assert scale_arrays(kept, training=training, value_range=(0, 1)) is kept
+        assert capsys.readouterr().out.count("config.data.value_range is left aside") == told
 
 
 def test_an_npz_of_wide_images_is_scaled_by_the_part_that_trains(tmp_path, capsys):
