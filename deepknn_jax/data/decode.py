@@ -13,13 +13,14 @@ from deepknn_jax.data.fingerprint import Fingerprint, fingerprint
 from deepknn_jax.data.frames import check_frame
 from deepknn_jax.data.images import DECODER_VERSION, check_fit, kind_of, open_image, read_image
 from deepknn_jax.data.levels import (
+    EIGHT_BITS,
     WIDE,
     Grey,
     SetRange,
     join_ranges,
     pack_range,
+    tell_left_aside,
     tell_range,
-    tell_unused,
     warn_of_few_levels,
 )
 from deepknn_jax.errors import check_choice
@@ -98,7 +99,8 @@ def decode_each(
     ends: tuple[float, ...] = ()
     if len(value_range):
         fit["value_range"] = list(value_range)
-        tell_unused(value_range, lambda i: kind_of(opener(i)), len(names))
+        if all(kind_of(opener(i)) == EIGHT_BITS for i in range(len(names))):
+            tell_left_aside()
     # An entry without a range was made from images that need none.
     elif not entry_of(source, fit, cache_dir).exists():
         rows = np.arange(len(names)) if training is None else np.asarray(training)

@@ -4,7 +4,7 @@ By a range that the user gives, by the file's own window, or by the range of the
 part: never by the range of the one image, so that images stay comparable.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -136,8 +136,6 @@ def scale_arrays(
     """
     images = images_NxHxWxC
     if images.ndim < 4 or images.dtype == np.uint8:
-        if images.ndim == 4:
-            tell_unused(value_range, lambda i: EIGHT_BITS, 1)
         return images
     is_float = images.dtype.kind == "f"
     if is_float and not len(value_range):
@@ -157,7 +155,6 @@ def scale_arrays(
     return scaled
 
 
-def tell_unused(value_range: Sequence[float], kind_of: Callable[[int], str], n: int) -> None:
-    """Says so where none of `n` files has pixels that a `value_range` is for."""
-    if len(value_range) and all(kind_of(i) == EIGHT_BITS for i in range(n)):
-        say(f"grey levels: {_OPTION} is left aside: the images have 8 bits, or are colour")
+def tell_left_aside() -> None:
+    """Says that a `value_range` was given to images that have no use for it."""
+    say(f"grey levels: {_OPTION} is left aside: the images have 8 bits, or are colour")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
+from deepknn_jax.data.levels import tell_left_aside
 from deepknn_jax.data.listing import SPLIT_WORDS, checked, index_labels
 from deepknn_jax.errors import UserError
 
@@ -128,9 +129,10 @@ def _from_parts(
         names += [f"{split}/{i:05d}" for i in range(n)]
         splits += [split] * n
     indexed, class_names = index_labels(np.concatenate(labels))
-    listing = Listing(
-        tuple(names), indexed, class_names, inputs=np.concatenate(inputs), splits=np.asarray(splits)
-    )
+    joined = np.concatenate(inputs)
+    if ranged and joined.dtype == np.uint8:
+        tell_left_aside()
+    listing = Listing(tuple(names), indexed, class_names, inputs=joined, splits=np.asarray(splits))
     return checked(listing, path)
 
 
