@@ -108,11 +108,14 @@ def named(cell: Cell, options: Options) -> Cell:
     parts: dict[str, Any] = {
         key: now[key] for key in now if now[key] != default[key] and key not in _PLACES
     }
-    # Names are older than the option: a neighbourhood's size was loss.k, which deep kNN's was, too.
-    if (former := parts.pop("loss.neighborhood", None)) is not None and now[
+    # Names are older than two options: a neighbourhood's size was loss.k, which deep kNN's was, too,
+    # and a stratified split was the default.
+    if (size := parts.pop("loss.neighborhood", None)) is not None and now[
         "loss.name"
     ] != "deep_knn":
-        parts["loss.k"] = former
+        parts["loss.k"] = size
+    if parts.get("data.split") == "stratified":
+        del parts["data.split"]
     if cell.reference:  # without training the optimizer's options make no other cell
         parts = {key: value for key, value in parts.items() if not key.startswith("optimizer.")}
     weights = changes.get("model.weights", "")
