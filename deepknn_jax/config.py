@@ -34,7 +34,8 @@ def default() -> ConfigDict:
                 # square: squash; short_side: keep the aspect, cut the middle; "": as the weights
                 # were trained (published ones: short_side), square without weights.
                 "resize_rule": "",
-                "value_range": (),  # (low, high) of pixels that are floats (.npy, .tif)
+                "value_range": (),  # (low, high) of floats and of more than 8 bits
+                "frame": "",  # middle or 0, 1, ...: of multi-frame DICOM, multi-page TIFF
                 "channels": 0,  # 1 or 3; 0: 3 for images in files, arrays as they are
                 "on_error": "stop",  # or skip: leave unreadable images out, counted
                 "cache_dir": "",  # of decoded images; "": a folder of this user's cache

@@ -1,9 +1,10 @@
 """Images decoded once into a memory-mapped file that all later runs share.
 
-An entry is a folder <cache_dir>/<fingerprint>/ with images.npy (uint8 [N, size, size, C], volumes
-[N, size, size, size, 1]) and meta.json (the shape; which images were skipped, and why). It is made
-in a folder of another name, which is then renamed, so an entry that exists is complete. Two
-processes that start at once each decode in a folder of their own, and the first to finish wins.
+An entry is a folder <cache_dir>/<key>/ with images.npy (uint8 [N, size, size, C], volumes
+[N, size, size, size, 1]) and meta.json (the shape; which images were skipped, and why; which files
+made it, and their content). It is made in a folder of another name, which is then renamed, so an
+entry that exists is complete. Two processes that start at once each decode in a folder of their
+own, and the first to finish wins.
 
 What an interrupted decode has done is taken up by the next one of the same entry. Each process
 locks the images.npy that it writes, so what is not locked was left by one that is dead. Left-overs
@@ -24,18 +25,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from deepknn_jax.data.images import DECODER_VERSION, check_fit, read_image
-from deepknn_jax.errors import UserError, check_choice
+from deepknn_jax.data.fingerprint import Fingerprint, content_of, fingerprint
+from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_text
 
 PARTIAL = ".partial"
 ABANDONED_S = 7 * 86400.0  # what an interrupted decode left is kept for the next one so long
-PROGRESS_S = 5.0  # between two notes of what is done and safely on the disk
 ON_ERROR = ("stop", "skip")
+PROGRESS_S = 5.0  # between two notes of what is done and safely on the disk
 
 
 def default_cache_dir() -> Path:
@@ -43,73 +45,70 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepknn_jax"
 
 
-def decode(
-    files: Sequence[Path],
+def cached_files(
+    source: Fingerprint,
+    options: Mapping[str, object],
+    names: Sequence[str],
+    read: Callable[[int], np.ndarray],
     *,
-    size: int,
-    resize_rule: str,
-    channels: int,
-    value_range: Sequence[float] = (),
-    cache_dir: str | Path = "",
-    on_error: str = "stop",
+    shape: tuple[int, ...],
+    cache_dir: str | Path,
+    on_error: str = "",
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Decodes image files through the cache, in parallel, with a progress bar on stderr.
+    """`cached_images` of what is made from files with `options`; `source` is their fingerprint.
 
-    Args:
-        files: N paths.
-        size: side of the result in pixels.
-        resize_rule: "square" or "short_side" (see images.fit_image).
-        channels: 1 or 3.
-        value_range: (low, high) of pixels that are floats (see images.read_image), or ().
-        cache_dir: empty for the per-user default.
-        on_error: "stop" at a file that cannot be decoded, or "skip" it.
-
-    Returns:
-        images uint8 [N', size, size, channels], a read-only memory map; the indices int32 [N'] of
-        the files kept; the paths of those skipped.
-
-    Raises:
-        UserError: a file that is missing, truncated or no image, in words that name it; a cache
-            folder that cannot be written; a full disk; an option out of range.
+    An entry is taken where these very files made it (the same paths, sizes, times and inodes), or,
+    where they only look so (they were moved, copied or touched), after a comparison of their
+    content with what made it.
     """
-    check_fit(size=size, resize_rule=resize_rule, channels=channels)
-    check_choice("`on_error`", on_error, ON_ERROR)
-    # "rule": as it was named when the first entries were made; another name would lose them.
-    options = {"size": size, "rule": resize_rule, "channels": channels}
-    if len(value_range):
-        options["value_range"] = list(value_range)
-    return cached_images(
-        fingerprint(files, options),
-        [str(file) for file in files],
-        lambda i: read_image(
-            files[i],
-            size=size,
-            resize_rule=resize_rule,
-            channels=channels,
-            value_range=value_range,
-        ),
-        shape=(size, size, channels),
-        cache_dir=cache_dir,
-        on_error=on_error,
+    entry = entry_of(source, options, cache_dir)
+    result = cached_images(
+        entry.name, names, read, shape=shape, cache_dir=cache_dir, on_error=on_error
     )
+    _note_source(entry, source)
+    return result
 
 
-def fingerprint(files: Sequence[Path], options: Mapping[str, object]) -> str:
-    """Name of the cache entry: 32 hex digits of the sha256 of what the images are made from.
+def entry_of(source: Fingerprint, options: Mapping[str, object], cache_dir: str | Path) -> Path:
+    """The folder of the entry of `cached_files`, which need not exist yet."""
+    described = json.dumps([options, source.outside], sort_keys=True)
+    key = hashlib.sha256(described.encode()).hexdigest()[:32]
+    folder = _folder(cache_dir)
+    own = folder / f"{key}-{source.exact[:16]}"
+    entries = [path for path in sorted(folder.glob(f"{key}-*")) if "." not in path.name]
+    for entry in entries:
+        if entry == own or source.exact in _read_meta(entry).get("known", ()):
+            return entry
+    for entry in entries:
+        content = _read_meta(entry).get("content")
+        if content and content == content_of(source):
+            return entry
+    return own
 
-    That is the options, the decoder's version, and each file's path (below their common folder, so
-    that a moved data set keeps its entry), size and time of modification in ns.
-    """
-    root = os.path.commonpath([file.parent for file in files])
-    digest = hashlib.sha256(json.dumps([DECODER_VERSION, options], sort_keys=True).encode())
-    for file in files:
-        try:
-            stat = file.stat()
-        except OSError as error:
-            raise UserError(f"{file}: {error.strerror}") from error
-        line = [os.path.relpath(file, root), stat.st_size, stat.st_mtime_ns]
-        digest.update(json.dumps(line).encode())
-    return digest.hexdigest()[:32]
+
+def _folder(cache_dir: str | Path) -> Path:
+    return Path(cache_dir).expanduser() if str(cache_dir) else default_cache_dir()
+
+
+def _note_source(entry: Path, source: Fingerprint) -> None:
+    """Notes in the entry which files it is known to be made from, and their content."""
+    meta = _read_meta(entry)
+    known = meta.get("known", [])
+    if source.exact in known or fingerprint(source.files) != source:  # they changed meanwhile
+        return
+    if not (content := content_of(source)):
+        return
+    noted = {"content": content, "known": [*known, source.exact]}
+    with contextlib.suppress(OSError):  # a cache that may only be read is compared again
+        write_text(entry / "meta.json", json.dumps(meta | noted))
+
+
+def _read_meta(entry: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads((entry / "meta.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return meta if isinstance(meta, dict) else {}
 
 
 def cached_images(
@@ -121,13 +120,26 @@ def cached_images(
     cache_dir: str | Path,
     on_error: str = "",
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """`decode` for N images however they are read: `read(i)` gives uint8 `shape`, from any thread.
+    """N images through the cache, in parallel, with a progress bar on stderr.
 
-    `key` names the entry, `names` [N] the images in messages. `on_error` "" stops, too, for a set
-    that cannot do without one of its images: the message then does not speak of skipping. The rest,
-    and what is returned and raised, as in `decode`.
+    Args:
+        key: name of the entry.
+        names: N, of the images in messages.
+        read: gives image i as uint8 `shape`; it is called in any thread.
+        shape: of one image.
+        cache_dir: empty for the per-user default.
+        on_error: "stop" at an image that cannot be read, or "skip" it; "" stops, too, for a set
+            that cannot do without one of its images: the message does not speak of skipping.
+
+    Returns:
+        images uint8 [N', *shape], a read-only memory map; the indices int32 [N'] of those kept;
+        the names of those skipped.
+
+    Raises:
+        UserError: an image that is missing, truncated or none, in words that name it; a cache
+            folder that cannot be written; a full disk.
     """
-    entry = (Path(cache_dir).expanduser() if str(cache_dir) else default_cache_dir()) / key
+    entry = _folder(cache_dir) / key
     found = _open(entry)
     if found is None:
         try:
@@ -288,6 +300,8 @@ def _row_writer(
     def decode_one(i: int) -> str:
         try:
             image = read(i)
+        except UserError as error:  # of the set as a whole: leaving one image out mends nothing
+            raise UserError(f"{names[i]}: {error}") from error
         except MemoryError:
             raise
         except Exception as error:

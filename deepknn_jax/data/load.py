@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepknn_jax.data.account import classes_line, files_line, inputs_line, left_out_lines
-from deepknn_jax.data.cache import ON_ERROR, cached_images, decode
-from deepknn_jax.data.dataset import Dataset, Listing
+from deepknn_jax.data.cache import ON_ERROR, cached_images
+from deepknn_jax.data.dataset import TRAIN, Dataset, Listing
+from deepknn_jax.data.decode import decode
 from deepknn_jax.data.images import DECODER_VERSION, check_fit, fit_array
+from deepknn_jax.data.levels import scale_arrays
 from deepknn_jax.data.options import ALWAYS, FILES, check_all_read, check_source_reads
 from deepknn_jax.data.sources import SOURCES, list_source, options_of
 from deepknn_jax.data.splits import assign_splits, check_class_sizes, chosen_split, split_lines
@@ -39,6 +41,7 @@ def load_dataset(
     resize_rule: str = "square",
     channels: int = 0,
     value_range: Sequence[float] = (),
+    frame: str = "",
     on_error: str = "stop",
     cache_dir: str | Path = "",
     **options: Any,
@@ -52,7 +55,8 @@ def load_dataset(
         size: side of the images in pixels, of volumes in voxels. Arrays keep their own with 0.
         resize_rule: "square" or "short_side".
         channels: 1 or 3; arrays keep their own with 0, and files are read as 3.
-        value_range: (low, high) of pixels that are floats: see images.read_image.
+        value_range: (low, high) of floats and of integers wider than 8 bits: see decode.decode.
+        frame: of files that have several: see frames.choose_frame.
         on_error: "stop" at a file that cannot be decoded, or "skip" it.
         cache_dir: of decoded images; empty for the per-user default.
         options: what the one or the other source reads besides (sources.options_of); what only
@@ -64,7 +68,7 @@ def load_dataset(
     """
     fit: dict[str, Any] = {"size": size, "resize_rule": resize_rule, "channels": channels,
                            "cache_dir": cache_dir}  # fmt: skip
-    files: dict[str, Any] = {"value_range": value_range, "on_error": on_error}
+    files: dict[str, Any] = {"value_range": value_range, "frame": frame, "on_error": on_error}
     found = survey(
         source, split=split, test_share=test_share, validation=validation, split_seed=split_seed,
         folder=folder, **fit, **files, **options,
@@ -134,6 +138,7 @@ def decoded(
     resize_rule: str,
     channels: int,
     value_range: Sequence[float],
+    frame: str,
     on_error: str,
     cache_dir: str | Path,
 ) -> Dataset:
@@ -141,7 +146,12 @@ def decoded(
     listing, splits = found.listing, found.splits
     if listing.files is None:
         assert listing.inputs is not None
-        inputs = _fit_arrays(listing, size, resize_rule, channels, cache_dir)
+        bytes_ = scale_arrays(
+            listing.inputs, training=np.flatnonzero(splits == TRAIN), value_range=value_range
+        )
+        inputs = _fit_arrays(
+            listing._replace(inputs=bytes_), size, resize_rule, channels, cache_dir
+        )
         return Dataset(inputs, listing.labels, listing.names, listing.class_names, splits,
                        account=found.account)  # fmt: skip
     check_choice("`on_error`", on_error, ON_ERROR)
@@ -150,7 +160,8 @@ def decoded(
     open_heic(files)
     images, kept, undecodable = decode(
         files, size=size, resize_rule=resize_rule, channels=channels or 3,
-        value_range=value_range, cache_dir=cache_dir, on_error=on_error,
+        value_range=value_range, frame=frame, training=np.flatnonzero(splits[there] == TRAIN),
+        cache_dir=cache_dir, on_error=on_error,
     )  # fmt: skip
     rows = there[kept]
     if len(rows) < len(listing.files):

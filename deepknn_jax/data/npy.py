@@ -37,6 +37,12 @@ def read_npy(file: Path) -> np.ndarray:
     return array.reshape(shape, order="F" if fortran_order else "C")
 
 
+def read_npy_type(file: Path) -> np.dtype:
+    """The type of the values in an .npy file, from its header alone. Raises as `read_npy`."""
+    with file.open("rb") as opened:
+        return _read_header(opened)[2]
+
+
 def _read_header(opened: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(opened)
     if version not in _READERS:

@@ -10,7 +10,7 @@ from deepknn_jax.errors import UserError
 ALWAYS = frozenset({"split", "validation", "cache_dir"})  # where a cache lies touches no result
 DRAWN = frozenset({"test_share", "split_seed"})
 # What is read of the options, for what a source gives: files, or arrays by their rank.
-FILES = frozenset({"size", "resize_rule", "channels", "value_range", "on_error"})
+FILES = frozenset({"size", "resize_rule", "channels", "value_range", "frame", "on_error"})
 IMAGES = frozenset({"size", "resize_rule", "channels"})
 
 

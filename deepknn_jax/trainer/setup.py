@@ -46,7 +46,7 @@ from deepknn_jax.trainer.methods import loss_function, method_of, miner
 _NUMBERS_PER_CALL = 2**21
 # Keys of config.data that are not load_dataset's arguments under the same name.
 _NOT_PASSED_ON = ("source", "dir", "placement", "resize_rule")
-_OF_FILES = ("size", "channels", "value_range", "on_error", "cache_dir")
+_OF_FILES = ("size", "channels", "value_range", "frame", "on_error", "cache_dir")
 
 
 class Setup(NamedTuple):

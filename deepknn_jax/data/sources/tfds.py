@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from deepknn_jax.data.cache import cached_images, fingerprint
-from deepknn_jax.data.dataset import Listing
-from deepknn_jax.data.images import check_fit, read_image
+from deepknn_jax.data.dataset import TRAIN, Listing
+from deepknn_jax.data.decode import decode_each
+from deepknn_jax.data.fingerprint import fingerprint
 from deepknn_jax.data.listing import SPLIT_WORDS, checked, index_labels
 from deepknn_jax.errors import UserError
 
@@ -21,6 +21,7 @@ def tfds(
     size: int = 0,
     resize_rule: str = "square",
     channels: int = 0,
+    value_range: Sequence[float] = (),
     cache_dir: str | Path = "",
 ) -> Listing:
     """A TFDS data set by name ("beans", "name/config:1.0.0"), through `tfds.data_source`.
@@ -28,8 +29,9 @@ def tfds(
     It must lie under `folder` (empty: TFDS's default) in a format of random access
     (array_record); nothing is downloaded. Its train, validation and test parts are the published
     split; other parts are left out. Images are decoded through the cache as files are (`size`,
-    `resize_rule`, `channels` and `cache_dir` as in cache.decode; size and channels 0: the set's
-    own, where it tells them); vectors become float32 [N, F].
+    `resize_rule`, `channels`, `value_range` and `cache_dir` as in decode.decode, the range of wide
+    integers that of its train part; size and channels 0: the set's own, where it tells them);
+    vectors become float32 [N, F].
 
     Raises:
         UserError: a set that is unknown or not prepared, or without an image or a vector and one
@@ -55,7 +57,10 @@ def tfds(
     )
     labels, class_names = _labels(info.features[label_key], where, label_key)
     if is_image:
-        inputs = _images(builder, where, names, input_key, size, resize_rule, channels, cache_dir)
+        inputs = _images(
+            builder, where, names, input_key, size=size, channels=channels,
+            resize_rule=resize_rule, value_range=value_range, cache_dir=cache_dir,
+        )  # fmt: skip
     else:
         inputs = np.asarray([source[i][input_key] for source, i in where], np.float32)
     splits = np.asarray([SPLIT_WORDS[name.split("/")[0]] for name in names])
@@ -124,27 +129,27 @@ def _images(
     where: Sequence[tuple[Any, int]],
     names: Sequence[str],
     key: str,
+    *,
     size: int,
-    resize_rule: str,
     channels: int,
-    cache_dir: str | Path,
+    **fit: Any,
 ) -> np.ndarray:
-    channels = channels or builder.info.features[key].shape[-1] or 3
-    size = size or builder.info.features[key].shape[0] or 0
-    check_fit(size=size, resize_rule=resize_rule, channels=channels)
-
-    def read(i: int) -> np.ndarray:
-        source, row = where[i]
-        image = io.BytesIO(source[row][key])
-        return read_image(image, size=size, resize_rule=resize_rule, channels=channels)
-
-    fit = {"size": size, "rule": resize_rule, "channels": channels}  # named as in cache.decode
     files = sorted(path for path in Path(builder.data_dir).iterdir() if path.is_file())
-    images, _, _ = cached_images(
-        fingerprint(files, {"tfds": builder.info.full_name, **fit}),
+    parts = [SPLIT_WORDS[name.split("/")[0]] for name in names]
+    train = np.flatnonzero(np.asarray(parts) == TRAIN)
+
+    def opener(i: int) -> io.BytesIO:
+        source, row = where[i]
+        return io.BytesIO(source[row][key])
+
+    images, _, _ = decode_each(
+        opener,
         [f"TFDS {builder.info.full_name} {name}" for name in names],
-        read,
-        shape=(size, size, channels),
-        cache_dir=cache_dir,
+        fingerprint(files),
+        {"tfds": builder.info.full_name},
+        size=size or builder.info.features[key].shape[0] or 0,
+        channels=channels or builder.info.features[key].shape[-1] or 3,
+        training=train if len(train) else None,
+        **fit,
     )
     return images

@@ -3,12 +3,15 @@
 Source: Neighborhood Watch, "Datasets"; the set is not public, so the layout below is our own.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from deepknn_jax.data.cache import cached_images, fingerprint
+from deepknn_jax.data.cache import cached_files
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
+from deepknn_jax.data.fingerprint import fingerprint
+from deepknn_jax.data.levels import scale_to_bytes, warn_of_few_levels
 from deepknn_jax.data.listing import checked, existing_folder, read_csv
 from deepknn_jax.data.npy import read_npy
 from deepknn_jax.data.survival import SURVIVAL_DAYS, alive_beyond
@@ -19,14 +22,20 @@ SUFFIXES = (".nii.gz", ".nii", ".npy")
 
 
 def sarcoma(
-    folder: str | Path, *, size: int, leave_out_censored: bool = False, cache_dir: str | Path = ""
+    folder: str | Path,
+    *,
+    size: int,
+    leave_out_censored: bool = False,
+    value_range: Sequence[float] = (),
+    cache_dir: str | Path = "",
 ) -> Listing:
     """Volumes uint8 [N, size, size, size, 1]; class "survived": alive after 1,096 days, or "died".
 
     `folder` holds survival.csv (patient, cohort, time in days, event: 1 died, 0 censored) and, for
     each patient, <patient>/image and <patient>/roi, as .nii.gz, .nii or .npy (then [D, H, W] with
     voxels of 1 mm). Cohort 1 trains, cohort 2 tests. Who was censored before 1,096 days counts as a
-    survivor, as in the paper, unless `leave_out_censored`. The volumes go through the decode cache.
+    survivor, as in the paper, unless `leave_out_censored`. The volumes go through the decode cache,
+    scaled by `value_range` (low, high) or each by its own percentiles (see `read_volume`).
 
     Raises:
         UserError: any of these is missing or out of range, or a volume that cannot be used.
@@ -59,13 +68,15 @@ def sarcoma(
         splits=np.asarray(splits),
     )
     listing = checked(listing, table)
-    volumes, _, _ = cached_images(
-        fingerprint([file for pair in pairs for file in pair], {"size": size, "v": VOLUME_VERSION}),
+    volumes, _, _ = cached_files(
+        fingerprint([file for pair in pairs for file in pair]),
+        {"size": size, "v": VOLUME_VERSION, "value_range": list(value_range)},
         [str(image) for image, _ in pairs],
-        lambda i: read_volume(*pairs[i], size=size),
+        lambda i: read_volume(*pairs[i], size=size, value_range=value_range),
         shape=(size, size, size, 1),
         cache_dir=cache_dir,
     )
+    warn_of_few_levels(volumes)
     return listing._replace(inputs=volumes)
 
 
@@ -86,17 +97,19 @@ def _volume_file(folder: Path, stem: str, layout: str) -> Path:
     raise UserError(f"{folder}: holds no {stem}{SUFFIXES[0]}; wanted: {layout}")
 
 
-def read_volume(image: Path, roi: Path, *, size: int) -> np.ndarray:
+def read_volume(
+    image: Path, roi: Path, *, size: int, value_range: Sequence[float] = ()
+) -> np.ndarray:
     """One tumour as uint8 [size, size, size, 1]: depth (feet to head), height, width.
 
     The image is cut to the bounding box of the mask `roi` (what is above 0), resampled to voxels of
-    1 mm and then to `size` along each axis, squashed. Its values are scaled by the 1st and 99th
-    percentile of those inside the mask, which become 0 and 255: MRI has no unit. NIfTI volumes are
-    turned to the same orientation first.
+    1 mm and then to `size` along each axis, squashed. 0 and 255 are `value_range` (low, high), or
+    without it the 1st and 99th percentile of the values inside the mask: MRI has no unit. NIfTI
+    volumes are turned to the same orientation first; axes of length 1 beyond three are left out.
 
     Raises:
-        ValueError: shapes that differ, an empty mask, or values that are not finite. And whatever
-            the reader raises on a damaged file.
+        ValueError: shapes that differ, several volumes in one file, an empty mask, or values that
+            are not finite. And whatever the reader raises on a damaged file.
     """
     (values, affine), (mask, roi_affine) = _load(image), _load(roi)
     if values.ndim != 3 or values.shape != mask.shape:
@@ -110,22 +123,35 @@ def read_volume(image: Path, roi: Path, *, size: int) -> np.ndarray:
     tumour = values[box].astype(np.float64)
     if not np.isfinite(tumour).all():
         raise ValueError("NaN or infinite values")
-    low, high = np.percentile(values[mask], (1, 99))
+    low, high = value_range or np.percentile(values[mask], (1, 99))
     sides_mm = np.linalg.norm(affine[:3, :3], axis=0)[::-1]  # of a voxel, in the order D, H, W
     in_mm = [max(1, round(n * mm)) for n, mm in zip(tumour.shape, sides_mm, strict=True)]
     cube = _resample(_resample(tumour, in_mm), [size] * 3)
-    scaled = np.clip((cube - low) * (255 / max(high - low, 1e-6)), 0, 255)
-    return np.rint(scaled).astype(np.uint8)[..., None]
+    return scale_to_bytes(cube, low, high)[..., None]
 
 
 def _load(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """A volume [D, H, W] and its affine [4, 4], from indices (W, H, D) to mm."""
     if file.suffix == ".npy":
-        return read_npy(file), np.eye(4)
+        return _three_axes(read_npy(file)), np.eye(4)
     import nibabel
 
     nifti = nibabel.as_closest_canonical(nibabel.load(file))
-    return np.asarray(nifti.dataobj).T, nifti.affine
+    return _three_axes(np.asarray(nifti.dataobj).T), nifti.affine
+
+
+def _three_axes(volumes: np.ndarray) -> np.ndarray:
+    """[T, D, H, W] of one time step, or [D, H, W, 1], as [D, H, W]."""
+    shape = volumes.shape
+    if volumes.ndim > 3:
+        ones = [axis for axis in (*range(volumes.ndim - 3), volumes.ndim - 1) if shape[axis] == 1]
+        volumes = volumes.squeeze(tuple(ones[: volumes.ndim - 3]))
+    if volumes.ndim > 3:
+        raise ValueError(
+            f"is {volumes.ndim}-D, {' x '.join(map(str, shape))}: several volumes (time steps, "
+            "channels) in one file; save the one that is meant as a 3-D file"
+        )
+    return volumes
 
 
 def _resample(volume: np.ndarray, shape: list[int]) -> np.ndarray:

@@ -16,9 +16,9 @@ from deepknn_jax.errors import UserError
 def test_each_source_tells_what_it_reads():
     assert options_of("digits") == options_of("breast_cancer") == ()
     assert options_of("cub200") == ("folder",)
-    assert options_of("npz") == ("folder", "fold")
+    assert options_of("npz") == ("folder", "fold", "value_range")
     assert options_of("tfds") == (
-        "folder", "tfds_name", "size", "resize_rule", "channels", "cache_dir"
+        "folder", "tfds_name", "size", "resize_rule", "channels", "value_range", "cache_dir"
     )  # fmt: skip
 
 

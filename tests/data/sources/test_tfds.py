@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from support.tiny_tfds import FEATURES, TinyBuilder, TinyImages, pixels
+from support.tiny_tfds import FEATURES, TinyBuilder, TinyImages, pixels, png
 
 from deepknn_jax.data.sources.tfds import tfds
 from deepknn_jax.errors import UserError
@@ -46,6 +46,18 @@ class TinyBroken(TinyImages):
         return super()._example(i) | ({"image": io.BytesIO(b"no image")} if i == 8 else {})
 
 
+class TinyWide(TinyImages):
+    """Grey of 16 bits, brighter in the parts that do not train."""
+
+    FEATURES = TinyImages.FEATURES | {"image": FEATURES.Image(shape=(None, None, 1))}
+
+    def _example(self, i):
+        return {
+            "image": png(np.arange(64, dtype=np.uint16).reshape(8, 8) * (1 + i)),
+            "label": i % 2,
+        }
+
+
 class TinyExtra(TinyVectors):
     """No part that could train or test."""
 
@@ -54,9 +66,9 @@ class TinyExtra(TinyVectors):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A data_dir with the five sets."""
+    """A data_dir with the six sets."""
     folder = tmp_path_factory.mktemp("tfds")
-    for builder in (TinyImages, TinyVectors, TinyText, TinyBroken, TinyExtra):
+    for builder in (TinyImages, TinyVectors, TinyText, TinyBroken, TinyWide, TinyExtra):
         builder(data_dir=folder, file_format="array_record").download_and_prepare()
     return folder
 
@@ -74,6 +86,17 @@ def test_images_of_differing_sizes(prepared, tmp_path, monkeypatch):
         assert (row == pixels(i)[:6, :6]).all()
         assert i in TinyImages.SPLITS[split]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_sixteen_bits_are_scaled_by_the_part_that_trains(prepared, tmp_path, capsys):
+    options = {"cache_dir": tmp_path, "size": 8, "channels": 1}
+    listing = tfds(prepared, tfds_name="tiny_wide", **options)
+    assert "16-bit images scaled from 0..378 of the training part" in capsys.readouterr().out
+    assert (listing.inputs[listing.splits == "test"].reshape(2, -1).max(axis=1) == 255).all()
+    brightest = sorted(listing.inputs[listing.splits == "train"].reshape(6, -1).max(axis=1))
+    assert np.abs(brightest - np.arange(1, 7) * 63 / 378 * 255).max() <= 0.5 + 1e-9
+    dark = tfds(prepared, tfds_name="tiny_wide", value_range=(0, 65535), **options)
+    assert dark.inputs.max() == round(630 / 257)
 
 
 def test_vectors(prepared):

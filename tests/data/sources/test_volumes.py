@@ -81,6 +81,54 @@ def test_brightness_and_unit_of_the_scanner_do_not_matter(tmp_path):
     assert volumes[0].max() > 245
 
 
+@pytest.mark.parametrize("of", ["image", "roi", "both"])
+def test_one_time_step_is_squeezed_and_more_are_named(tmp_path, of):
+    values, mask = np.random.default_rng(0).random((9, 8, 7)), ball((9, 8, 7)).astype(np.uint8)
+    files = {}
+    for stem, array in (("image", values), ("roi", mask)):
+        files[stem] = save_nifti(tmp_path / f"{stem}.nii", array)
+        if of in (stem, "both"):
+            files[f"{stem}4"] = save_nifti(tmp_path / f"{stem}4.nii", array[..., None])
+            save_nifti(tmp_path / f"{stem}T.nii", np.stack([array] * 3, axis=-1))
+    expected = read_volume(files["image"], files["roi"], size=6)
+    image, roi = (files.get(f"{stem}4", files[stem]) for stem in ("image", "roi"))
+    np.testing.assert_array_equal(read_volume(image, roi, size=6), expected)
+    several = [tmp_path / file.name.replace("4", "T") for file in (image, roi)]
+    with pytest.raises(ValueError, match=r"^is 4-D, 3 x 7 x 8 x 9: several volumes .*save the one"):
+        read_volume(*several, size=6)
+
+
+def test_npy_volumes_with_an_axis_of_one(tmp_path):
+    values, mask = np.random.default_rng(0).random((7, 8, 9)), ball((7, 8, 9))
+    np.save(tmp_path / "roi.npy", mask)
+    np.save(tmp_path / "image.npy", values)
+    expected = read_volume(tmp_path / "image.npy", tmp_path / "roi.npy", size=6)
+    for array in (values[None], values[..., None]):
+        np.save(tmp_path / "image.npy", array)
+        volume = read_volume(tmp_path / "image.npy", tmp_path / "roi.npy", size=6)
+        np.testing.assert_array_equal(volume, expected)
+
+
+def test_a_given_range_goes_before_the_volume_s_own(tmp_path):
+    values = np.full((4, 4, 4), 100.0)
+    values[:, :, 2:] = 300.0
+    np.save(tmp_path / "image.npy", values)
+    np.save(tmp_path / "roi.npy", np.ones((4, 4, 4)))
+    volume = read_volume(tmp_path / "image.npy", tmp_path / "roi.npy", size=4, value_range=(0, 400))
+    np.testing.assert_array_equal(np.unique(volume), [64, 191])
+
+
+def test_sarcoma_takes_a_range_and_warns_of_few_levels(tmp_path, capsys):
+    tiny_sets.sarcoma(tmp_path / "set", patients=(2, 2), suffix=".npy")
+    options = {"size": 6, "cache_dir": tmp_path / "cache"}
+    own = sarcoma(tmp_path / "set", **options).inputs
+    assert "warning" not in capsys.readouterr().out
+    wide = sarcoma(tmp_path / "set", value_range=(0, 51000), **options).inputs
+    assert wide.max() <= 3
+    assert own.max() > 200
+    assert "warning: the images have only" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".npy"])
 def test_sarcoma_reads_survival_and_cohorts(tmp_path, suffix):
     tiny_sets.sarcoma(tmp_path / "set", patients=(8, 4), suffix=suffix)
