@@ -7,8 +7,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-# Keys that may change between a run and its continuation: they do not touch the result.
-_FREE = ("checkpoint_seconds", "data.cache_dir", "data.placement")
+# Keys that may change between a run and its continuation: they do not touch what is trained.
+_FREE = (
+    *("checkpoint_seconds", "data.cache_dir", "data.placement"),
+    *("evaluate.batch_size", "evaluate.pictures", "evaluate.references"),
+)
 
 
 def default() -> ConfigDict:
@@ -43,6 +46,8 @@ def default() -> ConfigDict:
                 "csv": "",  # csv_images: the table, relative to dir
                 "image_column": "image",
                 "label_column": "label",
+                "label_columns": (),  # a table with a column a class, 1 in one of them: these
+                "empty_labels": "error",  # or skip: leave rows without a label out, counted
                 "group_column": "",  # "": no groups
                 "split_column": "",  # "": no published split
                 "suffix": "",  # added to image names without one, such as .jpg
@@ -180,7 +185,7 @@ def to_json(config: ConfigDict) -> str:
 def differences(
     config: ConfigDict, stored: Mapping[str, Any], *, unread: Collection[str] = ()
 ) -> list[str]:
-    """'key: stored value -> present value' for each key that would change a run's result.
+    """'key: stored value -> present value' for each key that would change a run's training.
 
     `unread` are keys that the config's method does not read.
     """

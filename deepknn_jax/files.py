@@ -37,6 +37,11 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def sound(text: str) -> str:
+    """`text` in UTF-8: what no UTF-8 can hold, as a stray byte of a file's name, is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def write_text(path: Path, text: str) -> None:
     """Replaces `path` by `text`."""
     with replacing(path) as temporary:

@@ -1,21 +1,26 @@
 """The running record of a training: metrics.jsonl, TensorBoard events, lines in the terminal."""
 
+import contextlib
 import json
 import socket
 import struct
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from deepknn_jax.files import append, write_text
+from deepknn_jax.files import append, sound, write_text
 
 Record = dict[str, Any]
+Seconds = dict[str, float]  # where the time went
 
 
 def say(line: str) -> None:
-    """One line to the terminal, at once; what is no Unicode in a file's name is escaped."""
-    print(line.encode(errors="backslashreplace").decode(), flush=True)  # noqa: T201
+    """One line to the terminal, at once; what its encoding lacks is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    known = sound(line).encode(encoding, "backslashreplace").decode(encoding)
+    print(known, flush=True)  # noqa: T201
 
 
 def read_records(path: Path) -> list[Record]:
@@ -77,6 +82,16 @@ def event_log(folder: Path, step: int) -> Callable[[Record], None]:
     start = event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
     append(path, event(file_version="brain.Event:2") + start)
     return board
+
+
+@contextlib.contextmanager
+def clock(seconds: Seconds, name: str) -> Iterator[None]:
+    """Adds the time spent in the block to seconds[name]."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
 
 
 def duration(seconds: float) -> str:

@@ -2,14 +2,19 @@
 
 import contextlib
 import csv
+import io
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
 from deepknn_jax.errors import UserError
+from deepknn_jax.files import sound
+from deepknn_jax.logs import say
 
 SPLIT_WORDS = {
     "train": TRAIN,
@@ -20,6 +25,25 @@ SPLIT_WORDS = {
     "test": TEST,
     "testing": TEST,
 }
+
+_SEPARATORS = (",", ";", "\t")
+# What tables have in the place of a label that is not known.
+_NO_LABELS = (
+    "",
+    "-",
+    "--",
+    ".",
+    "?",
+    "#n/a",
+    "<na>",
+    "missing",
+    "n/a",
+    "na",
+    "nan",
+    "nil",
+    "none",
+    "null",
+)
 
 
 def index_labels(values: Sequence[str] | np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -62,31 +86,105 @@ def existing_folder(folder: str | Path, layout: str, needed: Sequence[str] = ())
     return path
 
 
+class Table(NamedTuple):
+    """Of a csv file: `columns` {name: N stripped strings}; `lines` [N], where each row begins."""
+
+    columns: dict[str, list[str]]
+    lines: list[int]
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Table:
+    """The named columns of a csv file with a header; rows without any text are passed over.
+
+    Fields are parted by commas, semicolons or tabs: whichever finds all columns in the header, else
+    the most fields.
+
+    Raises:
+        UserError: no such file, not a csv in UTF-8, a column is missing (those that exist are
+            named) or there twice, or a row has more or fewer fields than the header.
+    """
+    text = _csv_text(path)
+    separator, header = _csv_header(text, columns)
+    for column in columns:
+        if header.count(column) != 1:
+            how = "more than one" if column in header else "no"
+            raise UserError(f"{path}: {how} column {column!r}; it has: {', '.join(header)}")
+    rows, lines = [], []
+    reader = _csv_reader(text, separator)
+    try:
+        next(reader, None)
+        end = reader.line_num
+        for row in reader:
+            begin, end = end + 1, reader.line_num  # a quoted cell may go over several lines
+            if not any(map(str.strip, row)):
+                continue
+            if len(row) != len(header):
+                raise UserError(
+                    f"{path}, line {begin}: has {len(row)} fields, but the header has"
+                    f" {len(header)}; put a cell that holds {separator!r} in double quotes"
+                )
+            rows.append(row)
+            lines.append(begin)
+    except csv.Error as error:
+        words = f"{path}: cannot be read as csv: line {reader.line_num}: {error}"
+        raise UserError(words) from error
+    places = {column: header.index(column) for column in columns}
+    return Table({name: [row[i].strip() for row in rows] for name, i in places.items()}, lines)
+
+
 def read_csv(path: Path, columns: Sequence[str]) -> list[list[str]]:
     """The named columns of a csv file with a header, each a list of N stripped strings.
 
     Raises:
-        UserError: no such file, not a csv in UTF-8, a column is missing (those that exist are
-            named), or a cell of a wanted column is empty.
+        UserError: as `read_table`; or a cell of a wanted column is empty.
     """
+    table = read_table(path, columns)
+    check_filled(path, table, columns)
+    return [table.columns[column] for column in columns]
+
+
+def check_filled(path: Path, table: Table, columns: Sequence[str]) -> None:
+    """Raises UserError, naming the first line, where a cell of these columns is empty."""
+    for i, line in enumerate(table.lines):
+        for column in columns:
+            if not table.columns[column][i]:
+                raise UserError(f"{path}, line {line}: {column} is empty")
+
+
+def read_header(path: Path, columns: Sequence[str] = ()) -> list[str]:
+    """The names of all columns of a csv file, which has the `columns` among them.
+
+    Raises:
+        UserError: no such file, or not a csv in UTF-8.
+    """
+    return _csv_header(_csv_text(path), columns)[1]
+
+
+def _csv_text(path: Path) -> str:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header = reader.fieldnames or ()
-            for column in columns:
-                if column not in header:
-                    raise UserError(f"{path}: no column {column!r}; it has: {', '.join(header)}")
-            table: list[list[str]] = [[] for _ in columns]
-            for row in reader:
-                for column, cells in zip(columns, table, strict=True):
-                    cell = (row[column] or "").strip()
-                    if not cell:
-                        raise UserError(f"{path}, line {reader.line_num}: {column} is empty")
-                    cells.append(cell)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UserError(f"{path}: cannot be read as csv: {reason}") from error
-    return table
+            return file.read()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as csv: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as csv: {error}; save it in UTF-8") from error
+
+
+def _csv_reader(text: str, separator: str) -> Any:  # csv.reader, whose class has no public name
+    # Strict: else a quote that is never closed swallows all rows after it.
+    lines = io.StringIO(text, newline="")
+    return csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+
+
+def _csv_header(text: str, columns: Sequence[str]) -> tuple[str, list[str]]:
+    """The separator of the fields, and the header."""
+    headers: dict[str, list[str]] = {}
+    for separator in _SEPARATORS:
+        headers[separator] = []
+        with contextlib.suppress(csv.Error):  # of another separator, with quotes
+            row: list[str] = next(_csv_reader(text, separator), [])
+            headers[separator] = [name.strip() for name in row]
+    return max(headers.items(), key=lambda each: (set(columns) <= set(each[1]), len(each[1])))
 
 
 def read_fields(path: Path, least: int, separator: str | None = None) -> list[list[str]]:
@@ -107,22 +205,58 @@ def read_fields(path: Path, least: int, separator: str | None = None) -> list[li
     return [[field.strip() for field in row] for _, row in rows]
 
 
-def check_present(table: Path, files: Iterable[Path]) -> None:
-    """Raises UserError where one of the `files` that rows of `table` name does not exist."""
+def check_present(table: Path, files: Iterable[Path], remedy: str = "") -> None:
+    """Raises UserError where one of the `files` that rows of `table` name does not exist.
+
+    `remedy` ends the message.
+    """
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise UserError(
-            f"{table}: {len(missing)} rows have no image file, the first is {missing[0]}"
+            f"{table}: {len(missing)} rows have no image file, the first is {missing[0]}{remedy}"
         )
+
+
+def doubtful_labels(labels_N: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """Lines about labels that look like one class (nv, NV; 0, 0.0) or like none (nan)."""
+    sizes = np.bincount(labels_N, minlength=len(class_names)).tolist()
+    alike: dict[str, list[str]] = {}
+    for name, size in zip(class_names, sizes, strict=True):
+        alike.setdefault(_plain(name), []).append(f"{name!r} ({size:,})")
+    twins = [" and ".join(names) for names in alike.values() if len(names) > 1]
+    none = [name for key in _NO_LABELS for name in alike.get(key, ())]
+    lines = []
+    if twins:
+        more = f"; and {len(twins) - 5} more" if len(twins) > 5 else ""
+        lines.append(f"labels that may be one class count as several: {'; '.join(twins[:5])}{more}")
+    if none:
+        lines.append(f"labels that may stand for none count as classes: {', '.join(none)}")
+    return lines
+
+
+def _plain(name: str) -> str:
+    """What is left of a label without case, spaces, signs of no width, and a number's form."""
+    seen = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+    text = " ".join(unicodedata.normalize("NFKC", seen).casefold().replace("_", " ").split())
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text
 
 
 def checked(listing: Listing, where: str | Path) -> Listing:
     """`listing` itself, if it is fit for use; `where` names its source in messages.
 
+    Names of examples and classes become such as UTF-8 can hold: they stand in files and pictures.
+    Labels that are in doubt (`doubtful_labels`) are told.
+
     Raises:
         UserError: no examples; a name twice; an array of another length; a label outside the
             classes; a feature that is not finite.
     """
+    listing = listing._replace(
+        names=tuple(map(sound, listing.names)), class_names=tuple(map(sound, listing.class_names))
+    )
     n = len(listing.names)
     if n == 0:
         raise UserError(f"{where}: holds no examples")
@@ -140,4 +274,6 @@ def checked(listing: Listing, where: str | Path) -> Listing:
     if features is not None and features.ndim == 2 and not np.isfinite(features).all():
         row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
         raise UserError(f"{where}: {listing.names[row]} has a feature that is NaN or infinite")
+    for line in doubtful_labels(listing.labels, listing.class_names):
+        say(f"warning: {where}: {line}")
     return listing

@@ -1,6 +1,5 @@
 """Survival times, with features or without: read from a csv, checked, and as two classes."""
 
-import csv as csv_lib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deepknn_jax.data.listing import first_repeated, read_csv
+from deepknn_jax.data.listing import first_repeated, read_csv, read_header
 from deepknn_jax.errors import UserError
 
 SURVIVAL_DAYS = 1096.0  # three years (Neighborhood Watch, "Datasets")
@@ -135,8 +134,7 @@ def read_survival_csv(
         path, time_column=time_column, event_column=event_column, name_column=name_column
     )
     known = {time_column, event_column, name_column}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        header = next(csv_lib.reader(file))
+    header = read_header(path, tuple(known))
     prefixes = tuple(feature_prefixes) or ("",)
     feature_names = tuple(
         column for column in header if column.startswith(prefixes) and column not in known

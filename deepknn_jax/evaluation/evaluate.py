@@ -1,18 +1,20 @@
 """Embeds splits, classifies by the vote of neighbours, and computes the figures."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from tqdm import tqdm
 
 from deepknn_jax.engine.feed import Store, eval_batches
 from deepknn_jax.engine.parallel import Devices, Embed
 from deepknn_jax.evaluation.metrics import classification_metrics
 from deepknn_jax.knn.neighbors import ids_at
-from deepknn_jax.knn.vote import knn_classify, vote
+from deepknn_jax.knn.vote import elect, knn_classify
 
 Entry = dict[str, Any]
 
@@ -68,7 +70,11 @@ def embed_rows(
     return Embedded(rows_n, np.concatenate(embeddings), np.concatenate(logits) if logits else None)
 
 
-_classify = jax.jit(knn_classify, static_argnames=("k", "num_classes", "p"))
+@functools.partial(jax.jit, static_argnames=("k", "num_classes", "p"))
+def _classify(*arrays: Any, **options: Any) -> tuple[Array, Array, Array]:
+    """Labels, distances and indices of `knn_classify`; the shares [Q, C] are never computed."""
+    found = knn_classify(*arrays, **options)
+    return found.labels, found.distances, found.indices
 
 
 def classify(
@@ -82,7 +88,7 @@ def classify(
 ) -> Evidence:
     """The kNN vote of the gallery on each query, for each K_p; an example never votes on itself."""
     *smaller, most = sorted(set(k_ps))
-    found = _classify(
+    labels, nearest, places = _classify(
         queries.embeddings,
         gallery.embeddings,
         labels_N[gallery.rows],
@@ -92,15 +98,15 @@ def classify(
         query_ids=queries.rows,
         gallery_ids=gallery.rows,
     )
-    distances, rows = np.asarray(found.distances), ids_at(found.indices, gallery.rows)
+    distances, rows = np.asarray(nearest), ids_at(places, gallery.rows)
     voters = np.where(rows < 0, -1, labels_N[rows])
 
     def predict(k: int) -> np.ndarray:
         near, voting = jnp.asarray(distances[:, :k]), jnp.asarray(voters[:, :k])
-        return np.asarray(vote(near, voting, num_classes=num_classes)[0])
+        return np.asarray(elect(near, voting, num_classes=num_classes))
 
     predictions = {k: predict(k) for k in smaller}
-    return Evidence(distances, rows, predictions | {most: np.asarray(found.labels)})
+    return Evidence(distances, rows, predictions | {most: np.asarray(labels)})
 
 
 def metrics_by_vote(

@@ -12,6 +12,7 @@ import numpy as np
 
 from deepknn_jax.data.survival import check_survival
 from deepknn_jax.errors import UserError
+from deepknn_jax.evaluation.classes import MOST, shown_classes
 from deepknn_jax.files import replacing
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _COLORS = (
     *("#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"),
 )
 _RIGHT, _WRONG = "#029e73", "#d55e00"
+_REST = (0.75, 0.75, 0.75, 1.0)  # of the classes that are not named
 _PANELS = (  # title, {key of a record: its name in the legend}, format of the axis
     ("loss", {"loss": "loss"}, "from 0"),
     ("share of active triplets", {"active": "active"}, "share"),
@@ -75,11 +77,14 @@ def training_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     save(path, figure)
 
 
-def confusion(path: Path, matrix_CxC: np.ndarray, class_names: Sequence[str]) -> None:
+def confusion(
+    path: Path, matrix_CxC: np.ndarray, class_names: Sequence[str], note: str = ""
+) -> None:
     """Draw a confusion matrix of counts; rows are true classes, shaded by share of the row.
 
     Counts are printed up to 20 classes; a class without images has a grey row. Every class is
-    named, so the picture grows with their number (to about 4,500 pixels for 200 classes).
+    named, so the picture grows with their number (to about 4,500 pixels for 200 classes). `note`
+    stands above.
     """
     C = len(class_names)
     few = C <= 20
@@ -95,6 +100,7 @@ def confusion(path: Path, matrix_CxC: np.ndarray, class_names: Sequence[str]) ->
     axes.set_xticks(range(C), names, fontsize=font)
     axes.set_yticks(range(C), names, fontsize=font)
     axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set_title(note, fontsize=8)
     if not few:
         axes.tick_params("x", rotation=90)
         axes.tick_params(labeltop=True, labelright=True)  # the way from a name to its cell is long
@@ -123,16 +129,19 @@ def tsne(
 ) -> None:
     """Draw the embeddings in two dimensions by t-SNE, with each class named at its median.
 
-    Of more than 2,000 examples as many are drawn, in proportion to splits and classes; the choice
-    and the map are the same each time.
+    Of more than 40 classes the largest 40 are named and the others grey. Of more than 2,000
+    examples as many are drawn, in proportion to splits and classes; the choice and the map are the
+    same each time.
     """
     from matplotlib import colormaps
 
     kept = _spread_rows(np.asarray(splits_N), np.asarray(labels_N), MAX_TSNE_POINTS)
     points = _tsne_map(np.asarray(embeddings_NxD, np.float32)[kept])
-    labels, splits = np.asarray(labels_N)[kept], np.asarray(splits_N)[kept]
     C = len(class_names)
-    colors = np.array(_COLORS if C <= 10 else colormaps["turbo"](np.linspace(0.03, 0.97, C)))
+    shown = shown_classes(np.bincount(labels_N, minlength=C), class_names)
+    labels, splits = shown.place[labels_N][kept], np.asarray(splits_N)[kept]
+    hues = np.linspace(0.03, 0.97, min(C, MOST))
+    colors = np.array(_COLORS) if C <= 10 else np.vstack([colormaps["turbo"](hues), _REST])
     figure = new_figure(8, 7)
     axes = figure.add_subplot()
     marks: dict[str, dict[str, Any]] = {
@@ -145,11 +154,14 @@ def tsne(
         if of.any():
             axes.scatter(points[of, 0], points[of, 1], c=colors[labels[of]], **mark)
             axes.scatter([], [], color="#555555", label=f"{split} ({of.sum():,})", **mark)
-    _name_classes(axes, points, labels, class_names)
+    named = labels < MOST
+    _name_classes(axes, points[named], labels[named], shown.names[:MOST])
     axes.set(xticks=[], yticks=[])
+    if shown.rest:
+        axes.scatter([], [], color=[_REST], label=f"grey: {shown.names[-1]}")
     of_all = f" of {len(labels_N):,}" if len(kept) < len(labels_N) else ""
-    axes.set_title(f"t-SNE of the embeddings: {len(kept):,}{of_all} examples, {C} classes")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    axes.set_title(f"t-SNE of the embeddings: {len(kept):,}{of_all} examples, {C:,} classes")
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
     save(path, figure)
 
 

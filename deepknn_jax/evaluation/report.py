@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,20 @@ import numpy as np
 
 from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.evaluation import pictures
+from deepknn_jax.evaluation.classes import shown_classes
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
 from deepknn_jax.evaluation.metrics import confusion_matrix, format_table
 from deepknn_jax.files import read_json, replacing, write_arrays, write_text
-from deepknn_jax.logs import read_records
+from deepknn_jax.logs import read_records, say
 
-# Test images shown beside their neighbours.
-_SHOWN = 8
+# Test images shown beside their neighbours, and at most so many of these.
+_SHOWN, _BESIDE = 8, 20
+_CONFUSED = 200  # classes that a confusion matrix can name, small print and all
+PICTURES = ("training_curves.png", "confusion.png", "tsne.png", "neighbors.png")
 
 
 def write_results(workdir: Path, results: dict[str, Any]) -> None:
-    """results.json; its presence marks the run as finished, so it is written last."""
+    """results.json; its presence marks the run as finished, so what may not fail comes before."""
     write_text(workdir / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
 
 
@@ -76,27 +79,61 @@ def write_neighbors(path: Path, dataset: Dataset, queries: Embedded, evidence: E
             lines.writerow(line)
 
 
+def remove_pictures(workdir: Path) -> None:
+    """Removes the run's pictures: what they show no longer holds."""
+    for name in PICTURES:
+        (workdir / name).unlink(missing_ok=True)
+
+
 def draw(
     workdir: Path,
     dataset: Dataset,
     parts: Iterable[Embedded],
     queries: Embedded,
     evidence: Evidence,
-) -> None:
-    """The run's pictures, as PNG files."""
+) -> dict[str, str]:
+    """The run's pictures, as PNG files; a picture that fails is told, and the others are drawn.
+
+    Returns:
+        {file: "drawn", or why it is not}.
+    """
     _, predicted = max(evidence.predictions.items())
-    truth, classes = dataset.labels[queries.rows], dataset.class_names
-    pictures.training_curves(
-        workdir / "training_curves.png", read_records(workdir / "metrics.jsonl")
-    )
-    matrix = confusion_matrix(truth, predicted, len(classes))
-    pictures.confusion(workdir / "confusion.png", matrix, classes)
+    truth = dataset.labels[queries.rows]
     rows, embeddings = _joined(parts)
-    pictures.tsne(
-        workdir / "tsne.png", embeddings, dataset.labels[rows], classes, dataset.splits[rows]
-    )
+    labels, splits = dataset.labels[rows], dataset.splits[rows]
+    curves, confusion, tsne, neighbors = (workdir / name for name in PICTURES)
+    records = workdir / "metrics.jsonl"
+    drawings = {
+        curves: lambda: pictures.training_curves(curves, read_records(records)),
+        confusion: lambda: _draw_confusion(confusion, dataset, truth, predicted),
+        tsne: lambda: pictures.tsne(tsne, embeddings, labels, dataset.class_names, splits),
+    }
     if dataset.inputs.ndim == 4:
-        _draw_neighbors(workdir / "neighbors.png", dataset, queries, evidence, predicted)
+        drawings[neighbors] = lambda: _draw_neighbors(
+            neighbors, dataset, queries, evidence, predicted
+        )
+    return {path.name: _attempt(path, drawing) for path, drawing in drawings.items()}
+
+
+def _attempt(path: Path, drawing: Callable[[], None]) -> str:
+    """What became of a drawing: "drawn", or why it is not. Nothing that it raises ends the run."""
+    try:
+        drawing()
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+        say(f"warning: {path} is not drawn ({reason}); all else is written")
+        return reason
+    return "drawn"
+
+
+def _draw_confusion(path: Path, dataset: Dataset, truth: np.ndarray, predicted: np.ndarray) -> None:
+    """Of more than _CONFUSED classes the largest of the data set, and the rest as one."""
+    names = dataset.class_names
+    counts = np.bincount(dataset.labels, minlength=len(names))
+    shown = shown_classes(counts, names, enough=_CONFUSED)
+    matrix = confusion_matrix(shown.place[truth], shown.place[predicted], len(shown.names))
+    note = f"{shown.names[-1]}: right there is any of them" if shown.rest else ""
+    pictures.confusion(path, matrix, shown.names, note)
 
 
 def _draw_neighbors(
@@ -109,8 +146,8 @@ def _draw_neighbors(
     first_of_class = right[np.unique(truth[right], return_index=True)[1]]
     shown = np.concatenate([first_of_class[: _SHOWN - len(wrong)], wrong])
     if (evidence.rows[shown] < 0).any():
-        return
-    rows = evidence.rows[shown]
+        raise ValueError("a test image has fewer neighbours than vote")
+    rows = evidence.rows[shown, :_BESIDE]
     pictures.neighbors(
         path,
         dataset.inputs[queries.rows[shown]],
@@ -118,6 +155,6 @@ def _draw_neighbors(
         predicted[shown],
         dataset.inputs[rows.ravel()].reshape(*rows.shape, *dataset.inputs.shape[1:]),
         dataset.labels[rows],
-        evidence.distances[shown],
+        evidence.distances[shown, :_BESIDE],
         dataset.class_names,
     )

@@ -1,11 +1,15 @@
 """The vote of the nearest neighbours, and the classifier that it makes."""
 
+import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from deepknn_jax.knn.neighbors import nearest_neighbors
+
+_PAIRS = 2**22  # of voters, compared at a time
 
 
 class KNNPredictions(NamedTuple):
@@ -35,16 +39,42 @@ def vote(distances_Qxk: Array, labels_Qxk: Array, *, num_classes: int) -> tuple[
         Labels int32 [Q] (-1 where nobody voted) and vote shares [Q, C], in the distances' dtype,
         which sum to 1 over the classes (0 where nobody voted).
     """
-    voted_QxkxC = labels_Qxk[:, :, None] == jnp.arange(num_classes)[None, None, :]
-    votes_QxC = jnp.sum(voted_QxkxC, axis=1)
-    distance_QxC = jnp.sum(jnp.where(voted_QxkxC, distances_Qxk[:, :, None], 0.0), axis=1)
-    leads_QxC = votes_QxC == jnp.max(votes_QxC, axis=1, keepdims=True)
+    votes_QxC = _counts(labels_Qxk, num_classes)
     voters_Qx1 = jnp.sum(votes_QxC, axis=1, keepdims=True)
-    nearest_Qx1 = jnp.min(distance_QxC, axis=1, keepdims=True, where=leads_QxC, initial=jnp.inf)
-    winner_Q = jnp.argmax(leads_QxC & ~(distance_QxC > nearest_Qx1), axis=1)
-    labels_Q = jnp.where(voters_Qx1[:, 0] > 0, winner_Q, -1).astype(jnp.int32)
-    shares_QxC = votes_QxC / jnp.maximum(voters_Qx1, 1)
-    return labels_Q, shares_QxC.astype(distances_Qxk.dtype)
+    shares_QxC = (votes_QxC / jnp.maximum(voters_Qx1, 1)).astype(distances_Qxk.dtype)
+    return elect(distances_Qxk, labels_Qxk, num_classes=num_classes), shares_QxC
+
+
+@functools.partial(jax.jit, static_argnames="num_classes")
+def elect(distances_Qxk: Array, labels_Qxk: Array, *, num_classes: int) -> Array:
+    """The labels of `vote` alone, int32 [Q], in memory that does not grow with the classes."""
+    queries_a_time = max(1, _PAIRS // distances_Qxk.shape[1] ** 2)
+    winner = functools.partial(_winner, num_classes=num_classes)
+    ballots = distances_Qxk, labels_Qxk
+    return lax.map(lambda ballot: winner(*ballot), ballots, batch_size=queries_a_time)
+
+
+def _winner(distances_k: Array, labels_k: Array, *, num_classes: int) -> Array:
+    """The label int32 that one query's k neighbours elect."""
+    # Only a voter's class can win, so each voter counts its like among the k.
+    votes_k = (labels_k >= 0) & (labels_k < num_classes)
+    like_kxk = (labels_k[:, None] == labels_k[None, :]) & votes_k[:, None]
+    count_k = jnp.sum(like_kxk, axis=0)
+    distance_k = jnp.sum(jnp.where(like_kxk, distances_k[:, None], 0.0), axis=0)
+    leads_k = votes_k & (count_k == jnp.max(count_k))
+    nearest = jnp.min(distance_k, where=leads_k, initial=jnp.inf)
+    wins_k = leads_k & ~(distance_k > nearest)
+    winner = jnp.min(labels_k, where=wins_k, initial=num_classes)
+    return jnp.where(winner < num_classes, winner, -1).astype(jnp.int32)
+
+
+def _counts(labels_Qxk: Array, num_classes: int) -> Array:
+    """Votes int32 [Q, C] of the k labels [Q, k] of each row, without an array [Q, k, C]."""
+    queries_Qx1 = jnp.arange(labels_Qxk.shape[0])[:, None]
+    valid_Qxk = (labels_Qxk >= 0) & (labels_Qxk < num_classes)
+    places_Qxk = jnp.where(valid_Qxk, labels_Qxk, num_classes)  # outside: dropped
+    empty_QxC = jnp.zeros((labels_Qxk.shape[0], num_classes), jnp.int32)
+    return empty_QxC.at[queries_Qx1, places_Qxk].add(1, mode="drop")
 
 
 def knn_classify(

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,18 +22,12 @@ from deepknn_jax.engine.step import StepLog, TrainState
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.files import read_json, write_text
-from deepknn_jax.logs import Record, duration, read_records, record_log, say
+from deepknn_jax.logs import Record, Seconds, clock, duration, read_records, record_log, say
 from deepknn_jax.mining.batches import Mined
 from deepknn_jax.trainer import checkpoint
-from deepknn_jax.trainer.assess import (
-    Variables,
-    embed_split,
-    epoch_figures,
-    knn_entries,
-    references,
-    variables_of,
-)
+from deepknn_jax.trainer.assess import Variables, embed_split, epoch_figures, variables_of
 from deepknn_jax.trainer.check import check
+from deepknn_jax.trainer.finished import Fitted, changes, check_trained, evaluate_run
 from deepknn_jax.trainer.keys import in_keys
 from deepknn_jax.trainer.methods import METHODS, unread
 from deepknn_jax.trainer.setup import (
@@ -47,19 +41,11 @@ from deepknn_jax.trainer.setup import (
     survey,
 )
 
-Seconds = dict[str, float]  # where the time went
-
-
-class Fitted(NamedTuple):
-    """Parameters to report, the step they are of, and their figure on the validation part."""
-
-    variables: Variables
-    step: int
-    figure: float | None
-
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Trains, or goes on training, and evaluates; returns what results.json holds.
+
+    A finished run is only evaluated anew, and that where its evaluation is to be another one.
 
     Raises:
         UserError: for whatever the user can mend.
@@ -72,14 +58,16 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     config, weights = check_workdir(config, workdir, start)
     results = report.read_results(workdir)
     if results is not None:
-        say(f"{workdir}: finished before")
-        say(report.table(results))
-        return results
+        changed = changes(config, results, workdir)
+        say(f"{workdir}: finished before{changed and f'; evaluated anew for {changed}'}")
+        if not changed:
+            say(report.table(results))
+            return results
+        check_trained(workdir)
     config, setup = prepare(config, weights, workdir)
     seconds: Seconds = {}
     fitted = fit(config, setup, workdir, seconds)
     results = evaluate_run(config, setup, fitted, workdir, seconds)
-    report.write_results(workdir, results)
     say(report.table(results))
     say("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
     say(f"written to {workdir}")
@@ -115,9 +103,10 @@ def check_workdir(
         raise UserError(f"{existing}: cannot be written to; choose another --workdir")
     stored = read_json(workdir / "config.json")
     config, weights = resolve(config, stored, str(start or ""))
-    if stored is not None and (
-        differ := config_lib.differences(config, stored, unread=unread(config))
-    ):
+    free = unread(config)
+    if report.read_results(workdir) is not None:
+        free.add("evaluate.k_p")  # until then it may have a say in which parameters are the best
+    if stored is not None and (differ := config_lib.differences(config, stored, unread=free)):
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(differ)}): "
             "choose another --workdir, or delete it"
@@ -319,47 +308,9 @@ def end_epoch(
     return record
 
 
-def evaluate_run(
-    config: ConfigDict, setup: Setup, fitted: Fitted, workdir: Path, seconds: Seconds
-) -> dict[str, Any]:
-    """Evaluates the test part, once, beside the references, and writes all files but the last."""
-    dataset = setup.dataset
-    with clock(seconds, "evaluation"):
-        parts = {
-            split: embed_split(config, setup, fitted.variables, split)
-            for split in (TRAIN, VALIDATION, TEST)
-            if len(dataset.rows(split))
-        }
-        test, evidence = knn_entries(config, setup, parts[TEST], parts[TRAIN])
-        results = {
-            "method": METHODS[config.loss.name].title,
-            "test": test,
-            "train": knn_entries(config, setup, parts[TRAIN], parts[TRAIN])[0],
-            "references": references(config, setup),
-            "reported": {"step": fitted.step, "validation": fitted.figure},
-            "skipped": list(dataset.skipped),
-        }
-    with clock(seconds, "writing"):
-        report.write_embeddings(workdir / "embeddings.npz", dataset, parts.values())
-        report.write_neighbors(workdir / "neighbors.csv", dataset, parts[TEST], evidence)
-        if config.evaluate.pictures:
-            report.draw(workdir, dataset, parts.values(), parts[TEST], evidence)
-    return results | {"seconds": seconds}
-
-
 def _copy(state: TrainState) -> Variables:
     """The variables in memory of their own: the state's is given to the next call."""
     return jax.tree.map(jnp.copy, variables_of(state))
-
-
-@contextlib.contextmanager
-def clock(seconds: Seconds, name: str) -> Iterator[None]:
-    """Adds the time spent in the block to seconds[name]."""
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
 
 
 @contextlib.contextmanager

@@ -42,6 +42,15 @@ def test_features_are_the_columns_of_the_prefixes(tmp_path):
         of_names(survival, ("p4", "q7"))
 
 
+def test_semicolons_part_fields_too(tmp_path):
+    path = write(tmp_path, patients())
+    expected = read_survival_csv(path, **COLUMNS, feature_prefixes=("ct_",))
+    path.write_text(path.read_text().replace(",", ";"))
+    found = read_survival_csv(path, **COLUMNS, feature_prefixes=("ct_",))
+    assert found.feature_names == expected.feature_names
+    np.testing.assert_array_equal(found.features, expected.features)
+
+
 def test_without_prefixes_all_other_columns_are_features(tmp_path):
     rows = [(name, days, died, i, j) for name, days, died, _, i, j in patients()]
     path = write(tmp_path, rows, ("id", "days", "died", "ct_a", "other"))

@@ -8,10 +8,23 @@ import pytest
 import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
+from support.memory import peak_memory
 
 from deepknn_jax.evaluation.metrics import classification_metrics, confusion_matrix, format_table
 
 NAMES = ("akiec", "bcc", "bkl", "df", "vasc")
+
+
+def test_ten_thousand_classes_make_no_square_matrix():
+    start, end = peak_memory(
+        before="import numpy as np\n"
+        "from deepknn_jax.evaluation.metrics import classification_metrics\n"
+        "labels, names = np.arange(20_000) % 10_000, list(map(str, range(10_000)))",
+        work="found = classification_metrics(\n"
+        "    labels, labels // 2, class_names=names, train_counts=np.ones(10_000))\n"
+        "assert len(found['per_class_recall']) == 10_000",
+    )
+    assert end - start < 50
 
 
 @given(

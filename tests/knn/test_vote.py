@@ -5,9 +5,10 @@ import pytest
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.memory import peak_memory
 
 from deepknn_jax import knn_classify
-from deepknn_jax.knn.vote import vote
+from deepknn_jax.knn.vote import elect, vote
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -24,6 +25,48 @@ def test_vote_matches_the_loop(seed, k_and_classes):
         label, share = reference.vote(distances[q], labels[q], classes)
         assert predicted[q] == label
         np.testing.assert_allclose(shares[q], share, atol=1e-6)
+
+
+def dense_vote(distances, labels, classes):
+    """The vote by an array [Q, k, C]: what it is in little memory must be this to the bit."""
+    voted = labels[:, :, None] == jnp.arange(classes)[None, None, :]
+    votes = jnp.sum(voted, axis=1)
+    sums = jnp.sum(jnp.where(voted, distances[:, :, None], 0.0), axis=1)
+    leads = votes == jnp.max(votes, axis=1, keepdims=True)
+    voters = jnp.sum(votes, axis=1, keepdims=True)
+    nearest = jnp.min(sums, axis=1, keepdims=True, where=leads, initial=jnp.inf)
+    winner = jnp.argmax(leads & ~(sums > nearest), axis=1)
+    shares = (votes / jnp.maximum(voters, 1)).astype(distances.dtype)
+    return jnp.where(voters[:, 0] > 0, winner, -1), shares
+
+
+@pytest.mark.parametrize(("k", "classes"), [(1, 9), (5, 3), (5, 200), (40, 11)])
+@pytest.mark.parametrize("ties", [True, False])
+def test_vote_is_that_by_all_classes_to_the_bit(k, classes, ties):
+    rng = np.random.default_rng(k * classes)
+    distances = rng.integers(0, 4, (3000, k)) / 3 if ties else rng.normal(size=(3000, k)) ** 2
+    distances = np.sort(distances, axis=1).astype(np.float32)
+    distances[rng.random((3000, k)) < 0.05] = np.inf
+    distances = jnp.asarray(distances)
+    labels = jnp.asarray(rng.integers(-1, classes + 1, (3000, k)).astype(np.int32))
+    expected, expected_shares = dense_vote(distances, labels, classes)
+    predicted, shares = vote(distances, labels, num_classes=classes)
+    np.testing.assert_array_equal(predicted, expected)
+    np.testing.assert_array_equal(elect(distances, labels, num_classes=classes), expected)
+    assert np.asarray(shares).tobytes() == np.asarray(expected_shares).tobytes()
+
+
+def test_ten_thousand_classes_elect_in_little_memory():
+    """By all classes 20,000 x 5 x 10,000 comparisons are 9 GB."""
+    start, end = peak_memory(
+        before="import numpy as np; from deepknn_jax.knn.vote import elect\n"
+        "labels = np.arange(100_000, dtype=np.int32).reshape(20_000, 5) % 10_000\n"
+        "distances = np.ones((20_000, 5), np.float32)\n"
+        "elect(distances[:9], labels[:9], num_classes=10_000)",
+        work="found = elect(distances, labels, num_classes=10_000)\n"
+        "assert (np.asarray(found) == labels.min(1)).all()",
+    )
+    assert end - start < 200
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,10 @@ def _fold_splits(folder: Path, fold: int, listing: Listing) -> np.ndarray:
     splits = np.full(len(listing.names), "", dtype="<U10")
     for split in (TRAIN, TEST):
         path = folder / "folds" / f"split_data_{fold}_fold_{split}.csv"
+        if not path.exists():
+            raise UserError(
+                f"{path}: No such file; without the fold csvs `split`=grouped and `fold`=0 work"
+            )
         images, labels = read_csv(path, (f"image_{split}", f"label_{split}"))
         if (name := first_repeated(images)) is not None:
             raise UserError(f"{path}: {name} is listed more than once")

@@ -45,12 +45,21 @@ def test_csv_images(table):
         (CSV, {"csv": ""}, "no csv file given: set `csv`"),
         (CSV, {"csv": "gone.csv"}, r"gone.csv: .*No such file"),
         (CSV, {"label_column": "label"}, "no column 'label'; it has: id, what, who, part"),
-        (CSV, {"suffix": ""}, "2 rows have no image file, the first is .*x/1$"),
+        (CSV, {"suffix": ".jpg"}, r"2 rows .* the first is .*x/1.jpg; set `on_error`=skip"),
         (CSV.replace("VAL", "holdout"), {}, "x/2.png has split 'holdout'"),
         (CSV + "x/1,7,ann,test\n", {}, "x/1.png is in train and test both"),
         (CSV + "x/1,7,ann,train\n", {}, "x/1.png is listed more than once"),
         (CSV + "x/1,,ann,train\n", {}, "line 5: what is empty"),
-        (CSV + "x/1\n", {}, "line 5: what is empty"),
+        (
+            CSV + "x/1\n",
+            {},
+            "line 5: has 1 fields, but the header has 4; put a cell that holds ','",
+        ),
+        (CSV + "x/9,7,left arm, lower,test\n", {}, "line 5: has 5 fields, but the header has 4"),
+        (CSV + 'x/9,7,"left arm,train\n', {}, "csv: line 5: unexpected end"),
+        (CSV, {"empty_labels": "drop"}, "`empty_labels` is 'drop': choose from error, skip"),
+        (CSV, {"label_columns": ("what", "who")}, "`label_column` and `label_columns` are both"),
+        (CSV, {"label_column": "label", "label_columns": ("what",)}, "name several columns"),
         (CSV.splitlines()[0], {}, "no examples"),
         ("", {}, "no column 'id'"),
         (b"id,what\n\xff\xfe,1\n", {}, "cannot be read as csv"),
@@ -61,3 +70,119 @@ def test_what_csv_images_refuse(table, text, options, words):
     split = {} if isinstance(text, bytes) else {"split_column": "part"}
     with pytest.raises(UserError, match=words):
         csv_images(table, **(COLUMNS | {"suffix": ".png"} | split | options))
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_semicolons_and_tabs_part_fields_too(table, separator):
+    (table / "set.csv").write_text(CSV.replace(",", separator).replace("ann", '"ann, dr"'))
+    listing = csv_images(table, **COLUMNS, group_column="who", suffix=".png")
+    assert listing.labels.tolist() == [0, 1, 0]
+    assert listing.groups.tolist() == [0, 1, 0]
+
+
+def test_a_quoted_cell_over_two_lines_does_not_shift_the_lines(table):
+    (table / "set.csv").write_text('id,what,note\nx/1,7,"two\nlines"\n\n,,\nx/2\n')
+    with pytest.raises(UserError, match="line 6: has 1 fields"):
+        csv_images(table, **COLUMNS)
+
+
+def test_names_without_suffix_are_tried_with_those_that_lie_there(table, capsys):
+    (table / "set.csv").write_text(CSV.replace("3.png", "3"))
+    (table / "x/2.png").rename(table / "x/2.JPG")
+    listing = csv_images(table, **COLUMNS)
+    assert listing.names == ("x/1.png", "x/2.JPG", "3.png")
+    words = "set.csv: names without a suffix are read with that of the image there: .png 2, .JPG 1"
+    assert words in capsys.readouterr().out
+    image(table / "x/1.bmp")
+    with pytest.raises(UserError, match=r"x/1 may be x/1\.bmp and x/1\.png: set `suffix`$"):
+        csv_images(table, **COLUMNS)
+
+
+def test_a_name_that_is_a_file_as_it_is_gets_no_suffix(table, capsys):
+    image(table / "x/1.png")
+    (table / "x/1.png").rename(table / "x/1")
+    image(table / "x/1.bmp")
+    (table / "set.csv").write_text(CSV)
+    assert csv_images(table, **COLUMNS).names == ("x/1", "x/2.png", "3.png")
+
+
+def test_rows_without_an_image_are_left_out_on_demand(table, capsys):
+    (table / "x/2.png").unlink()
+    options = COLUMNS | {"group_column": "who", "split_column": "part", "suffix": ".png"}
+    listing = csv_images(table, **options, on_error="skip")
+    assert listing.names == ("x/1.png", "3.png")
+    assert len(listing.files) == 2
+    assert listing.labels.tolist() == listing.groups.tolist() == [0, 0]
+    assert listing.splits.tolist() == ["train", "test"]
+    assert listing.class_names == ("7", "10")  # a class that is left empty is not dropped unseen
+    words = "set.csv: left out: 1 of 3 rows, which have no image file"
+    assert words in capsys.readouterr().out
+    for name in ("x/1.png", "3.png"):
+        (table / name).unlink()
+    with pytest.raises(UserError, match=r"3 rows have no image file, .*x/1\.png$"):
+        csv_images(table, **options, on_error="skip")
+
+
+def test_rows_without_a_label_are_left_out_on_demand(table, capsys):
+    """As CheXpert's, where an empty cell says that nothing was said."""
+    (table / "set.csv").write_text(CSV.replace("10,bob", " ,bob"))
+    with pytest.raises(UserError, match=r"3: what is empty \(1 rows .* set `empty_labels`=skip"):
+        csv_images(table, **COLUMNS)
+    listing = csv_images(table, **COLUMNS, split_column="part", empty_labels="skip")
+    assert listing.names == ("x/1.png", "3.png")
+    assert (listing.labels.tolist(), listing.class_names) == ([0, 0], ("7",))
+    assert listing.splits.tolist() == ["train", "test"]
+    words = "set.csv: left out: 1 of 3 rows, which have no label"
+    assert words in capsys.readouterr().out
+
+
+HOT = "id,MEL,NV,BCC\nx/1,0.0,1.0,0.0\nx/2,1,0,0\n3,,1,\n"
+HOT_COLUMNS = {"csv": "set.csv", "image_column": "id", "label_columns": ("MEL", "NV", "BCC")}
+
+
+def test_a_table_with_a_column_a_class(table):
+    """As ISIC's ground truth; classes stand in the order of the option."""
+    (table / "set.csv").write_text(HOT)
+    listing = csv_images(table, **HOT_COLUMNS)
+    assert listing.class_names == ("MEL", "NV", "BCC")
+    assert listing.labels.tolist() == [1, 0, 1]
+    assert listing.labels.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("x/2,1,0,0", "x/2,1,0,1", "line 3: is of two classes, MEL and BCC; one is wanted"),
+        ("x/2,1,0,0", "x/2,0,0,0", r"line 3: no column of `label_columns` is 1 \(1 rows"),
+        ("x/2,1,0,0", "x/2,,,", r"line 3: no column of `label_columns` is 1 \(1 rows"),
+        ("x/2,1,0,0", "x/2,1,-1,0", "line 3: NV is '-1'; cells of `label_columns` hold 0 or 1"),
+        ("x/2,1,0,0", "x/2,yes,0,0", "line 3: MEL is 'yes'"),
+        ("x/2,1,0,0", "x/2,nan,0,1", "line 3: MEL is 'nan'"),
+        ("BCC", "AK", "no column 'BCC'; it has: id, MEL, NV, AK"),
+    ],
+)
+def test_what_is_no_table_with_a_column_a_class(table, old, new, words):
+    assert old in HOT
+    (table / "set.csv").write_text(HOT.replace(old, new))
+    with pytest.raises(UserError, match=words):
+        csv_images(table, **HOT_COLUMNS)
+
+
+def test_a_row_of_no_class_is_left_out_on_demand(table, capsys):
+    (table / "set.csv").write_text(HOT.replace("x/2,1,0,0", "x/2,0,0,0"))
+    listing = csv_images(table, **HOT_COLUMNS, empty_labels="skip")
+    assert listing.labels.tolist() == [1, 1]
+    assert listing.class_names == ("MEL", "NV", "BCC")
+    assert "left out: 1 of 3 rows, which have no label" in capsys.readouterr().out
+
+
+def test_labels_in_doubt_are_told(table, capsys):
+    rows = [(f"{i}.png", label) for i, label in enumerate(["nv", "NV", " nv", "nan", "mel", "nv"])]
+    for name, _ in rows:
+        image(table / name)
+    (table / "set.csv").write_text("id,what\n" + "".join(f"{a},{b}\n" for a, b in rows))
+    listing = csv_images(table, **COLUMNS)
+    assert listing.class_names == ("NV", "mel", "nan", "nv")  # spaces are no part of a label
+    out = capsys.readouterr().out
+    assert "set.csv: labels that may be one class count as several: 'NV' (1) and 'nv' (3)\n" in out
+    assert "set.csv: labels that may stand for none count as classes: 'nan' (1)\n" in out

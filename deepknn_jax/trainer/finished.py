@@ -1,0 +1,111 @@
+"""What a run leaves once it is trained, and when that is to be made anew."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION
+from deepknn_jax.errors import UserError
+from deepknn_jax.evaluation import report
+from deepknn_jax.files import sound
+from deepknn_jax.logs import Seconds, clock
+from deepknn_jax.trainer.assess import Variables, embed_split, knn_entries, references
+from deepknn_jax.trainer.methods import METHODS
+from deepknn_jax.trainer.setup import Setup
+
+# What a reference is called in results.json -> in config.evaluate.references.
+_REFERENCES = {"features": "pixels", "pretrained": "untrained"}
+
+
+class Fitted(NamedTuple):
+    """Parameters to report, the step they are of, and their figure on the validation part."""
+
+    variables: Variables
+    step: int
+    figure: float | None
+
+
+def changes(config: ConfigDict, results: Mapping[str, Any], workdir: Path) -> str:
+    """Which options of the evaluation the `results` of a finished run do not answer, or "".
+
+    The results themselves tell what they are of, so that an evaluation that was stopped half-way
+    is not taken for done.
+    """
+    wanted = config.evaluate
+    k_ps = {int(vote) for vote in results["test"] if vote != "head"}
+    beside = {_REFERENCES.get(name, name) for name in results["references"]}
+    # A run from before pictures were recorded drew them all, or did not finish.
+    before = {} if not (workdir / report.PICTURES[0]).exists() else {"all": "drawn"}
+    undrawn = wanted.pictures and not results.get("pictures", before)
+    asked = {
+        "config.evaluate.k_p": k_ps != set(wanted.k_p),
+        "config.evaluate.references": beside != set(wanted.references),
+        "config.evaluate.pictures": undrawn,
+    }
+    return ", ".join(key for key, changed in asked.items() if changed)
+
+
+def check_trained(workdir: Path) -> None:
+    """Raises UserError where a finished run has no checkpoint to evaluate anew."""
+    if not any((workdir / "checkpoints").glob("[0-9]*")):
+        raise UserError(
+            f"{workdir}: its checkpoints are gone, so it cannot be evaluated anew: leave"
+            " config.evaluate as it was, or choose another --workdir"
+        )
+
+
+def evaluate_run(
+    config: ConfigDict, setup: Setup, fitted: Fitted, workdir: Path, seconds: Seconds
+) -> dict[str, Any]:
+    """Evaluates the test part, once, beside the references, and writes all files.
+
+    Embeddings and evidence come first, then results.json, and pictures, which may fail, last.
+
+    Raises:
+        UserError: the references want more memory than there is; what was written stays.
+    """
+    dataset = setup.dataset
+    with clock(seconds, "evaluation"):
+        parts = {
+            split: embed_split(config, setup, fitted.variables, split)
+            for split in (TRAIN, VALIDATION, TEST)
+            if len(dataset.rows(split))
+        }
+        test, evidence = knn_entries(config, setup, parts[TEST], parts[TRAIN])
+    with clock(seconds, "writing"):
+        report.write_embeddings(workdir / "embeddings.npz", dataset, parts.values())
+        report.write_neighbors(workdir / "neighbors.csv", dataset, parts[TEST], evidence)
+    with clock(seconds, "evaluation"):
+        results = {
+            "method": METHODS[config.loss.name].title,
+            "test": test,
+            "train": knn_entries(config, setup, parts[TRAIN], parts[TRAIN])[0],
+            "references": _references(config, setup),
+            "reported": {"step": fitted.step, "validation": fitted.figure},
+            "skipped": [sound(name) for name in dataset.skipped],
+            "pictures": {},
+            "seconds": seconds,
+        }
+    report.write_results(workdir, results)
+    with clock(seconds, "writing"):
+        report.remove_pictures(workdir)  # of an earlier evaluation
+        if config.evaluate.pictures:
+            results["pictures"] = report.draw(
+                workdir, dataset, parts.values(), parts[TEST], evidence
+            )
+    report.write_results(workdir, results)
+    return results
+
+
+def _references(config: ConfigDict, setup: Setup) -> dict[str, Any]:
+    try:
+        return references(config, setup)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"the references want more than this machine has ({reason}); the training is kept: "
+            "set config.evaluate.references=() and start again"
+        ) from error
