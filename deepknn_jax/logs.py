@@ -14,8 +14,8 @@ Record = dict[str, Any]
 
 
 def say(line: str) -> None:
-    """One line to the terminal, at once; what is no Unicode in a file's name is escaped."""
-    print(line.encode(errors="backslashreplace").decode(), flush=True)  # noqa: T201
+    """One line to the terminal, at once."""
+    print(line, flush=True)  # noqa: T201
 
 
 def read_records(path: Path) -> list[Record]:
