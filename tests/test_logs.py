@@ -6,7 +6,7 @@ import struct
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from deepknn_jax.logs import duration, read_records, record_log
+from deepknn_jax.logs import duration, read_records, record_log, say
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("ascii", r"\xfc\udce9"), ("utf-8", "ü\\udce9")])
