@@ -11,6 +11,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import NamedTuple
 
+from deepknn_jax.data.dicom import is_dicom as has_mark
 from deepknn_jax.errors import UserError
 
 HEIC_SUFFIXES = (".heic", ".heif")
@@ -114,8 +115,7 @@ def is_dicom(path: Path) -> bool:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return False
     try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+        return has_mark(path)
     except OSError:
         return False
 
