@@ -8,7 +8,11 @@ Command: python -m deepknn_jax.main --config=configs/csv_images.py --config.data
     --config.data.label_column=diagnosis --workdir=OUT
 With patients, so that none is on two sides: --config.data.group_column=patient
 With a column of parts, which are then the split: --config.data.split_column=part
-Names without a suffix: --config.data.suffix=.jpg
+Names without a suffix get that of the image that lies there, or --config.data.suffix=.jpg
+A column a class, 1 in one of them (ISIC's ground truth):
+    --config.data.label_columns="('MEL','NV','BCC','AKIEC','BKL','DF','VASC')"
+Rows without a label, or without an image, are errors, or left out and counted:
+    --config.data.empty_labels=skip --config.data.on_error=skip
 Time: as configs/skin7.py, in proportion to the number of images.
 """
 

@@ -115,8 +115,3 @@ def test_a_full_disk_is_an_error_here_and_not_a_thread_s_end(tmp_path):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
-
-
-def test_a_name_that_is_no_unicode_is_told_all_the_same(capsys):
-    say("caf\udce9.png läuft")  # how Python hands out the byte E9 in a file's name
-    assert capsys.readouterr().out == "caf\\udce9.png läuft\n"

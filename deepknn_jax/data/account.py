@@ -13,6 +13,7 @@ from deepknn_jax.data.walk import (
     HEIC_PACKAGE,
     HEIC_SUFFIXES,
     IMAGE_SUFFIXES,
+    heic_is_read,
     is_dicom,
     open_heic,
     suffix_of,
@@ -50,6 +51,8 @@ def classes_line(labels_N: np.ndarray, class_names: Sequence[str]) -> str:
 def files_line(files: Sequence[Path]) -> str:
     """The suffixes of all files; format, kind of pixels and size of SAMPLE of them."""
     rows = np.unique(np.linspace(0, len(files) - 1, SAMPLE).round().astype(int))
+    if heic_is_read():
+        open_heic([files[row] for row in rows])
     looks = [_look(files[row]) for row in rows]
     kinds = Counter(kind for kind, _ in looks)
     sizes = sorted(size for _, size in looks if size)
@@ -127,7 +130,6 @@ def _header(file: Path) -> tuple[str, tuple[int, ...]]:
         return f"DICOM, {dataset.BitsStored} bits", (dataset.Columns, dataset.Rows)
     from PIL import Image
 
-    open_heic([file])
     kinds = {"1": "1 bit", "L": "grey", "P": "palette", "RGB": "colour", "RGBA": "transparency",
              "F": "floats", "I": "32 bits grey", "I;16": "16 bits grey"}  # fmt: skip
     with Image.open(file) as image:

@@ -14,7 +14,6 @@ import numpy as np
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import sound
-from deepknn_jax.logs import say
 
 SPLIT_WORDS = {
     "train": TRAIN,
@@ -274,6 +273,11 @@ def checked(listing: Listing, where: str | Path) -> Listing:
     if features is not None and features.ndim == 2 and not np.isfinite(features).all():
         row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
         raise UserError(f"{where}: {listing.names[row]} has a feature that is NaN or infinite")
-    for line in doubtful_labels(listing.labels, listing.class_names):
-        say(f"warning: {where}: {line}")
-    return listing
+    doubts = doubtful_labels(listing.labels, listing.class_names)
+    return told(listing, [f"warning: {where}: {line}" for line in doubts])
+
+
+def told(listing: Listing, lines: Sequence[str]) -> Listing:
+    """The listing with further lines in its account."""
+    account = listing.account
+    return listing._replace(account=account._replace(lines=(*account.lines, *lines)))

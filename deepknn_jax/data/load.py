@@ -146,8 +146,9 @@ def decoded(
     listing, splits = found.listing, found.splits
     if listing.files is None:
         assert listing.inputs is not None
-        training = np.flatnonzero(splits == TRAIN)
-        bytes_ = scale_arrays(listing.inputs, training=training, value_range=value_range)
+        bytes_ = scale_arrays(
+            listing.inputs, training=np.flatnonzero(splits == TRAIN), value_range=value_range
+        )
         inputs = _fit_arrays(
             listing._replace(inputs=bytes_), size, resize_rule, channels, cache_dir
         )

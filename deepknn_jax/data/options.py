@@ -11,7 +11,7 @@ ALWAYS = frozenset({"split", "validation", "cache_dir"})  # where a cache lies t
 DRAWN = frozenset({"test_share", "split_seed"})
 # What is read of the options, for what a source gives: files, or arrays by their rank.
 FILES = frozenset({"size", "resize_rule", "channels", "value_range", "frame", "on_error"})
-IMAGES = frozenset({"size", "resize_rule", "channels", "value_range"})
+IMAGES = frozenset({"size", "resize_rule", "channels"})
 
 
 def check_source_reads(source: str, given: Collection[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import NamedTuple
 
-from deepknn_jax.data import dicom
+from deepknn_jax.data.dicom import is_dicom as has_mark
 from deepknn_jax.errors import UserError
 
 HEIC_SUFFIXES = (".heic", ".heif")
@@ -115,7 +115,7 @@ def is_dicom(path: Path) -> bool:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return False
     try:
-        return dicom.is_dicom(path)
+        return has_mark(path)
     except OSError:
         return False
 

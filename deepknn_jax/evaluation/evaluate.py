@@ -20,11 +20,14 @@ Entry = dict[str, Any]
 
 
 class Embedded(NamedTuple):
-    """Embeddings float32 [n, D] of the examples `rows` [n]; logits [n, C] where there is a head."""
+    """Embeddings float32 [n, D] of the examples `rows` [n], and where there is a head its classes.
+
+    `head` int32 [n] are the classes of the largest logits: these, [n, C], would be many numbers.
+    """
 
     rows: np.ndarray
     embeddings: np.ndarray
-    logits: np.ndarray | None
+    head: np.ndarray | None
 
 
 class Evidence(NamedTuple):
@@ -57,17 +60,18 @@ def embed_rows(
         rows_n: int [n].
         batch_size: examples at a time.
     """
-    embeddings, logits = [], []
+    embeddings, head = [], []
     # Shown where it takes a while: a large network on a CPU.
     progress = tqdm(total=len(rows_n), desc="embedding", unit=" examples", delay=5, disable=None)
     for pool, rows_B, count in eval_batches(store, devices, rows_n, batch_size):
         embeddings_BxD, logits_BxC = embed(*variables, pool, rows_B)
         embeddings.append(np.asarray(embeddings_BxD[:count], np.float32))
         if logits_BxC is not None:
-            logits.append(np.asarray(logits_BxC[:count], np.float32))
+            logits = np.asarray(logits_BxC[:count], np.float32)
+            head.append(np.argmax(logits, axis=1).astype(np.int32))
         progress.update(count)
     progress.close()
-    return Embedded(rows_n, np.concatenate(embeddings), np.concatenate(logits) if logits else None)
+    return Embedded(rows_n, np.concatenate(embeddings), np.concatenate(head) if head else None)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "num_classes", "p"))
@@ -120,8 +124,8 @@ def metrics_by_vote(
     """{"1": {...}, "5": {...}, "head": {...}}: the metrics for each K_p, and of the head if any."""
     labels_n = labels_N[queries.rows]
     predictions = {str(k): labels for k, labels in evidence.predictions.items()}
-    if queries.logits is not None:
-        predictions["head"] = np.argmax(queries.logits, axis=1)
+    if queries.head is not None:
+        predictions["head"] = queries.head
     return {
         name: classification_metrics(
             labels_n, predicted, class_names=class_names, train_counts=train_counts

@@ -107,7 +107,7 @@ def references(config: ConfigDict, setup: Setup) -> dict[str, Any]:
     if "untrained" in wanted:
         variables = variables_of(first_state(setup))
         test, gallery = (
-            embed_split(config, setup, variables, split)._replace(logits=None)
+            embed_split(config, setup, variables, split)._replace(head=None)
             for split in (TEST, TRAIN)
         )
         name = "untrained" if setup.weights is None else "pretrained"

@@ -87,7 +87,7 @@ def test_skipping_is_not_suggested_where_it_would_not_help(folder, monkeypatch):
     def broken(*args, **kwargs):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("deepknn_jax.data.cache.read_image", broken)
+    monkeypatch.setattr(Image, "open", broken)
     for on_error in ("stop", "skip"):
         with pytest.raises(UserError, match=r"Input/output error") as error:
             load(folder, on_error=on_error)

@@ -44,10 +44,10 @@ OF_IMAGES = {"size", "channels", "resize_rule"}
 )
 def test_what_the_loading_reads_depends_on_what_it_loads(kind, read, refused):
     found = listing(kind)
-    check_all_read("npz", read | {"fold", "cache_dir"}, found, split="stratified", validation=0)
+    check_all_read("digits", read | {"cache_dir"}, found, split="stratified", validation=0)
     for name in refused:
         with pytest.raises(UserError, match=rf"^`{name}` is set, but .*gives (arrays|feature)"):
-            check_all_read("npz", read | {name}, found, split="stratified", validation=0)
+            check_all_read("digits", read | {name}, found, split="stratified", validation=0)
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,12 @@ def test_every_example_counts_once_whatever_the_batch(embedder, batch_size):
         rows = rows[:5]
     found = embed_rows(setup.embed, variables, setup.store, setup.devices, rows, batch_size)
     np.testing.assert_array_equal(found.rows, rows)
-    for part, wanted in ((found.embeddings, whole.embeddings), (found.logits, whole.logits)):
-        assert part.shape == (len(rows), wanted.shape[1])
-        assert part.dtype == np.float32
-        np.testing.assert_allclose(part, wanted[: len(rows)], rtol=1e-5, atol=1e-5)
+    part, wanted = found.embeddings, whole.embeddings
+    assert part.shape == (len(rows), wanted.shape[1])
+    assert part.dtype == np.float32
+    np.testing.assert_allclose(part, wanted[: len(rows)], rtol=1e-5, atol=1e-5)
+    assert found.head.dtype == np.int32
+    np.testing.assert_array_equal(found.head, whole.head[: len(rows)])
 
 
 def test_batch_norm_uses_what_it_learnt_and_learns_nothing(embedder):
@@ -61,6 +63,10 @@ def test_batch_norm_uses_what_it_learnt_and_learns_nothing(embedder):
         x = np.maximum(x * np.asarray(norm["scale"]) + np.asarray(norm["bias"]), 0)
     x = x @ np.asarray(layers["Dense_2"]["kernel"]) + np.asarray(layers["Dense_2"]["bias"])
     np.testing.assert_allclose(whole.embeddings, x, rtol=1e-3, atol=1e-3)
+    logits = x @ np.asarray(params["head"]["kernel"]) + np.asarray(params["head"]["bias"])
+    clear = np.ptp(logits, axis=1) > 1e-4
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(whole.head[clear], logits.argmax(1)[clear])
     same_bits(jax.tree.map(np.asarray, stats), before)
 
 
@@ -74,7 +80,7 @@ def test_streamed_inputs_and_four_devices_give_the_same(embedder):
     np.testing.assert_allclose(found.embeddings, whole.embeddings, rtol=1e-5, atol=1e-5)
 
 
-def clouds(n=90, queries=40, classes=4, logits=False):
+def clouds(n=90, queries=40, classes=4, head=False):
     """Labels of all examples, then queries and a gallery, of overlapping classes."""
     rng = np.random.default_rng(3)
     labels = rng.integers(0, classes, n).astype(np.int32)
@@ -82,8 +88,8 @@ def clouds(n=90, queries=40, classes=4, logits=False):
     order = rng.permutation(n).astype(np.int32)
     parts = []
     for rows in (order[:queries], order[queries:]):
-        head = rng.normal(size=(len(rows), classes)).astype(np.float32) if logits else None
-        parts.append(Embedded(rows, embeddings[rows], head))
+        guessed = rng.integers(0, classes, len(rows)).astype(np.int32) if head else None
+        parts.append(Embedded(rows, embeddings[rows], guessed))
     return labels, embeddings, *parts
 
 
@@ -136,19 +142,19 @@ def test_too_few_neighbours_are_minus_one_and_do_not_vote():
     np.testing.assert_array_equal(evidence.predictions[3], [1, 0, 1])
 
 
-@pytest.mark.parametrize("logits", [False, True])
-def test_the_figures_are_scikit_learn_s(logits):
-    labels, _, queries, gallery = clouds(logits=logits)
+@pytest.mark.parametrize("head", [False, True])
+def test_the_figures_are_scikit_learn_s(head):
+    labels, _, queries, gallery = clouds(head=head)
     evidence = classify(queries, gallery, labels, k_ps=(1, 5), num_classes=4, p=2.0)
     counts = np.array([30, 10, 40, 20])
     found = metrics_by_vote(
         queries, evidence, labels, class_names=("a", "b", "c", "d"), train_counts=counts
     )
-    assert list(found) == ["1", "5", *(["head"] if logits else [])]
+    assert list(found) == ["1", "5", *(["head"] if head else [])]
     truth = labels[queries.rows]
     predictions = {"1": evidence.predictions[1], "5": evidence.predictions[5]}
-    if logits:
-        predictions["head"] = queries.logits.argmax(1)
+    if head:
+        predictions["head"] = queries.head
     for name, entry in found.items():
         predicted = predictions[name]
         assert entry["acc"] == pytest.approx(accuracy_score(truth, predicted))

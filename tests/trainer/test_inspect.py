@@ -1,9 +1,12 @@
 """--mode=inspect and the first lines of a run: the account, and what a run would take."""
 
+import re
+
 import pytest
 from support.runs import digits_file, file_config, small_config
 from support.tiny_sets import save_image
 
+from deepknn_jax.data.options import ALWAYS, DRAWN, FILES
 from deepknn_jax.data.sources import SOURCES, options_of
 from deepknn_jax.errors import UserError
 from deepknn_jax.trainer import inspect, loop, setup
@@ -38,7 +41,7 @@ def test_inspect_tells_what_is_there_and_writes_nothing(forty, tmp_path, capsys)
     assert lines[1:5] == ACCOUNT
     assert lines[5] == "data: 40 examples of 64 x 64 x 3, 0.5 MB"
     assert lines[6] == "model: cnn, 249,440 parameters, 1.0 MB"
-    assert lines[7].startswith("training: 60 epochs, 120 steps of 16; about 0:")
+    assert re.match(r"training: 60 epochs, 120 steps of 16; about \d+:\d\d by 16 images", lines[7])
     assert len(lines) == 8
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
@@ -140,6 +143,5 @@ def test_a_run_of_the_former_default_goes_on():
 def test_every_option_is_read_by_some_source_or_by_all():
     """No option of config.data is dead."""
     named = set().union(*(options_of(source) for source in SOURCES))
-    loading = {"split", "validation", "test_share", "split_seed", "size", "resize_rule", "channels",
-               "value_range", "on_error", "cache_dir", "placement", "source", "dir"}  # fmt: skip
-    assert set(small_config().data) == (named - {"folder"}) | loading
+    others = ALWAYS | DRAWN | FILES | {"placement", "source", "dir"}
+    assert set(small_config().data) == (named - {"folder"}) | others

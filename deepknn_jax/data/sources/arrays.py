@@ -67,15 +67,27 @@ def npz(folder: str | Path, *, fold: int = 0, value_range: Sequence[float] = ())
 
     Raises:
         UserError: no such file, other keys, Python objects inside (they are never unpickled),
-            arrays of other shapes or types, or no such fold.
+            arrays of other shapes or types, no such fold, or a range for features.
     """
     if not str(folder):
         raise UserError("no .npz file given: set `folder` to it")
     path = Path(folder).expanduser()
     arrays = _read_npz(path)
+    listing = _listed(path, arrays, fold, ranged=len(value_range) > 0)
+    assert listing.inputs is not None
+    if len(value_range) and listing.inputs.ndim == 2:
+        raise UserError(f"{path}: holds feature vectors, which have no use for `value_range`; "
+                        "leave it out")  # fmt: skip
+    if len(value_range) and listing.inputs.dtype == np.uint8:
+        tell_left_aside()
+    return listing
+
+
+def _listed(path: Path, arrays: dict[str, np.ndarray], fold: int, *, ranged: bool) -> Listing:
+    """The listing of the arrays, by whose keys they have."""
     for parts in NPZ_PARTS.values():
         if parts[0][1] in arrays:
-            return _from_parts(path, arrays, parts, ranged=len(value_range) > 0)
+            return _from_parts(path, arrays, parts, ranged=ranged)
     for key in ("features", "embeddings"):
         if key in arrays:
             return _from_features(path, arrays, key, fold)

@@ -18,10 +18,10 @@ from deepknn_jax.data.listing import (
     index_groups,
     index_labels,
     read_table,
+    told,
 )
 from deepknn_jax.data.sources.files import IMAGE_SUFFIXES
 from deepknn_jax.errors import UserError, check_choice
-from deepknn_jax.logs import say
 
 EMPTY_LABELS = ("error", "skip")
 Tell = Callable[[str], None]
@@ -59,8 +59,10 @@ def csv_images(
     check_choice("`empty_labels`", empty_labels, EMPTY_LABELS)
     path = folder / csv
 
+    lines: list[str] = []
+
     def tell(line: str) -> None:
-        say(f"{path}: {line}")
+        lines.append(f"{path}: {line}")
 
     hot = _check_label_columns(label_column, label_columns)
     others = [image_column, *filter(None, (group_column, split_column))]
@@ -78,7 +80,7 @@ def csv_images(
         splits=_csv_splits(path, names, columns[split_column]) if split_column else None,
         groups=index_groups(columns[group_column]) if group_column else None,
     )
-    return _present(path, checked(listing, path), on_error, tell)
+    return told(_present(path, checked(listing, path), on_error, tell), lines)
 
 
 def _index_labels(

@@ -146,6 +146,12 @@ def test_what_is_refused(tmp_path, arrays, words):
         npz(save(tmp_path, **arrays))
 
 
+def test_features_have_no_use_for_a_range(tmp_path):
+    path = save(tmp_path, features=np.zeros((2, 2)), labels=[0, 1])
+    with pytest.raises(UserError, match="feature vectors, which have no use for `value_range`"):
+        npz(path, value_range=(0, 1))
+
+
 def test_files_that_are_no_npz(tmp_path):
     with pytest.raises(UserError, match=r"gone.npz: no such file \(`folder`\)"):
         npz(tmp_path / "gone.npz")

@@ -86,19 +86,19 @@ def test_a_quoted_cell_over_two_lines_does_not_shift_the_lines(table):
         csv_images(table, **COLUMNS)
 
 
-def test_names_without_suffix_are_tried_with_those_that_lie_there(table, capsys):
+def test_names_without_suffix_are_tried_with_those_that_lie_there(table):
     (table / "set.csv").write_text(CSV.replace("3.png", "3"))
     (table / "x/2.png").rename(table / "x/2.JPG")
     listing = csv_images(table, **COLUMNS)
     assert listing.names == ("x/1.png", "x/2.JPG", "3.png")
     words = "set.csv: names without a suffix are read with that of the image there: .png 2, .JPG 1"
-    assert words in capsys.readouterr().out
+    assert words in "\n".join((*listing.account.lines, ""))
     image(table / "x/1.bmp")
     with pytest.raises(UserError, match=r"x/1 may be x/1\.bmp and x/1\.png: set `suffix`$"):
         csv_images(table, **COLUMNS)
 
 
-def test_a_name_that_is_a_file_as_it_is_gets_no_suffix(table, capsys):
+def test_a_name_that_is_a_file_as_it_is_gets_no_suffix(table):
     image(table / "x/1.png")
     (table / "x/1.png").rename(table / "x/1")
     image(table / "x/1.bmp")
@@ -106,7 +106,7 @@ def test_a_name_that_is_a_file_as_it_is_gets_no_suffix(table, capsys):
     assert csv_images(table, **COLUMNS).names == ("x/1", "x/2.png", "3.png")
 
 
-def test_rows_without_an_image_are_left_out_on_demand(table, capsys):
+def test_rows_without_an_image_are_left_out_on_demand(table):
     (table / "x/2.png").unlink()
     options = COLUMNS | {"group_column": "who", "split_column": "part", "suffix": ".png"}
     listing = csv_images(table, **options, on_error="skip")
@@ -116,14 +116,14 @@ def test_rows_without_an_image_are_left_out_on_demand(table, capsys):
     assert listing.splits.tolist() == ["train", "test"]
     assert listing.class_names == ("7", "10")  # a class that is left empty is not dropped unseen
     words = "set.csv: left out: 1 of 3 rows, which have no image file"
-    assert words in capsys.readouterr().out
+    assert words in "\n".join((*listing.account.lines, ""))
     for name in ("x/1.png", "3.png"):
         (table / name).unlink()
     with pytest.raises(UserError, match=r"3 rows have no image file, .*x/1\.png$"):
         csv_images(table, **options, on_error="skip")
 
 
-def test_rows_without_a_label_are_left_out_on_demand(table, capsys):
+def test_rows_without_a_label_are_left_out_on_demand(table):
     """As CheXpert's, where an empty cell says that nothing was said."""
     (table / "set.csv").write_text(CSV.replace("10,bob", " ,bob"))
     with pytest.raises(UserError, match=r"3: what is empty \(1 rows .* set `empty_labels`=skip"):
@@ -133,7 +133,7 @@ def test_rows_without_a_label_are_left_out_on_demand(table, capsys):
     assert (listing.labels.tolist(), listing.class_names) == ([0, 0], ("7",))
     assert listing.splits.tolist() == ["train", "test"]
     words = "set.csv: left out: 1 of 3 rows, which have no label"
-    assert words in capsys.readouterr().out
+    assert words in "\n".join((*listing.account.lines, ""))
 
 
 HOT = "id,MEL,NV,BCC\nx/1,0.0,1.0,0.0\nx/2,1,0,0\n3,,1,\n"
@@ -168,21 +168,21 @@ def test_what_is_no_table_with_a_column_a_class(table, old, new, words):
         csv_images(table, **HOT_COLUMNS)
 
 
-def test_a_row_of_no_class_is_left_out_on_demand(table, capsys):
+def test_a_row_of_no_class_is_left_out_on_demand(table):
     (table / "set.csv").write_text(HOT.replace("x/2,1,0,0", "x/2,0,0,0"))
     listing = csv_images(table, **HOT_COLUMNS, empty_labels="skip")
     assert listing.labels.tolist() == [1, 1]
     assert listing.class_names == ("MEL", "NV", "BCC")
-    assert "left out: 1 of 3 rows, which have no label" in capsys.readouterr().out
+    assert "left out: 1 of 3 rows, which have no label" in "\n".join((*listing.account.lines, ""))
 
 
-def test_labels_in_doubt_are_told(table, capsys):
+def test_labels_in_doubt_are_told(table):
     rows = [(f"{i}.png", label) for i, label in enumerate(["nv", "NV", " nv", "nan", "mel", "nv"])]
     for name, _ in rows:
         image(table / name)
     (table / "set.csv").write_text("id,what\n" + "".join(f"{a},{b}\n" for a, b in rows))
     listing = csv_images(table, **COLUMNS)
     assert listing.class_names == ("NV", "mel", "nan", "nv")  # spaces are no part of a label
-    out = capsys.readouterr().out
+    out = "\n".join((*listing.account.lines, ""))
     assert "set.csv: labels that may be one class count as several: 'NV' (1) and 'nv' (3)\n" in out
     assert "set.csv: labels that may stand for none count as classes: 'nan' (1)\n" in out
