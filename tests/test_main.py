@@ -13,7 +13,7 @@ from PIL import Image
 from support.runs import ROOT, file_config, start
 
 from deepknn_jax import config as config_lib
-from deepknn_jax import main
+from deepknn_jax import main, shell
 from deepknn_jax.errors import UserError
 from deepknn_jax.logs import read_records
 from deepknn_jax.trainer import loop
@@ -276,14 +276,14 @@ def test_the_default_workdir_and_a_config_from_the_package(command, tmp_path):
 
 def test_a_config_beside_comes_before_the_package_s(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main.find_config("configs/digits.py") == str(ROOT / "configs" / "digits.py")
+    assert shell.find_config("configs/digits.py") == str(ROOT / "configs" / "digits.py")
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "digits.py").write_text("")
-    assert main.find_config("configs/digits.py") == "configs/digits.py"
+    assert shell.find_config("configs/digits.py") == "configs/digits.py"
     absolute = str(tmp_path / "configs" / "digits.py")
-    assert main.find_config(absolute) == absolute
+    assert shell.find_config(absolute) == absolute
     with pytest.raises(UserError, match=r"configs/skin7\.py"):
-        main.find_config("configs/skin.py")
+        shell.find_config("configs/skin.py")
 
 
 def test_inspect_tells_what_the_data_are_and_writes_nothing(command, tmp_path, folders):

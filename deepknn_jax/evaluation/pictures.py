@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepknn_jax.data.survival import check_survival
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation.classes import MOST, shown_classes
 from deepknn_jax.files import replacing
@@ -289,6 +288,8 @@ def kaplan_meier(
     """
     from lifelines import KaplanMeierFitter
     from lifelines.statistics import logrank_test
+
+    from deepknn_jax.data.survival import check_survival  # it brings Pillow
 
     times, events = check_survival(times, events, "test part")
     high = log_hazards > np.median(log_hazards)

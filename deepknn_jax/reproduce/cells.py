@@ -108,11 +108,10 @@ def named(cell: Cell, options: Options) -> Cell:
     parts: dict[str, Any] = {
         key: now[key] for key in now if now[key] != default[key] and key not in _PLACES
     }
-    # Names are older than two options: a neighbourhood's size was loss.k, which deep kNN's was, too,
-    # and a stratified split was the default.
-    if (size := parts.pop("loss.neighborhood", None)) is not None and now[
-        "loss.name"
-    ] != "deep_knn":
+    # Names are older than two options: a neighbourhood's size was loss.k, as deep kNN's K is, and a
+    # stratified split was the default.
+    size = parts.pop("loss.neighborhood", None)
+    if size is not None and now["loss.name"] != "deep_knn":
         parts["loss.k"] = size
     if parts.get("data.split") == "stratified":
         del parts["data.split"]

@@ -75,7 +75,10 @@ def tuning(name: str, data_root: Path, out: Path) -> Arrays:
 def _features(name: str, data_root: Path, out: Path) -> tuple[Arrays, list[np.ndarray], Listing]:
     """The arrays of the features, the columns of the splits, and the listing in their order."""
     source = SETS[name].of
-    file = embed.run(feature_config(source, data_root), (out / SETS[name].made).parent)
+    made = (out / SETS[name].made).parent
+    file = made / embed.FILE
+    if not file.exists():  # what is there is checked below; the weights may be gone since
+        embed.run(feature_config(source, data_root), made)
     with np.load(file, allow_pickle=False) as archive:
         arrays = {key: archive[key] for key in ("features", "labels", "names", "classes")}
     path = data_root / SETS[source].path

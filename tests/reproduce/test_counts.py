@@ -1,3 +1,5 @@
+import pytest
+
 """Tables 1 and S1 against counting by hand."""
 
 import csv
@@ -54,6 +56,7 @@ def test_table_s1_counts_classes_in_the_training_part(tmp_path):
     assert lines_of(text, "Tiny-")["here"] == ["10", "100", "10", "14 × 12", "10", "10", "1.0"]
 
 
+@pytest.mark.data
 def test_table_1_of_the_real_skin7(data_root, tmp_path):
     """Counted from the csv files alone."""
     folder = data_root / "skin7"

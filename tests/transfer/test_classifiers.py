@@ -69,7 +69,7 @@ def test_components_that_are_rounding_are_left_out():
 
 def test_what_cannot_be_classified_is_told():
     train_x, train_y, test_x, test_y = wine()
-    with pytest.raises(UserError, match="k is 119, but there are 118 training examples"):
+    with pytest.raises(UserError, match="`k` is 119, but there are 118 training examples"):
         classify_all(train_x, train_y, test_x, test_y, k=119)
     with pytest.raises(UserError, match="one class"):
         classify_all(train_x, np.zeros_like(train_y), test_x, test_y)
