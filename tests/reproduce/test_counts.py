@@ -1,10 +1,9 @@
-import pytest
-
 """Tables 1 and S1 against counting by hand."""
 
 import csv
 from collections import Counter
 
+import pytest
 from PIL import Image
 from support import tiny_sets
 from support.reproduced import tiny_skin7
