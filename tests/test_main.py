@@ -301,11 +301,12 @@ def test_a_real_process_ends_in_one_line(tmp_path):
     assert err.count("\n") == 1
 
 
-def test_the_readmes_first_command_reaches_its_figure(tmp_path):
+def test_the_readmes_first_command_reaches_its_figure(tmp_path, monkeypatch):
     """From another folder: finds configs/digits.py, uses runs/; 99.4 % at K_p = 5.
 
     The config is as shipped but for pictures and references.
     """
+    monkeypatch.delenv("XLA_FLAGS")  # the tests' own
     only = ["--config.evaluate.pictures=False", "--config.evaluate.references=()"]
     process = start(only, tmp_path)
     out, err = process.communicate()
