@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from absl import flags, logging
 from PIL import Image
-from support.runs import ROOT, file_config, start
+from support.runs import file_config, start
 
 from deepknn_jax import config as config_lib
 from deepknn_jax import main
-from deepknn_jax.errors import UserError
 from deepknn_jax.logs import read_records
 from deepknn_jax.trainer import loop
 from deepknn_jax.trainer.setup import resolve
@@ -272,18 +271,6 @@ def test_the_default_workdir_and_a_config_from_the_package(command, tmp_path):
     code, out = command(*QUICK)
     assert code is None
     assert "finished before" in out
-
-
-def test_a_config_beside_comes_before_the_package_s(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main.find_config("configs/digits.py") == str(ROOT / "configs" / "digits.py")
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "digits.py").write_text("")
-    assert main.find_config("configs/digits.py") == "configs/digits.py"
-    absolute = str(tmp_path / "configs" / "digits.py")
-    assert main.find_config(absolute) == absolute
-    with pytest.raises(UserError, match=r"configs/skin7\.py"):
-        main.find_config("configs/skin.py")
 
 
 def test_deterministic_reaches_the_backend(command, monkeypatch):

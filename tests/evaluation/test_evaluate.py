@@ -69,7 +69,7 @@ def test_streamed_inputs_and_four_devices_give_the_same(embedder):
     setup = setup_of(small_config(loss__name="cross_entropy", devices=4))
     store = make_store(setup.devices, setup.dataset.inputs, setup.dataset.labels, "stream")
     variables = replicate(setup.devices, jax.tree.map(np.asarray, variables))
-    embed = map_embed(setup.devices, setup.recipe, pool_is_spread=True)
+    embed = map_embed(setup.devices, setup.recipe, pool_is_cut=True)
     found = embed_rows(embed, variables, store, setup.devices, rows, 101)
     np.testing.assert_allclose(found.embeddings, whole.embeddings, rtol=1e-5, atol=1e-5)
 

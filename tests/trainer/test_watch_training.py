@@ -8,6 +8,7 @@ import pytest
 from support.kills import killed_before_saving, terminated_at
 from support.runs import fit, last_checkpoint, same_bits, setup_of, small_config
 
+from deepknn_jax.engine.step import Call
 from deepknn_jax.logs import read_records
 from deepknn_jax.trainer import assess, loop
 from deepknn_jax.trainer.setup import first_state
@@ -303,9 +304,8 @@ def program_of(**changes):
         mined = setup.mining.mine(bank, setup.positions(range(PER_EPOCH)), 0)
     batches = setup.sampler(0, mined)(range(PER_EPOCH))
     store = setup.store
-    return setup.train.lower(
-        state, store.pool, store.labels, batches.ids, batches.ids, batches.mined, PER_EPOCH
-    ).as_text()
+    call = Call(store.pool, store.labels, batches.ids, batches.ids, batches.mined, PER_EPOCH)
+    return setup.train.lower(state, call).as_text()
 
 
 @pytest.mark.parametrize("options", [{}, LM], ids=["deep kNN", "LM-Mining"])
