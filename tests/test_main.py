@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from absl import flags, logging
 from PIL import Image
-from support.runs import ROOT, file_config, start
+from support.runs import file_config, start
 
 from deepknn_jax import config as config_lib
 from deepknn_jax import main, shell
@@ -313,11 +313,12 @@ def test_a_real_process_ends_in_one_line(tmp_path):
     assert err.count("\n") == 1
 
 
-def test_the_readmes_first_command_reaches_its_figure(tmp_path):
+def test_the_readmes_first_command_reaches_its_figure(tmp_path, monkeypatch):
     """From another folder: finds configs/digits.py, uses runs/; 99.4 % at K_p = 5.
 
     The config is as shipped but for pictures and references.
     """
+    monkeypatch.delenv("XLA_FLAGS")  # the tests' own
     only = ["--config.evaluate.pictures=False", "--config.evaluate.references=()"]
     process = start(only, tmp_path)
     out, err = process.communicate()

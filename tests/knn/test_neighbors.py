@@ -27,15 +27,20 @@ def points(n, d, *, seed, offset=0.0):
     return (offset + rng.normal(size=(n, d)) * rng.uniform(0.2, 2, d)).astype(np.float32)
 
 
-def check(queries, gallery, k, *, p=2.0, skip=lambda q, g: False, rtol=1e-5, **options):
-    """Distances and indices against the loop, eager and jitted."""
+@functools.partial(jax.jit, static_argnames=("k", "p", "same_class"))
+def compiled(queries, gallery, **options):
+    """One program for all data of a shape; used where `small_tiles` holds alone."""
+    return nearest_neighbors(queries, gallery, **options)
+
+
+def check(queries, gallery, k, *, p=2.0, skip=lambda q, g: False, rtol=1e-5, eager=True, **options):
+    """Distances and indices against the loop, compiled and (but for `eager`) not."""
     expected_d, expected_i = reference.neighbors(
         queries.astype(np.float64), gallery.astype(np.float64), k, p, skip
     )
     static = {"k": k, "p": p, "same_class": options.pop("same_class", None)}
-    search = functools.partial(nearest_neighbors, **static)
-    for function in (search, jax.jit(search)):
-        distances, indices = function(queries, gallery, **options)
+    for function in (compiled, *([nearest_neighbors] if eager else [])):
+        distances, indices = function(queries, gallery, **static, **options)
         np.testing.assert_allclose(distances, expected_d, rtol=rtol, atol=1e-6)
         np.testing.assert_array_equal(indices, expected_i)
     assert indices.dtype == jnp.int32
@@ -113,7 +118,7 @@ class TestAcrossTiles:
         rng = np.random.default_rng(seed)
         gallery = rng.integers(0, 3, (size, 2)).astype(np.float32)
         queries = rng.integers(0, 3, (5, 2)).astype(np.float32)
-        check(queries, gallery, k)
+        check(queries, gallery, k, eager=False)
 
 
 def test_full_tiles_match_the_loop():

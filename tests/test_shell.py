@@ -1,0 +1,19 @@
+"""What the commands share: where a config file is found."""
+
+import pytest
+from support.runs import ROOT
+
+from deepknn_jax.errors import UserError
+from deepknn_jax.shell import find_config
+
+
+def test_a_config_beside_comes_before_the_package_s(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config("configs/digits.py") == str(ROOT / "configs" / "digits.py")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "digits.py").write_text("")
+    assert find_config("configs/digits.py") == "configs/digits.py"
+    absolute = str(tmp_path / "configs" / "digits.py")
+    assert find_config(absolute) == absolute
+    with pytest.raises(UserError, match=r"configs/skin7\.py"):
+        find_config("configs/skin.py")
