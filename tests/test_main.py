@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from absl import flags, logging
 from PIL import Image
-from support.runs import file_config, start
+from support.runs import ROOT, file_config, start
 
 from deepknn_jax import config as config_lib
 from deepknn_jax import main, shell
