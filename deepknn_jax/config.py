@@ -197,6 +197,23 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2) + "\n"
 
 
+def of_json(text: str) -> ConfigDict:
+    """The config that `to_json` wrote, also one from before an option existed.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: it is none.
+    """
+    config, known = default(), flatten(default())
+    stored = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in _renamed(flatten(json.loads(text))).items()
+    }
+    if unknown := stored.keys() - known.keys():
+        raise KeyError(f"no option is called {min(unknown)}")
+    config.update_from_flattened_dict(stored)
+    return config
+
+
 def differences(
     config: ConfigDict, stored: Mapping[str, Any], *, unread: Collection[str] = ()
 ) -> list[str]:

@@ -1,7 +1,9 @@
 """What all commands share: flags parsed, config files found, and errors in one line."""
 
+import contextlib
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -50,7 +52,8 @@ def parse_config_flags(argv: list[str]) -> list[str]:
     given, rest = without_config(argv)
     found = find_config(given or DEFAULT_CONFIG)
     try:
-        return flags.FLAGS([rest[0], f"--config={found}", *rest[1:]])
+        with _as_module(found) as module:
+            return flags.FLAGS([rest[0], f"--config={module}", *rest[1:]])
     except (AttributeError, KeyError) as error:
         if "get_config" in str(error):
             raise UserError(f"{found}: is no config: it has no function get_config") from error
@@ -59,6 +62,27 @@ def parse_config_flags(argv: list[str]) -> list[str]:
         raise UserError(f"{found}: is no config that can be read: {error}") from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(_last_line(error, found)) from error
+
+
+@contextlib.contextmanager
+def _as_module(found: str) -> Iterator[str]:
+    """The config file itself, or for a run's config.json a module that gives what it holds."""
+    if not found.endswith(".json"):
+        yield found
+        return
+    path = Path(found).resolve()
+    try:
+        config_lib.of_json(path.read_text(encoding="utf-8"))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{found}: is no config.json of a run ({error})") from error
+    with tempfile.TemporaryDirectory() as folder:
+        module = Path(folder) / "config_of_a_run.py"
+        module.write_text(
+            "from pathlib import Path\n\nfrom deepknn_jax.config import of_json\n\n\n"
+            f"def get_config():\n    return of_json(Path({str(path)!r}).read_text())\n",
+            encoding="utf-8",
+        )
+        yield str(module)
 
 
 def _last_line(error: Exception, found: str) -> str:

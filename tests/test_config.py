@@ -168,3 +168,21 @@ def test_an_option_that_a_stored_config_does_not_know_had_its_default():
     stored["sede"] = 0
     assert config_lib.differences(config_lib.default(), stored) == ["sede: 0 -> None"]
     assert config_lib.differences(changed(seed=3), stored) == ["sede: 0 -> None", "seed: 0 -> 3"]
+
+
+def test_a_run_s_config_json_is_a_config():
+    config = changed(evaluate__k_p=(1, 7), augment__mean=(0.5,), augment__std=(0.25,), loss__k=3)
+    again = config_lib.of_json(config_lib.to_json(config))
+    assert config_lib.flatten(again) == config_lib.flatten(config)
+    assert again.evaluate.k_p == (1, 7)
+    check(again)
+
+
+def test_a_config_json_of_an_earlier_version_or_of_something_else():
+    stored = json.loads(config_lib.to_json(changed(loss__name="lmnn")))
+    del stored["loss"]["targets"], stored["loss"]["neighborhood"], stored["data"]["ignore"]
+    stored["loss"]["k"] = 9
+    assert config_lib.of_json(json.dumps(stored)).loss.targets == 9
+    for text in ("{", "[1]", '{"a": 1}', '{"seed": {"b": 1}}'):
+        with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
+            config_lib.of_json(text)

@@ -327,3 +327,17 @@ def test_the_readmes_first_command_reaches_its_figure(tmp_path, monkeypatch):
     results = json.loads((tmp_path / "runs/digits/results.json").read_text())
     assert results["test"]["5"]["n"] == 359
     assert results["test"]["5"]["acc"] >= 0.985
+
+
+def test_a_run_s_config_json_is_taken_as_a_config(command, tmp_path):
+    config = file_config("breast_cancer")
+    config.batch.size = 77
+    (tmp_path / "config.json").write_text(config_lib.to_json(config))
+    code, out = command("--config=config.json", "--config.epochs=3", "--mode=inspect")
+    assert code is None
+    assert "source: breast_cancer" in out
+    assert "training: 3 epochs" in out
+    assert "of 77;" in out
+    (tmp_path / "config.json").write_text('{"x": 1}')
+    code, _ = command("--config=config.json", "--mode=inspect")
+    assert_one_line(code, "config.json: is no config.json of a run", "x")

@@ -36,7 +36,8 @@ class Dataset(NamedTuple):
     `inputs` is uint8 [N, H, W, C] or [N, D, H, W, C] (an array or a read-only memory map) or
     float32 [N, F]; `labels` int32 [N]; `splits` [N] of TRAIN, VALIDATION, TEST; `skipped` names
     the files that could not be decoded and were left out (none unless that was asked for).
-    `account` are the lines that tell what was found, left out, and how it was split.
+    `account` are the lines that tell what was found, left out, and how it was split. `groups`
+    int32 [N] marks what belongs together (patients, lesions), where the source knows.
     """
 
     inputs: np.ndarray
@@ -46,6 +47,7 @@ class Dataset(NamedTuple):
     splits: np.ndarray
     skipped: tuple[str, ...] = ()
     account: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
 
     def rows(self, split: str) -> np.ndarray:
         """Indices int32 [n] of the examples of `split`, ascending."""

@@ -42,7 +42,10 @@ def table(results: dict[str, Any]) -> str:
 def write_embeddings(
     path: Path, dataset: Dataset, parts: Iterable[Embedded], *, key: str = "embeddings"
 ) -> None:
-    """An .npz of `key` [N, D], labels [N], names, splits and classes, in the data set's order."""
+    """An .npz of `key` [N, D], labels [N], names, splits and classes, in the data set's order.
+
+    And of groups [N], numbers, where the data set has some.
+    """
     rows, embeddings = _joined(parts)
     order = np.argsort(rows)
     rows = rows[order]
@@ -53,6 +56,8 @@ def write_embeddings(
         "splits": dataset.splits[rows],
         "classes": np.asarray(dataset.class_names),
     }
+    if dataset.groups is not None:
+        arrays["groups"] = dataset.groups[rows]
     write_arrays(path, arrays)
 
 

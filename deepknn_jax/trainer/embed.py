@@ -17,7 +17,7 @@ FILE = "features.npz"
 
 
 def run(config: ConfigDict, workdir: Path) -> Path:
-    """Writes features.npz: features [N, D], labels [N], names, splits and classes; its path.
+    """Writes features.npz: features [N, D], labels, names, splits, classes, groups; its path.
 
     The images go through the config's centre crop and preprocessing and the backbone in evaluation
     mode. The file is a data set of source npz (configs/features.py).

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.runs import file_config, start
 
 from deepknn_jax import config as config_lib
@@ -91,3 +92,30 @@ def test_the_command(finished, tmp_path):
     assert "written to runs/mnist_features/features.npz" in out
     with np.load(tmp_path / "runs/mnist_features/features.npz") as archive:
         assert archive["features"].shape == (537, 64)
+
+
+def test_features_keep_the_groups(tmp_path):
+    """So that a split by patient can be drawn on them, too."""
+    folder = tmp_path / "set"
+    for i in range(40):
+        path = folder / "ab"[i % 2] / f"p{i // 4}_{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    config = config_lib.default()
+    config.data.update(
+        source="class_folders", dir=str(folder), group_pattern=r"(p\d+)_", size=8,
+        cache_dir=str(tmp_path / "cache"),
+    )  # fmt: skip
+    config.batch.size, config.devices, config.evaluate.k_p = 8, 1, (1,)
+    path = embed.run(config, tmp_path / "out")
+    with np.load(path) as found:
+        patients = [name.split("/")[1].split("_")[0] for name in found["names"].tolist()]
+        pairs = set(zip(patients, found["groups"].tolist(), strict=True))
+    assert len(pairs) == len(set(patients)) == 10
+    features = file_config("features")
+    features.data.dir, features.data.split, features.batch.size = str(path), "grouped", 8
+    dataset = load(features)
+    test = {patients[i] for i in dataset.rows("test")}
+    assert test
+    assert test.isdisjoint(patients[i] for i in dataset.rows("train"))

@@ -8,7 +8,7 @@ import numpy as np
 
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
 from deepknn_jax.data.levels import tell_left_aside
-from deepknn_jax.data.listing import SPLIT_WORDS, checked, index_labels
+from deepknn_jax.data.listing import SPLIT_WORDS, checked, index_groups, index_labels
 from deepknn_jax.errors import UserError
 
 # For each layout: the part, the key of its inputs, the key of its labels.
@@ -62,8 +62,8 @@ def npz(folder: str | Path, *, fold: int = 0, value_range: Sequence[float] = ())
     `value_range`, floats: what is no uint8 yet is scaled once the split is known. A 2-D array is
     features.
     Features: features (or embeddings) [N, F], labels [N], and, if they like, names [N], splits [N],
-    and classes [C], which labels then index. Labels are [N] or [N, 1]. Of splits [N, S] `fold`,
-    1..S, chooses the column; 0: no split.
+    groups [N], and classes [C], which labels then index. Labels are [N] or [N, 1]. Of splits
+    [N, S] `fold`, 1..S, chooses the column; 0: no split.
 
     Raises:
         UserError: no such file, other keys, Python objects inside (they are never unpickled),
@@ -164,7 +164,9 @@ def _from_features(path: Path, arrays: dict[str, np.ndarray], key: str, fold: in
         labels, class_names = index_labels(labels)
     names = tuple(str(name) for name in arrays.get("names", np.arange(len(features))))
     splits = _fold(path, arrays["splits"], fold) if "splits" in arrays else None
-    return checked(Listing(names, labels, class_names, inputs=features, splits=splits), path)
+    groups = index_groups(arrays["groups"].astype(str).tolist()) if "groups" in arrays else None
+    listing = Listing(names, labels, class_names, inputs=features, splits=splits, groups=groups)
+    return checked(listing, path)
 
 
 def _fold(path: Path, splits: np.ndarray, fold: int) -> np.ndarray | None:
