@@ -80,11 +80,19 @@ def test_two_steps_are_those_of_the_equations_and_of_sgd():
         assert int(state.step) == number + 1
 
 
-def run(recipe, state, rows, steps, room):
-    pool, labels = images()
-    rows = np.pad(rows, ((0, room - len(rows)), (0, 0)), mode="edge")
+@functools.cache
+def started():
+    """The images' recipe with its first state, and its steps compiled."""
+    recipe = image_recipe()
     call = jax.jit(functools.partial(train_steps, recipe=recipe, collectives=ALONE))
-    return call(state, Call(pool, labels, rows, rows, {}, steps))
+    return recipe, init_state(recipe, images()[0][:1]), call
+
+
+def run(state, rows, steps):
+    """Of room for five steps some are made."""
+    pool, labels = images()
+    rows = np.pad(rows, ((0, 5 - len(rows)), (0, 0)), mode="edge")
+    return started()[2](state, Call(pool, labels, rows, rows, {}, steps))
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +101,10 @@ def rows():
 
 
 def test_any_cut_into_calls_gives_the_same_bits(rows):
-    recipe = image_recipe()
-    start = init_state(recipe, images()[0][:1])
-    whole, log = run(recipe, start, rows, 5, 5)
-    part, first = run(recipe, start, rows[:2], 2, 5)
-    parts, rest = run(recipe, part, rows[2:], 3, 5)
+    _, start, _ = started()
+    whole, log = run(start, rows, 5)
+    part, first = run(start, rows[:2], 2)
+    parts, rest = run(part, rows[2:], 3)
     jax.tree.map(np.testing.assert_array_equal, whole, parts)
     cut = np.concatenate([first.loss[:2], rest.loss[:3]])
     np.testing.assert_array_equal(log.loss, cut)
@@ -106,21 +113,19 @@ def test_any_cut_into_calls_gives_the_same_bits(rows):
 
 
 def test_randomness_depends_on_seed_and_step_alone(rows):
-    recipe = image_recipe()
-    start = init_state(recipe, images()[0][:1])
-    _, log = run(recipe, start, rows[[0, 0, 0]], 3, 3)
-    assert len(set(np.asarray(log.loss).tolist())) == 3  # other crops at other steps
-    _, again = run(recipe, start, rows[[0, 0, 0]], 3, 3)
+    _, start, _ = started()
+    _, log = run(start, rows[[0, 0, 0]], 3)
+    assert len(set(np.asarray(log.loss[:3]).tolist())) == 3  # other crops at other steps
+    _, again = run(start, rows[[0, 0, 0]], 3)
     np.testing.assert_array_equal(log.loss, again.loss)
     reseeded = start._replace(key=jax.random.key_data(jax.random.key(1)))
-    _, other = run(recipe, reseeded, rows[[0]], 1, 3)
+    _, other = run(reseeded, rows[[0]], 1)
     assert other.loss[0] != log.loss[0]
 
 
 def test_embedding_leaves_the_statistics_and_knows_no_batch():
-    recipe = image_recipe()
+    recipe, state, _ = started()
     pool, _ = images()
-    state = init_state(recipe, pool[:1])
     all_at_once, logits = embed(
         state.params, state.batch_stats, pool, jnp.arange(20), recipe=recipe
     )
@@ -176,7 +181,7 @@ def test_padding_stays_out_of_batch_norm():
         loss=functools.partial(triplet.listed_triplet_sums, margin=MARGIN)
     )
     pool, labels = images()
-    state = init_state(recipe, pool[:1])
+    _, state, _ = started()
     ids = np.array([3, 8, 11, 0, 5, 19, 2, 7])
     mined = {"positives": np.array([[0], [5], [7]]), "negatives": np.array([[19], [2], [0]])}
 
