@@ -3,6 +3,8 @@
 import contextlib
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 
 
 class UserError(ValueError):
@@ -19,18 +21,27 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
         raise UserError(f"{name} is {value!r}: choose from {', '.join(choices)}")
 
 
+# What arguments are called at present, see `renaming`.
+_NAMES: ContextVar[Mapping[str, str]] = ContextVar("names", default=MappingProxyType({}))
+
+
 @contextlib.contextmanager
 def renaming(names: Mapping[str, str]) -> Iterator[None]:
-    """In the block, or the function it decorates, UserErrors call arguments as a user does.
+    """In the block, or the function, users read of arguments by what they know them by.
 
-    `names`: {an argument's name, which stands in backticks: an option's or a flag's}.
+    That is in a UserError, and in lines that are said. `names`: {an argument's name, which stands
+    in backticks: an option's or a flag's}.
     """
+    before = _NAMES.set(names)
     try:
         yield
     except UserError as error:
-        raise UserError(renamed(str(error), names)) from error
+        raise UserError(renamed(str(error))) from error
+    finally:
+        _NAMES.reset(before)
 
 
-def renamed(words: str, names: Mapping[str, str]) -> str:
-    """The words with what `names` gives in the place of arguments in backticks."""
+def renamed(words: str) -> str:
+    """The words with what `renaming` says in the place of arguments in backticks."""
+    names = _NAMES.get()
     return re.sub(r"`(\w+)`", lambda found: names.get(found[1], found[0]), words)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from deepknn_jax.errors import renamed
 from deepknn_jax.files import append, sound, write_text
 
 Record = dict[str, Any]
@@ -17,9 +18,12 @@ Seconds = dict[str, float]  # where the time went
 
 
 def say(line: str) -> None:
-    """One line to the terminal, at once; what its encoding lacks is escaped."""
+    """One line to the terminal, at once; what its encoding lacks is escaped.
+
+    Arguments in backticks are named as `errors.renaming` says.
+    """
     encoding = sys.stdout.encoding or "utf-8"
-    known = sound(line).encode(encoding, "backslashreplace").decode(encoding)
+    known = sound(renamed(line)).encode(encoding, "backslashreplace").decode(encoding)
     print(known, flush=True)  # noqa: T201
 
 

@@ -14,9 +14,6 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.logs import say
 
 FEWEST_LEVELS = 32  # a set with fewer is warned of
-_OPTION = (
-    "config.data.value_range"  # in lines that are said: nobody names keys in them, as in errors
-)
 
 # What a file's pixels are: 8 bits a channel, taken as they are; grey values with a window of their
 # own; integers that need a range; floats, of which only the user knows it.
@@ -118,7 +115,7 @@ def warn_of_few_levels(images: np.ndarray) -> None:
             return
     levels = "one grey level" if seen.sum() == 1 else f"{seen.sum()} grey levels"
     say(
-        f"warning: the images have only {levels}; set {_OPTION} to the (low, high) "
+        f"warning: the images have only {levels}; set `value_range` to the (low, high) "
         "that matter in them (images of 8 bits are taken as they are: save those anew)"
     )
 
@@ -157,4 +154,4 @@ def scale_arrays(
 
 def tell_left_aside() -> None:
     """Says that a `value_range` was given to images that have no use for it."""
-    say(f"grey levels: {_OPTION} is left aside: the images have 8 bits, or are colour")
+    say("grey levels: `value_range` is left aside: the images have 8 bits, or are colour")

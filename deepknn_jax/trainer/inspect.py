@@ -14,7 +14,7 @@ from deepknn_jax.engine.inputs import input_functions
 from deepknn_jax.engine.parallel import get_devices
 from deepknn_jax.logs import duration, say
 from deepknn_jax.trainer.check import check
-from deepknn_jax.trainer.keys import in_keys, naming_keys
+from deepknn_jax.trainer.keys import naming_keys, say_in_keys
 from deepknn_jax.trainer.setup import check_enough, network, resolve, survey
 
 _TIMED = 16  # images that go forward through the network to tell its speed
@@ -31,7 +31,7 @@ def run(config: ConfigDict) -> None:
     config, _ = resolve(config, None)
     found = survey(config)
     for line in found.account:
-        say(in_keys(line))
+        say_in_keys(line)
     check_enough(config, found.listing.labels[found.splits == TRAIN])
     for line in expected(config, found):
         say(line)

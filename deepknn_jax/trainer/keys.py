@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from contextlib import ContextDecorator
 
 from deepknn_jax.config import default, flatten
-from deepknn_jax.errors import renamed, renaming
+from deepknn_jax.errors import renaming
+from deepknn_jax.logs import say
 
 # Arguments that are called otherwise than the option, or as several options are.
 _KEYS = {
@@ -23,9 +24,10 @@ def naming_keys() -> ContextDecorator:
     return renaming(_names())
 
 
-def in_keys(words: str) -> str:
-    """The words with config keys in the place of arguments."""
-    return renamed(words, _names())
+def say_in_keys(line: str) -> None:
+    """Says a line that lower rooms have made."""
+    with renaming(_names()):
+        say(line)
 
 
 def _names() -> Mapping[str, str]:

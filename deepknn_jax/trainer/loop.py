@@ -28,7 +28,7 @@ from deepknn_jax.trainer import checkpoint
 from deepknn_jax.trainer.assess import Variables, embed_split, epoch_figures, variables_of
 from deepknn_jax.trainer.check import check
 from deepknn_jax.trainer.finished import Fitted, changes, check_trained, evaluate_run
-from deepknn_jax.trainer.keys import in_keys
+from deepknn_jax.trainer.keys import say_in_keys
 from deepknn_jax.trainer.methods import METHODS, unread
 from deepknn_jax.trainer.setup import (
     Setup,
@@ -80,7 +80,7 @@ def prepare(
     """Loads, builds, and writes config.json: the config as the weights and the data settle it."""
     found = survey(config)
     for line in found.account:
-        say(in_keys(line))
+        say_in_keys(line)
     dataset = load(config, found)
     describe(dataset)
     config = settle(config, dataset)

@@ -129,9 +129,7 @@ def test_eight_bits_are_as_before_whatever_the_range(tmp_path, capsys):
         for image in run(files, tmp_path, **options):
             np.testing.assert_array_equal(image, ramp)
         told = capsys.readouterr().out
-        assert ("config.data.value_range is left aside: the images have 8 bits" in told) == (
-            options != {}
-        )
+        assert ("`value_range` is left aside: the images have 8 bits" in told) == (options != {})
 
 
 def test_wide_and_eight_bits_in_one_set(tmp_path, capsys):
@@ -174,7 +172,7 @@ def test_few_levels_are_warned_of(tmp_path, capsys):
     hot[0, 0] = 65535
     Image.fromarray(hot).save(tmp_path / "a.png")
     run([tmp_path / "a.png"], tmp_path)
-    words = "warning: the images have only 2 grey levels; set config.data.value_range"
+    words = "warning: the images have only 2 grey levels; set `value_range`"
     assert words in capsys.readouterr().out
     run([tmp_path / "a.png"], tmp_path, value_range=(0, 63))
     assert "warning" not in capsys.readouterr().out
@@ -247,7 +245,7 @@ def test_an_npz_of_wide_images_is_scaled_by_the_part_that_trains(tmp_path, capsy
     np.savez(path, x_train=bytes_, y_train=[0, 1] * 3, x_test=bytes_, y_test=[0, 1] * 3)
     data = load_dataset("npz", folder=path, split="published", value_range=(0, 9500))
     np.testing.assert_array_equal(data.inputs[:6, ..., 0], bytes_)
-    assert "config.data.value_range is left aside" in capsys.readouterr().out
+    assert "`value_range` is left aside" in capsys.readouterr().out
     np.savez(path, x_train=images / 4750, y_train=[0, 1] * 3, x_test=images / 9500, y_test=[0] * 6)
     with pytest.raises(UserError, match=r"x_train must be uint8.*set `value_range`"):
         load_dataset("npz", folder=path, split="published")
