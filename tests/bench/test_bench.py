@@ -13,6 +13,7 @@ from support.twins import shapes
 from deepknn_jax import models
 from deepknn_jax.bench import backbones, knn, loss, mlp, peers, refresh
 from deepknn_jax.bench.timing import Row, Side, compare, table
+from deepknn_jax.models.weights.published import PUBLISHED
 
 MEASURES = {
     "loss": lambda: loss.measure(((16, 4),), repeats=2),
@@ -74,7 +75,7 @@ def test_every_published_backbone_has_a_peer(name):
     _, model = backbones.peer(name)
     with_norm = "batch_stats" in shapes(models.build(name), 96)
     assert any("running_mean" in key for key in model.state_dict()) == with_norm
-    assert set(backbones.PEERS) == set(models.published.PUBLISHED)
+    assert set(backbones.PEERS) == set(PUBLISHED)
 
 
 def test_a_refresh_is_measured_beside_the_steps():
