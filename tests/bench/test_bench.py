@@ -31,7 +31,6 @@ def test_without_peers_xla_is_measured_alone(name, monkeypatch):
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda module: None)
     (row,) = MEASURES[name]()
     assert set(row.milliseconds) == {"xla"}
-    assert row.milliseconds["xla"] > 0
     assert peers.machine()["torch"] == "absent"
 
 
@@ -55,7 +54,8 @@ def test_a_backbone_is_compared_with_its_peer_in_time_and_memory():
     ]
     for row in rows:
         assert set(row.milliseconds) == set(row.mebibytes) == {"xla", "torch"}
-        assert row.mebibytes["xla"] > 0
+    # A training step keeps what an evaluation step does not: activations and gradients.
+    assert rows[1].mebibytes["xla"] > rows[0].mebibytes["xla"]
     assert rows[1].mebibytes["torch"] > 20  # a step's gradients alone are 43
     lines = table(rows).splitlines()
     assert lines[0] == "| ms (times XLA's) | xla | torch | MiB xla | MiB torch | load |"
@@ -84,7 +84,6 @@ def test_a_refresh_is_measured_beside_the_steps():
         "embedding", "LM: search within 10 classes", "LM-Mining: both searches and draws",
         "an epoch's 5 steps", "7-NN of 20 anchors in 600 x 128",
     ]  # fmt: skip
-    assert all(row.milliseconds["xla"] > 0 for row in rows)
 
 
 def test_sides_that_disagree_are_not_timed():
@@ -134,6 +133,5 @@ def test_command_writes_json(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "| loss + gradient, B 16, D 4 |" in done.stdout
     record = json.loads((tmp_path / "out.json").read_text())
-    assert record["rows"][0]["milliseconds"]["xla"] > 0
-    assert record["rows"][0]["load"] >= 0
+    assert f"| {record['rows'][0]['milliseconds']['xla']:.3g} |" in done.stdout
     assert record["machine"]["jax"]
