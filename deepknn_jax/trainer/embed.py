@@ -10,6 +10,7 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import embed_rows
 from deepknn_jax.logs import say
+from deepknn_jax.trainer.assess import variables_of
 from deepknn_jax.trainer.loop import check_workdir, prepare
 from deepknn_jax.trainer.setup import first_state
 
@@ -37,7 +38,7 @@ def run(config: ConfigDict, workdir: Path) -> Path:
     began = time.monotonic()
     part = embed_rows(
         setup.embed,
-        (state.params, state.batch_stats),
+        variables_of(state),
         setup.store,
         setup.devices,
         np.arange(len(setup.dataset.labels), dtype=np.int32),
