@@ -27,7 +27,7 @@ def lp_norm(x: Array, *, p: float = 2.0) -> Array:
     if p == 1.0:
         return jnp.sum(jnp.abs(x), axis=-1)
     if p == float("inf"):
-        return jnp.max(jnp.abs(x), axis=-1)
+        return jnp.max(jnp.abs(x), axis=-1, initial=0.0)
     total = jnp.sum(jnp.square(x) if p == 2.0 else _power(jnp.abs(x), p), axis=-1)
     # Both branches of the outer where must be safe: the gradient of a root at 0 is infinite.
     zero = total == 0

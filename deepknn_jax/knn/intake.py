@@ -177,21 +177,34 @@ def as_rows(
     Raises:
         UserError: other shapes; no column; no real numbers; a row that is not finite.
     """
-    arrays = {name: _numbers(name, values) for name, values in given.items()}
-    if len(arrays) == 1:
-        for name, array in arrays.items():
-            check_shape(name, array, "N", "D")
-    shapes = [array.shape for array in arrays.values()]
-    if any(len(shape) != 2 for shape in shapes) or len({shape[1] for shape in shapes}) > 1:
-        got = " and ".join(map(str, shapes))
-        raise UserError(f"expected [Q, D] and [G, D] with one D, got {got}")
-    if shapes[0][1] == 0:
-        raise UserError(f"{' and '.join(arrays)} must have a column, got {shapes[0]}")
+    arrays = _of_one_width(given)
     narrow = _narrow(list(arrays.values()), where)
     if finite:
         for name, array in zip(arrays, narrow, strict=True):
             check_finite(name, array)
     return tuple(map(jnp.asarray, narrow))
+
+
+def as_wide_rows(**given: Any) -> tuple[np.ndarray, ...]:
+    """As `as_rows`, of known values, finite, in NumPy's float64."""
+    wide = {name: np.asarray(x, np.float64) for name, x in _of_one_width(given).items()}
+    for name, array in wide.items():
+        check_finite(name, array)
+    return tuple(wide.values())
+
+
+def _of_one_width(given: dict[str, Any]) -> dict[str, Any]:
+    """The arrays, each of which is [N, D] with one D >= 1."""
+    arrays = {name: _numbers(name, values) for name, values in given.items()}
+    for name, array in arrays.items():
+        check_shape(name, array, "N", "D")
+    shapes = [array.shape for array in arrays.values()]
+    if len({shape[1] for shape in shapes}) > 1:
+        got = " and ".join(map(str, shapes))
+        raise UserError(f"{' and '.join(arrays)} must have one width D, got {got}")
+    if not shapes[0][1]:
+        raise UserError(f"{' and '.join(arrays)} must have a column, got shape {shapes[0]}")
+    return arrays
 
 
 def _keeps_64_bits() -> bool:
@@ -300,8 +313,8 @@ def comparable(**given: Any) -> tuple[Array, ...]:
 
 def as_classes(
     name: str, values: Any, *axes: int | str, num_classes: int | None, least: int = 0
-) -> Array:
-    """Class numbers `least`..num_classes-1 as int32 (None: no upper end).
+) -> Any:
+    """Class numbers `least`..num_classes-1 as int32, NumPy's where known (None: no upper end).
 
     Raises:
         UserError: as `as_integers`; a number outside of them, where known.
@@ -313,7 +326,7 @@ def as_classes(
         if low < least or above or high > _INT32.max:
             end = "" if num_classes is None else num_classes - 1
             raise UserError(f"{name} must be {least}..{end}, got {low}..{high}")
-    return jnp.asarray(array).astype(jnp.int32)
+    return array.astype(np.int32)
 
 
 def as_mask(name: str, values: ArrayLike | None, size: int) -> Any:

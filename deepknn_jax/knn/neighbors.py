@@ -100,7 +100,7 @@ def nearest_neighbors(
     index. A neighbour may differ from the one that infinite precision would find only where the
     squares of the two distances differ by less than the product's error, about
     4 u (|x|^2 + |y|^2) with u the unit roundoff and x, y measured from about the gallery's mean.
-    NaN and infinity are refused; under jit, which cannot look, a NaN row of the gallery comes
+    NaN and infinity are refused. Under jit, which cannot look, a NaN row of the gallery comes
     first, at distance NaN: it is never hidden.
 
     Args:
@@ -117,21 +117,17 @@ def nearest_neighbors(
         neighbour left holds index -1 at distance inf.
 
     Raises:
-        UserError: k outside 1..G; p < 1; ids or labels given for one side only; shapes or dtypes
-            that do not fit; NaN or infinity.
+        UserError: k outside 1..G; p < 1; ids or labels of one side only; wrong shapes or dtypes.
     """
     p = as_order(p)
     queries, gallery, k = _searched(queries_QxD, gallery_GxD, k)
-    query_ids, gallery_ids = _matched(
-        queries, gallery, query_ids=query_ids, gallery_ids=gallery_ids
-    )
+    sizes = len(queries), len(gallery)
+    query_ids, gallery_ids = _matched(*sizes, query_ids=query_ids, gallery_ids=gallery_ids)
     labels = None
     if same_class is not None:
         if query_labels is None or gallery_labels is None:
             raise UserError("same_class needs query_labels and gallery_labels")
-        labels = _matched(
-            queries, gallery, query_labels=query_labels, gallery_labels=gallery_labels
-        )
+        labels = _matched(*sizes, query_labels=query_labels, gallery_labels=gallery_labels)
     if not len(queries):
         return jnp.zeros((0, k), queries.dtype), jnp.zeros((0, k), jnp.int32)
 
@@ -160,7 +156,7 @@ def _searched(queries_QxD: Array, gallery_GxD: Array, k: int) -> tuple[Array, Ar
 
 
 def _matched(
-    queries_QxD: Array, gallery_GxD: Array, **given: Array | None
+    num_queries: int, gallery_size: int, **given: Array | None
 ) -> tuple[Array | None, Array | None]:
     """Integers of the queries and of the gallery that are compared, or None twice; checked."""
     (one, one_values), (other, other_values) = given.items()
@@ -168,8 +164,8 @@ def _matched(
         return None, None
     if one_values is None or other_values is None:
         raise UserError(f"give {one} and {other} both, or neither")
-    of_queries = as_integers(one, one_values, len(queries_QxD))
-    of_gallery = as_integers(other, other_values, len(gallery_GxD))
+    of_queries = as_integers(one, one_values, num_queries)
+    of_gallery = as_integers(other, other_values, gallery_size)
     both = comparable(**{one: of_queries, other: of_gallery})
     return both[0], both[1]
 

@@ -59,8 +59,9 @@ def vote(distances_Qxk: Array, labels_Qxk: Array, *, num_classes: int) -> tuple[
     check_no_nan("distances", distances_Qxk)
     if not distances_Qxk.shape[1]:
         raise UserError("distances have no column: nobody votes")
-    labels_Qxk = as_classes(
-        "labels", labels_Qxk, *distances_Qxk.shape, num_classes=num_classes, least=-1
+    shape = distances_Qxk.shape
+    labels_Qxk = jnp.asarray(
+        as_classes("labels", labels_Qxk, *shape, num_classes=num_classes, least=-1)
     )
     if not len(distances_Qxk):
         return jnp.zeros(0, jnp.int32), jnp.zeros((0, num_classes), distances_Qxk.dtype)
@@ -133,8 +134,8 @@ def knn_classify(
     num_classes = as_count("num_classes", num_classes)
     gallery = as_array("gallery", gallery)
     check_shape("gallery", gallery, "G", "D")
-    gallery_labels = as_classes(
-        "gallery_labels", gallery_labels, len(gallery), num_classes=num_classes
+    gallery_labels = jnp.asarray(
+        as_classes("gallery_labels", gallery_labels, len(gallery), num_classes=num_classes)
     )
     distances_Qxk, indices_Qxk = nearest_neighbors(
         queries, gallery, k=k, p=p, query_ids=query_ids, gallery_ids=gallery_ids

@@ -126,7 +126,7 @@ METHODS: dict[str, Method] = {
         local_margin_sums,
         ("c_b", "eps", *_WATCH_OPTIONS),
         facts=_WATCH_FACTS,
-        miner=miners.local_triplets,
+        miner=miners.neighborhood_triplets,
         mined_by=("neighborhood", "mine", "draws", "squared", "p"),
         warning=_small_c_b,
     ),

@@ -96,7 +96,7 @@ def test_an_order_that_is_no_metric_is_refused(p):
 
 
 def test_different_widths_are_refused():
-    with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"one width D, got \(2, 3\) and \(2, 4\)"):
         pairwise_distances(np.ones((2, 3)), np.ones((2, 4)))
 
 
