@@ -278,7 +278,7 @@ def as_integers(name: str, values: Any, *axes: int | str) -> Any:
         remedy = (
             f"say np.unique({name}, return_inverse=True)[1]"
             if array.dtype.kind in "USO"
-            else f"say {name}.astype(int) if they are whole"
+            else f"say {name}.astype(int)"
         )
         raise UserError(f"{name} must be integers, got {_called(array)}: {remedy}")
     return np.asarray(array) if is_known(array) else array
