@@ -136,7 +136,8 @@ def _draw_confusion(path: Path, dataset: Dataset, truth: np.ndarray, predicted: 
     names = dataset.class_names
     counts = np.bincount(dataset.labels, minlength=len(names))
     shown = shown_classes(counts, names, enough=_CONFUSED)
-    matrix = confusion_matrix(shown.place[truth], shown.place[predicted], len(shown.names))
+    places = np.where(predicted < 0, -1, shown.place[predicted])
+    matrix = confusion_matrix(shown.place[truth], places, len(shown.names))
     note = f"{shown.names[-1]}: right there is any of them" if shown.rest else ""
     pictures.confusion(path, matrix, shown.names, note)
 

@@ -28,10 +28,10 @@ def open_weights(name: str, path: str | Path, *, embedding_size: int | None = No
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return read_weights(name, find_weights(name, path))
-    return Pretrained(_variables(name, folder, embedding_size), preprocessing(folder))
+    return Pretrained(_variables(name, folder, embedding_size), run_preprocessing(folder))
 
 
-def preprocessing(folder: Path) -> Preprocessing:
+def run_preprocessing(folder: Path) -> Preprocessing:
     """The resizing and normalisation of a run's images.
 
     Raises:
