@@ -27,8 +27,8 @@ def get_config() -> ConfigDict:
     config.augment.crop = 56
     config.augment.flip = True
     config.model.name = "cnn"
-    # Batches of two classes and eight images of each, which has the neighbours for K = M = 5, and of
-    # fewer where the training part is smaller; likewise votes of 1 and 5.
+    # Batches of two classes and eight images of each, which has the neighbours for K = M = 5, and
+    # of fewer where the training part is smaller; likewise votes of 1 and 5.
     config.batch.kind = "balanced"
     config.batch.classes = 2
     config.batch.per_class = 0

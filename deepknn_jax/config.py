@@ -124,9 +124,9 @@ def default() -> ConfigDict:
             },
             "batch": {
                 "kind": "shuffled",  # or balanced (classes x per_class), proportional
-                "size": 96,  # of all devices together; 0: chosen, 16 or what the training part has
+                "size": 96,  # of all devices together; 0: chosen, 16 or fewer
                 "classes": 0,  # balanced: classes a batch
-                # Balanced: images a class; size = classes * per_class. 0: chosen, 8 or what there is.
+                # Balanced: images a class, size = classes * per_class; 0: chosen, 8 or fewer.
                 "per_class": 0,
             },
             "evaluate": {

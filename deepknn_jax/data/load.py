@@ -153,7 +153,7 @@ def decoded(
             listing._replace(inputs=bytes_), size, resize_rule, channels, cache_dir
         )
         return Dataset(inputs, listing.labels, listing.names, listing.class_names, splits,
-                       account=found.account, groups=listing.groups)  # fmt: skip
+                       listing.account.skipped, found.account, listing.groups)  # fmt: skip
     check_choice("`on_error`", on_error, ON_ERROR)
     there, absent = _readable(listing.files, on_error)
     files = [listing.files[i] for i in there]
@@ -168,7 +168,7 @@ def decoded(
         check_class_sizes(listing.labels[rows], splits[rows], listing.class_names)
     return Dataset(
         images, listing.labels[rows], tuple(listing.names[i] for i in rows), listing.class_names,
-        splits[rows], (*absent, *undecodable), found.account,
+        splits[rows], (*listing.account.skipped, *absent, *undecodable), found.account,
         None if listing.groups is None else listing.groups[rows],
     )  # fmt: skip
 

@@ -18,7 +18,6 @@ from deepknn_jax.errors import UserError, check_choice
 from deepknn_jax.losses.local_margin import REDUCTIONS
 from deepknn_jax.models import BACKBONES
 from deepknn_jax.trainer.methods import METHODS, method_of
-from deepknn_jax.trainer.sizes import devices_of
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": tuple(SOURCES),
@@ -83,7 +82,6 @@ _LEAST: dict[str, float] = {
 def check(config: ConfigDict) -> None:
     """Raises UserError, naming the key, for an unknown key or a value out of range.
 
-    Devices that this machine has not, or that cannot share the batch, are out of range, too.
     What else may be wrong with a value is found by the function that takes it, in its own room.
     """
     flat, known = flatten(config), flatten(default())
@@ -101,7 +99,6 @@ def check(config: ConfigDict) -> None:
     _check_ranges(flat)
     _check_lists(flat)
     method_of(config)
-    devices_of(config)
 
 
 def _check_ranges(flat: Mapping[str, Any]) -> None:

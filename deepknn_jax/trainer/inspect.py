@@ -29,6 +29,7 @@ def run(config: ConfigDict) -> None:
     """
     check(config)
     config, _ = resolve(config, None)
+    devices_of(config)
     found = survey(config)
     for line in found.account:
         say_in_keys(line)

@@ -91,8 +91,8 @@ def tell_sizes(config: ConfigDict, chosen: ConfigDict, labels_N: np.ndarray) -> 
     for name in sorted(method_of(chosen).reads & offered.keys()):
         what, count = offered[name]
         if chosen.loss[name] > count:
-            say(f"config.loss.{name} is {chosen.loss[name]}; where {where} holds fewer {what} of an "
-                f"anchor, at least {count}, these are taken")  # fmt: skip
+            say(f"config.loss.{name} is {chosen.loss[name]}; where {where} holds fewer {what} of "
+                f"an anchor, at least {count}, these are taken")  # fmt: skip
 
 
 @naming_keys()

@@ -12,13 +12,13 @@ from deepknn_jax.data.account import Account, mask_lines
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
 from deepknn_jax.data.listing import (
     SPLIT_WORDS,
-    check_present,
     checked,
     existing_folder,
     first_repeated,
     index_groups,
     index_labels,
     read_csv,
+    with_files,
 )
 from deepknn_jax.data.walk import IMAGE_SUFFIXES, Walk, loose_files, subfolders, walk
 from deepknn_jax.errors import UserError
@@ -28,12 +28,14 @@ SKIN7_METADATA = "HAM10000_metadata.csv"
 SKIN7_FOLDERS = ("HAM10000_images", "HAM10000_images_part_1", "HAM10000_images_part_2")
 
 
-def skin7(folder: str | Path, *, fold: int = 0) -> Listing:
+def skin7(folder: str | Path, *, fold: int = 0, on_error: str = "stop") -> Listing:
     """Skin-7 (HAM10000, ISIC 2018 task 3) as published; groups are lesions.
 
     `folder` holds HAM10000_images/ (or its parts HAM10000_images_part_1/ and _2/) with
     ISIC_*.jpg, HAM10000_metadata.csv, and, for `fold` 1..5, the Deep kNN authors' pair
     folds/split_data_{fold}_fold_{train,test}.csv as the published split. Fold 0: no split.
+    Images without a row in the metadata are counted, rows without an image left out with `on_error`
+    = skip.
 
     Raises:
         UserError: any of these is missing or they contradict each other.
@@ -56,10 +58,11 @@ def skin7(folder: str | Path, *, fold: int = 0) -> Listing:
         raise UserError(f"{folder}: holds none of {', '.join(SKIN7_FOLDERS)}; wanted: {layout}")
     found = {path.name: path for part in existing for path in part.iterdir()}
     files = tuple(found.get(name, existing[0] / name) for name in names)
-    check_present(metadata, files)
     listing = Listing(names, labels, SKIN7_CLASSES, files=files, groups=index_groups(lesions))
     listing = checked(listing, metadata)
-    return listing._replace(splits=_fold_splits(folder, fold, listing)) if fold else listing
+    if fold:
+        listing = listing._replace(splits=_fold_splits(folder, fold, listing))
+    return with_files(listing, folder, SKIN7_METADATA, on_error)
 
 
 def _fold_splits(folder: Path, fold: int, listing: Listing) -> np.ndarray:
