@@ -177,7 +177,7 @@ def test_skipped_images_are_counted(command, folders):
     (folders / "a" / "04.png").write_text("no image")
     code, out = command(*FOLDERS, "--config.data.on_error=skip", "--config.devices=77")
     assert_one_line(code, "77")  # there is no need to train
-    assert "left out, as undecodable: 1 files" in out
+    assert "left out: 1 examples" in out
     assert "04.png first" in out
 
 

@@ -135,4 +135,6 @@ def _header(file: Path) -> tuple[str, tuple[int, ...]]:
     kinds = {"1": "1 bit", "L": "grey", "P": "palette", "RGB": "colour", "RGBA": "transparency",
              "F": "floats", "I": "32 bits grey", "I;16": "16 bits grey"}  # fmt: skip
     with Image.open(file) as image:
-        return f"{image.format}, {kinds.get(image.mode, image.mode)}", image.size
+        kind = f"{image.format}, {kinds.get(image.mode, image.mode)}"
+        frames = getattr(image, "n_frames", 1)
+        return kind + (f", {frames} frames" if frames > 1 else ""), image.size

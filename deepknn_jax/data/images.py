@@ -113,7 +113,9 @@ def _opened(file: Path | BinaryIO) -> Iterator[Image.Image]:
         try:
             yield stack.enter_context(Image.open(stream))
         except UnidentifiedImageError as error:
-            raise ValueError("it is no image of a format that Pillow knows") from error
+            raise ValueError(
+                "it is neither DICOM nor an image of a format that Pillow knows"
+            ) from error
 
 
 def _turn_to_page(opened: Image.Image, frame: str) -> None:

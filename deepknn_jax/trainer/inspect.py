@@ -35,7 +35,7 @@ def run(config: ConfigDict) -> None:
         say_in_keys(line)
     labels = found.listing.labels[found.splits == TRAIN]
     check_enough(config, labels)
-    given, config = config, with_sizes(config, labels)
+    given, config = config, with_sizes(config, len(labels))
     tell_sizes(given, config, labels)
     for line in expected(config, found):
         say(line)

@@ -147,7 +147,7 @@ def first_stage(config: ConfigDict) -> ConfigDict:
 def settle(config: ConfigDict, dataset: Dataset) -> ConfigDict:
     """The config with the sizes in it, and the pixels' mean and deviation, that are the data's."""
     labels = dataset.labels[dataset.rows(TRAIN)]
-    given, config = config, with_sizes(config, labels)
+    given, config = config, with_sizes(config, len(labels))
     tell_sizes(given, config, labels)
     if config.augment.mean or dataset.inputs.ndim == 2:
         return config

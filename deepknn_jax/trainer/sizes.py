@@ -1,5 +1,6 @@
 """Sizes that a config leaves open, chosen by the training part; and whether those it names fit."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,8 +37,8 @@ def devices_of(config: ConfigDict) -> Devices:
     return devices
 
 
-def with_sizes(config: ConfigDict, labels_N: np.ndarray) -> ConfigDict:
-    """The config with what it leaves open chosen to fit N training examples; else as it is.
+def with_sizes(config: ConfigDict, n: int) -> ConfigDict:
+    """The config with what it leaves open chosen to fit `n` training examples; else as it is.
 
     Batches are of BATCH, or of batch.classes x PER_CLASS, and the votes K_P; smaller ones where the
     training part, which the batch is drawn from, is smaller, and such as the devices share evenly.
@@ -46,7 +47,7 @@ def with_sizes(config: ConfigDict, labels_N: np.ndarray) -> ConfigDict:
     if all(flat[key] for key in _OPEN if key != "batch.per_class" or flat["batch.classes"]):
         return config
     config = config.copy_and_resolve_references().unlock()
-    batch, n, devices = config.batch, len(labels_N), get_devices(config.devices, config.parallel)
+    batch, devices = config.batch, get_devices(config.devices, config.parallel)
     if batch.kind == "balanced" and batch.classes > 0:
         if not batch.per_class and batch.size:
             batch.per_class = batch.size // batch.classes
@@ -73,13 +74,13 @@ def take_stored(config: ConfigDict, stored: Mapping[str, Any]) -> None:
 
 
 def tell_sizes(config: ConfigDict, chosen: ConfigDict, labels_N: np.ndarray) -> None:
-    """Says what `with_sizes` chose, and of which neighbours a batch has fewer than the loss asks.
+    """Says where `with_sizes` chose less than is usual, and which neighbours are fewer than asked.
 
     `labels_N` are those of the training part.
     """
-    before, after = flatten(config), flatten(chosen)
-    if new := [f"config.{key}={after[key]}" for key in _OPEN if before[key] != after[key]]:
-        say(f"chosen for {len(labels_N):,} training examples: {', '.join(new)}")
+    usual, after = flatten(with_sizes(config, sys.maxsize)), flatten(chosen)
+    if smaller := [f"config.{key}={after[key]}" for key in _OPEN if after[key] != usual[key]]:
+        say(f"chosen for {len(labels_N):,} training examples: {', '.join(smaller)}")
     sizes = np.unique(labels_N, return_counts=True)[1]
     own, others = int(sizes.min()) - 1, int(len(labels_N) - sizes.max())
     where = "the training part"
@@ -98,7 +99,7 @@ def tell_sizes(config: ConfigDict, chosen: ConfigDict, labels_N: np.ndarray) -> 
 @naming_keys()
 def check_enough(config: ConfigDict, labels_N: np.ndarray) -> None:
     """Raises UserError where N training examples are too few for the batches or the neighbours."""
-    config = with_sizes(config, labels_N)
+    config = with_sizes(config, len(labels_N))
     most = max(config.evaluate.k_p)
     if most >= len(labels_N):
         raise UserError(

@@ -65,7 +65,7 @@ def test_skin7_accepts_the_published_parts(skin):
     [
         (lambda d: (d / "HAM10000_metadata.csv").unlink(), "holds no HAM10000_metadata.csv; w"),
         (lambda d: (d / "HAM10000_images").rename(d / "x"), "holds none of HAM10000_images"),
-        (lambda d: (d / "HAM10000_images/ISIC_3.jpg").unlink(), "1 rows have no .*ISIC_3.jpg"),
+        (lambda d: (d / "HAM10000_images/ISIC_3.jpg").unlink(), "1 row has .*ISIC_3.jpg; set"),
         (lambda d: edit(d / "HAM10000_metadata.csv", ",dx,", ",diagnosis,"),
          "no column 'dx'; it has: lesion_id, image_id, diagnosis, age"),
         (lambda d: edit(d / "HAM10000_metadata.csv", "ISIC_4,bkl", "ISIC_4,wart"),
