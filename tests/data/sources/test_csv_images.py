@@ -113,6 +113,50 @@ def test_a_name_that_is_a_file_as_it_is_gets_no_suffix(table):
     assert csv_images(table, **COLUMNS).names == ("x/1", "x/2.png", "3.png")
 
 
+def test_paths_as_windows_writes_them(table):
+    (table / "set.csv").write_text(CSV.replace("/", "\\").replace("\n", "\r\n"))
+    listing = csv_images(table, **COLUMNS, suffix=".png")
+    assert listing.names == ("x/1.png", "x/2.png", "3.png")
+    assert any("2 names are read with / in the place of" in line for line in listing.account.lines)
+    image(table / "x\\1.png")  # which is a name, too, where / parts folders
+    assert csv_images(table, **COLUMNS, suffix=".png").names == ("x\\1.png", "x/2.png", "3.png")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("x/1.PNG", "x/1.png"), ("x/1.jpg", "x/1.png"), ("1.png", "x/1.png"),
+     ("/gone/of/1.png", "x/1.png"), ("C:\\scans\\1.png", "x/1.png")],
+)  # fmt: skip
+def test_the_image_that_may_be_meant_is_named(table, written, meant):
+    (table / "set.csv").write_text(CSV.replace("x/1,", f"{written},"))
+    with pytest.raises(UserError, match=rf"1 row has no .*\(is {table / meant} meant\?\)"):
+        csv_images(table, **COLUMNS)
+
+
+def test_one_file_under_two_names_is_refused(table):
+    (table / "set.csv").write_text(CSV + "x/../x/1.png,7,ann,test\n")
+    with pytest.raises(UserError, match=r"x/1\.png is listed more than once, under names"):
+        csv_images(table, **COLUMNS, suffix=".png")
+
+
+def test_images_without_a_row_are_counted(table):
+    for name in ("x/8.png", "x/9.JPG", "y/1.png"):  # y holds no image of the table
+        image(table / name)
+    listing = csv_images(table, **COLUMNS)
+    assert listing.account.left_out == {
+        ".png without a row in set.csv": 1, ".jpg without a row in set.csv": 1
+    }  # fmt: skip
+
+
+def test_rows_that_are_left_out_are_named(table):
+    image(table / "x/8.png")
+    (table / "set.csv").write_text(CSV + "x/7.png,10,bob,test\nx/8,,ann,test\n")
+    listing = csv_images(table, **COLUMNS, on_error="skip", empty_labels="skip")
+    assert listing.names == ("x/1.png", "x/2.png", "3.png")
+    assert listing.account.skipped == (str(table / "x/8.png"), str(table / "x/7.png"))
+    assert listing.account.left_out == {}  # what has a row, though no label, is not without one
+
+
 def test_rows_without_an_image_are_left_out_on_demand(table):
     (table / "x/2.png").unlink()
     options = COLUMNS | {"group_column": "who", "split_column": "part", "suffix": ".png"}
