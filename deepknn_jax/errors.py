@@ -40,6 +40,9 @@ def renaming(names: Mapping[str, str]) -> Iterator[None]:
 
     That is in a UserError, and in lines that are said. `names`: {an argument's name, which stands
     in backticks: an option's or a flag's}.
+
+    Raises:
+        UserError: the block's own, in these words.
     """
     before = _NAMES.set(names)
     try:

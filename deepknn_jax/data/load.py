@@ -90,6 +90,10 @@ def survey(
     """What `source` finds and how it is split, before files are decoded. As `load_dataset`.
 
     `given` are the names of those options that the user has set: each must be read by something.
+
+    Raises:
+        UserError: as `load_dataset`, save for what decoding finds; an option that nothing reads.
+        TypeError: an option that no source reads.
     """
     _check_names(options)
     if len(value_range) and not (len(value_range) == 2 and value_range[0] < value_range[1]):

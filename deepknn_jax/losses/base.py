@@ -55,7 +55,11 @@ def mean(sums: Sums) -> Array:
 def as_examples(
     embeddings: Array, labels: Array, ids: Array | None, where: Array | None, p: float
 ) -> Examples:
-    """The public arguments as Examples, checked."""
+    """The public arguments as Examples, checked.
+
+    Raises:
+        ValueError: p below 1, or arrays of other shapes than these.
+    """
     check_p(p)
     embeddings, labels = jnp.asarray(embeddings), jnp.asarray(labels)
     if embeddings.ndim != 2:

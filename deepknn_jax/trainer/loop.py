@@ -98,6 +98,10 @@ def check_workdir(
     """The config, resolved, and its weights, once it is known that they may go on in `workdir`.
 
     `start` is the run of the first stage, whose weights are taken.
+
+    Raises:
+        UserError: a folder that cannot be written to or holds another run; as `check` and
+            `resolve`.
     """
     check(config)
     existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())

@@ -73,7 +73,7 @@ def csv_images(
     words = _hot_labels(path, table, hot) if hot else table.columns[label_column]
     reason = "no column of `label_columns` is 1" if hot else f"{label_column} is empty"
     kept = _labelled(path, table, words, empty_labels, reason, tell)
-    names = _with_slashes(folder, table.columns[image_column], tell)
+    names = _with_slashes(folder, table.columns[image_column], suffix, tell)
     names = _with_suffixes(path, folder, names, suffix, tell)
     unlabelled = tuple(names[i] for i, word in enumerate(words) if not word)
     table = _rows(table, kept)
@@ -164,15 +164,16 @@ def _rows(table: Table, kept: Sequence[int]) -> Table:
     return Table(columns, [table.lines[i] for i in kept])
 
 
-def _with_slashes(folder: Path, names: Sequence[str], tell: Tell) -> Sequence[str]:
+def _with_slashes(folder: Path, names: Sequence[str], suffix: str, tell: Tell) -> Sequence[str]:
     """The names with slashes for backslashes, which tables from Windows have in paths."""
-    changed = [i for i, name in enumerate(names)
-               if "\\" in name and not (folder / name).is_file()]  # fmt: skip
-    if not changed:
-        return names
-    tell(f"{len(changed):,} names are read with / in the place of \\")
-    changing = set(changed)
-    return [name.replace("\\", "/") if i in changing else name for i, name in enumerate(names)]
+    changed = {
+        i
+        for i, name in enumerate(names)
+        if "\\" in name and not any((folder / (name + end)).is_file() for end in ("", suffix))
+    }
+    if changed:
+        tell(f"{len(changed):,} names are read with / in the place of \\")
+    return [name.replace("\\", "/") if i in changed else name for i, name in enumerate(names)]
 
 
 def _with_suffixes(
