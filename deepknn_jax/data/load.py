@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepknn_jax.data.account import classes_line, files_line, inputs_line, left_out_lines
-from deepknn_jax.data.cache import ON_ERROR, cached_images
+from deepknn_jax.data.cache import cached_images
 from deepknn_jax.data.dataset import TRAIN, Dataset, Listing
 from deepknn_jax.data.decode import decode
 from deepknn_jax.data.images import DECODER_VERSION, check_fit, fit_array
@@ -18,7 +18,7 @@ from deepknn_jax.data.options import ALWAYS, FILES, check_all_read, check_source
 from deepknn_jax.data.sources import SOURCES, list_source, options_of
 from deepknn_jax.data.splits import assign_splits, check_class_sizes, chosen_split, split_lines
 from deepknn_jax.data.walk import open_heic
-from deepknn_jax.errors import UserError, check_choice
+from deepknn_jax.errors import UserError
 
 
 class Survey(NamedTuple):
@@ -158,7 +158,6 @@ def decoded(
         )
         return Dataset(inputs, listing.labels, listing.names, listing.class_names, splits,
                        listing.account.skipped, found.account, listing.groups)  # fmt: skip
-    check_choice("`on_error`", on_error, ON_ERROR)
     there, absent = _readable(listing.files, on_error)
     files = [listing.files[i] for i in there]
     open_heic(files)

@@ -58,16 +58,16 @@ def test_a_run_goes_on_with_what_it_chose():
     assert (config.batch.size, config.evaluate.k_p) == (7, small_config().evaluate.k_p)
 
 
-def test_three_images_a_class_train_with_no_other_option(tmp_path, capsys):
+def test_three_images_a_class_need_no_other_option(tmp_path, capsys):
+    """A run is prepared, and goes on as the same run."""
     for i in range(6):
         save_image(tmp_path / "set" / "ab"[i % 2] / f"{i}.png", i % 2)
     config = file_config("class_folders")
     config.data.dir, config.data.cache_dir = str(tmp_path / "set"), str(tmp_path / "cache")
-    config.epochs, config.evaluate.references, config.evaluate.pictures = 1, (), False
     config.devices = 1
-    inspect.run(config)
-    results = loop.run(config, tmp_path / "run")
-    assert results["test"].keys() == {"1"}
+    settled, setup = loop.prepare(*loop.check_workdir(config, tmp_path / "run"), tmp_path / "run")
+    assert (setup.steps_per_epoch, settled.evaluate.k_p) == (1, (1,))
+    assert setup.positions(range(3)).shape == (3, 4)
     out = capsys.readouterr().out
     for line in (
         "chosen for 4 training examples: config.batch.size=4, config.batch.per_class=2, "
@@ -75,9 +75,9 @@ def test_three_images_a_class_train_with_no_other_option(tmp_path, capsys):
         "config.loss.k is 5; where a batch holds fewer positives of an anchor, at least 1, these",
         "config.loss.m is 5; where a batch holds fewer negatives of an anchor, at least 2, these",
     ):
-        assert out.count(line) == 2
-    loop.run(config, tmp_path / "run")  # is known as the same run
-    assert "finished before" in capsys.readouterr().out
+        assert out.count(line) == 1
+    again, _ = loop.check_workdir(config, tmp_path / "run")  # is known as the same run
+    assert config_lib.flatten(again) == config_lib.flatten(settled)
 
 
 def test_enough_neighbours_and_usual_sizes_are_not_spoken_of(capsys):

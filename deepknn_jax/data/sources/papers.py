@@ -47,7 +47,7 @@ def sd198(
             if number and numbers.setdefault(class_name, number[0]) != number[0]:
                 raise UserError(
                     f"{root / name}: {image} has label {number[0]}, but others of its class "
-                    f"{numbers[class_name]}"
+                    f"{numbers[class_name]}; get the lists anew"
                 )
             names.append(image)
             splits.append(split)
@@ -74,7 +74,8 @@ def pneumonia(folder: str | Path, *, on_error: str = "stop") -> Listing:
     for patient, class_name in zip(*read_csv(root / table, ("patientId", "class")), strict=True):
         if class_of.setdefault(patient, class_name) != class_name:
             raise UserError(
-                f"{root / table}: {patient} is both {class_of[patient]!r} and {class_name!r}"
+                f"{root / table}: {patient} is both {class_of[patient]!r} and {class_name!r}; keep "
+                "one"
             )
     names = tuple(class_of)
     labels, class_names = index_labels(list(class_of.values()))
@@ -102,11 +103,13 @@ def cub200(folder: str | Path, *, on_error: str = "stop") -> Listing:
         if found.keys() != paths.keys():
             number = min(found.keys() ^ paths.keys())
             raise UserError(
-                f"{root / table}: image {number} is in it or in images.txt, not in both"
+                f"{root / table}: image {number} is in it or in images.txt, not in both; get "
+                "them anew"
             )
     order = list(class_names)
     if unknown := set(classes.values()) - set(order):
-        raise UserError(f"{root / tables[1]}: class {min(unknown)} is not in classes.txt")
+        raise UserError(f"{root / tables[1]}: class {min(unknown)} is not in classes.txt; get them "
+                        "anew")  # fmt: skip
     names = tuple(paths.values())
     files = tuple(root / "images" / name for name in names)
     labels = np.asarray([order.index(classes[number]) for number in paths], np.int32)
@@ -139,7 +142,8 @@ def tiny_imagenet(folder: str | Path, *, on_error: str = "stop") -> Listing:
     ]
     for name, wnid, *_ in read_fields(root / annotations, 2, "\t"):
         if wnid not in wnids:
-            raise UserError(f"{root / annotations}: {name} has class {wnid}, not in wnids.txt")
+            raise UserError(f"{root / annotations}: {name} has class {wnid}, not in wnids.txt; get "
+                            "them anew")  # fmt: skip
         found.append((TEST, wnid, root / "val" / "images" / name))
     listing = Listing(
         tuple(file.relative_to(root).as_posix() for _, _, file in found),
