@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepknn_jax.data.load import load_dataset
 from deepknn_jax.data.sources.csv_images import csv_images
 from deepknn_jax.errors import UserError
 
@@ -155,6 +156,21 @@ def test_rows_that_are_left_out_are_named(table):
     assert listing.names == ("x/1.png", "x/2.png", "3.png")
     assert listing.account.skipped == (str(table / "x/8.png"), str(table / "x/7.png"))
     assert listing.account.left_out == {}  # what has a row, though no label, is not without one
+
+
+def test_the_data_set_names_what_was_left_out(tmp_path):
+    rows = [(f"{i}.png", "ab"[i % 2]) for i in range(12)] + [("gone.png", "a"), ("12.png", "")]
+    for name, _ in rows:
+        image(tmp_path / name)
+    (tmp_path / "gone.png").unlink()
+    (tmp_path / "3.png").write_bytes(b"no image")
+    (tmp_path / "set.csv").write_text("id,what\n" + "".join(f"{a},{b}\n" for a, b in rows))
+    found = load_dataset(
+        "csv_images", folder=tmp_path, **COLUMNS, on_error="skip", empty_labels="skip", size=4,
+        cache_dir=tmp_path / "cache",
+    )  # fmt: skip
+    assert len(found.names) == 11
+    assert found.skipped == tuple(str(tmp_path / n) for n in ("12.png", "gone.png", "3.png"))
 
 
 def test_rows_without_an_image_are_left_out_on_demand(table):
