@@ -131,7 +131,7 @@ def describe(dataset: Dataset) -> None:
     say(f"data: {' + '.join(parts)} examples of {shape}, {len(dataset.class_names)} classes")
     if dataset.skipped:
         first, n = dataset.skipped[0], len(dataset.skipped)
-        say(f"left out: {n:,} examples, {first} first; results.json will name all")
+        say(f"left out of the examples: {n:,}, {first} first; results.json will name all")
 
 
 def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fitted:

@@ -28,6 +28,8 @@ def test_sd198_reads_its_lists(tmp_path):
     listing = sd198(tmp_path, **LISTS)
     assert parts(listing) == [36, 0, 12]
     assert "Disease_0/unlisted.jpg" not in listing.names
+    unlisted = ".jpg without a row in 8_2_split/train_0.txt and 8_2_split/val_0.txt"
+    assert listing.account.left_out == {unlisted: 1}
     assert listing.names[0] == "Disease_0/train0.jpg"
     assert all(file.is_file() for file in listing.files)
     for name, label in zip(listing.names, listing.labels, strict=True):
