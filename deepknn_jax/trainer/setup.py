@@ -196,6 +196,7 @@ def load(config: ConfigDict, found: Survey | None = None) -> Dataset:
 @naming_keys()
 def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | None = None) -> Setup:
     """The setup of a training on `dataset` that starts from the backbone's `weights`, if any."""
+    config = with_sizes(config, len(dataset.rows(TRAIN)))  # as `settle`, where that was not asked
     devices = devices_of(config)
     dataset = standardized(dataset)
     rows = dataset.rows(TRAIN)
