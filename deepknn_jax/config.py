@@ -124,12 +124,15 @@ def default() -> ConfigDict:
             },
             "batch": {
                 "kind": "shuffled",  # or balanced (classes x per_class), proportional
-                "size": 96,  # of all devices together
+                "size": 96,  # of all devices together; 0: chosen, 16 or fewer
                 "classes": 0,  # balanced: classes a batch
-                "per_class": 0,  # balanced: images a class; size = classes * per_class
+                # Balanced: images a class, size = classes * per_class; 0: chosen, 8 or fewer.
+                "per_class": 0,
             },
             "evaluate": {
-                "k_p": (1, 5),  # neighbours that vote, ascending; neighbors.csv has the last one's
+                # Neighbours that vote, ascending; neighbors.csv has the last one's. (): those of 1
+                # and 5 of which the training part has enough.
+                "k_p": (1, 5),
                 "every_epochs": 1,  # leave-one-out training accuracy and validation; 0: at the end
                 # mcr or acc, at the last k_p: by which the best on validation is chosen.
                 "best_by": "mcr",

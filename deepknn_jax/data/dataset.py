@@ -35,7 +35,8 @@ class Dataset(NamedTuple):
 
     `inputs` is uint8 [N, H, W, C] or [N, D, H, W, C] (an array or a read-only memory map) or
     float32 [N, F]; `labels` int32 [N]; `splits` [N] of TRAIN, VALIDATION, TEST; `skipped` names
-    the files that could not be decoded and were left out (none unless that was asked for).
+    the files of examples that were left out, as rows without a label or an image and what could not
+    be decoded (none unless that was asked for).
     `account` are the lines that tell what was found, left out, and how it was split. `groups`
     int32 [N] marks what belongs together (patients, lesions), where the source knows.
     """

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepknn_jax.data.account import classes_line, files_line, inputs_line, left_out_lines
-from deepknn_jax.data.cache import ON_ERROR, cached_images
+from deepknn_jax.data.cache import cached_images
 from deepknn_jax.data.dataset import TRAIN, Dataset, Listing
 from deepknn_jax.data.decode import decode
 from deepknn_jax.data.images import DECODER_VERSION, check_fit, fit_array
@@ -18,7 +18,7 @@ from deepknn_jax.data.options import ALWAYS, FILES, check_all_read, check_source
 from deepknn_jax.data.sources import SOURCES, list_source, options_of
 from deepknn_jax.data.splits import assign_splits, check_class_sizes, chosen_split, split_lines
 from deepknn_jax.data.walk import open_heic
-from deepknn_jax.errors import UserError, check_choice
+from deepknn_jax.errors import UserError
 
 
 class Survey(NamedTuple):
@@ -90,6 +90,10 @@ def survey(
     """What `source` finds and how it is split, before files are decoded. As `load_dataset`.
 
     `given` are the names of those options that the user has set: each must be read by something.
+
+    Raises:
+        UserError: as `load_dataset`, save for what decoding finds; an option that nothing reads.
+        TypeError: an option that no source reads.
     """
     _check_names(options)
     if len(value_range) and not (len(value_range) == 2 and value_range[0] < value_range[1]):
@@ -153,8 +157,7 @@ def decoded(
             listing._replace(inputs=bytes_), size, resize_rule, channels, cache_dir
         )
         return Dataset(inputs, listing.labels, listing.names, listing.class_names, splits,
-                       account=found.account, groups=listing.groups)  # fmt: skip
-    check_choice("`on_error`", on_error, ON_ERROR)
+                       listing.account.skipped, found.account, listing.groups)  # fmt: skip
     there, absent = _readable(listing.files, on_error)
     files = [listing.files[i] for i in there]
     open_heic(files)
@@ -168,7 +171,7 @@ def decoded(
         check_class_sizes(listing.labels[rows], splits[rows], listing.class_names)
     return Dataset(
         images, listing.labels[rows], tuple(listing.names[i] for i in rows), listing.class_names,
-        splits[rows], (*absent, *undecodable), found.account,
+        splits[rows], (*listing.account.skipped, *absent, *undecodable), found.account,
         None if listing.groups is None else listing.groups[rows],
     )  # fmt: skip
 

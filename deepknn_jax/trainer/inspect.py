@@ -11,11 +11,11 @@ from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.data.load import Survey
 from deepknn_jax.engine.batching import steps_per_epoch
 from deepknn_jax.engine.inputs import input_functions
-from deepknn_jax.engine.parallel import get_devices
 from deepknn_jax.logs import duration, say
 from deepknn_jax.trainer.check import check
 from deepknn_jax.trainer.keys import naming_keys, say_in_keys
-from deepknn_jax.trainer.setup import check_enough, network, resolve, survey
+from deepknn_jax.trainer.setup import network, resolve, survey
+from deepknn_jax.trainer.sizes import check_enough, devices_of, tell_sizes, with_sizes
 
 _TIMED = 16  # images that go forward through the network to tell its speed
 _BACKWARD = 3  # a training step takes about three times the time of the forward pass
@@ -29,10 +29,14 @@ def run(config: ConfigDict) -> None:
     """
     check(config)
     config, _ = resolve(config, None)
+    devices_of(config)
     found = survey(config)
     for line in found.account:
         say_in_keys(line)
-    check_enough(config, found.listing.labels[found.splits == TRAIN])
+    labels = found.listing.labels[found.splits == TRAIN]
+    check_enough(config, labels)
+    given, config = config, with_sizes(config, len(labels))
+    tell_sizes(given, config, labels)
     for line in expected(config, found):
         say(line)
 
@@ -41,7 +45,7 @@ def run(config: ConfigDict) -> None:
 def expected(config: ConfigDict, found: Survey) -> list[str]:
     """Lines on memory and time, from the model, the data's shape, and a measurement here."""
     dataset = _stand_in(config, found)
-    devices = get_devices(config.devices, config.parallel)
+    devices = devices_of(config)
     channels = dataset.inputs.shape[-1]
     _, prepare = input_functions(
         dataset, config.model.name, crop=config.augment.crop, flip=config.augment.flip,

@@ -40,6 +40,7 @@ from deepknn_jax.trainer.setup import (
     settle,
     survey,
 )
+from deepknn_jax.trainer.sizes import devices_of
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -78,6 +79,7 @@ def prepare(
     config: ConfigDict, weights: Mapping[str, Any] | None, workdir: Path
 ) -> tuple[ConfigDict, Setup]:
     """Loads, builds, and writes config.json: the config as the weights and the data settle it."""
+    devices_of(config)  # what does not fit this machine is told before any data are read
     found = survey(config)
     for line in found.account:
         say_in_keys(line)
@@ -96,6 +98,10 @@ def check_workdir(
     """The config, resolved, and its weights, once it is known that they may go on in `workdir`.
 
     `start` is the run of the first stage, whose weights are taken.
+
+    Raises:
+        UserError: a folder that cannot be written to or holds another run; as `check` and
+            `resolve`.
     """
     check(config)
     existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
@@ -124,7 +130,8 @@ def describe(dataset: Dataset) -> None:
     shape = " x ".join(map(str, dataset.inputs.shape[1:]))
     say(f"data: {' + '.join(parts)} examples of {shape}, {len(dataset.class_names)} classes")
     if dataset.skipped:
-        say(f"left out, as undecodable: {len(dataset.skipped)} files, {dataset.skipped[0]} first")
+        first, n = dataset.skipped[0], len(dataset.skipped)
+        say(f"left out of the examples: {n:,}, {first} first; results.json will name all")
 
 
 def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fitted:

@@ -20,14 +20,13 @@ from deepknn_jax.config import default
 from deepknn_jax.data import load as data_load
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.data.load import Survey
-from deepknn_jax.engine.batching import batch_indices, check_batching, steps_per_epoch
+from deepknn_jax.engine.batching import batch_indices, steps_per_epoch
 from deepknn_jax.engine.feed import Store, make_store
 from deepknn_jax.engine.inputs import input_functions, pixel_statistics, standardized
 from deepknn_jax.engine.parallel import (
     Devices,
     Embed,
     TrainSteps,
-    get_devices,
     map_embed,
     map_train_steps,
     replicate,
@@ -41,6 +40,13 @@ from deepknn_jax.models.weights.load import find_weights
 from deepknn_jax.trainer import run_folder
 from deepknn_jax.trainer.keys import naming_keys
 from deepknn_jax.trainer.methods import loss_function, method_of, miner
+from deepknn_jax.trainer.sizes import (
+    check_enough,
+    devices_of,
+    take_stored,
+    tell_sizes,
+    with_sizes,
+)
 
 # How many numbers of input the steps of one call take in together: enough work to hide the
 # dispatch, and little enough that progress shows and a signal is heard (docs/measurements.md,
@@ -93,6 +99,8 @@ def resolve(
     name, augment, data = config.model.name, config.augment, config.data
     if stored and not data.split:  # a run from before "" was the default had "stratified"
         data.split = stored.get("data", {}).get("split", "")
+    if stored:
+        take_stored(config, stored)
     path = start or config.model.weights
     variables = None
     if path:
@@ -137,7 +145,10 @@ def first_stage(config: ConfigDict) -> ConfigDict:
 
 
 def settle(config: ConfigDict, dataset: Dataset) -> ConfigDict:
-    """The config with the pixels' mean and deviation in it, also where they are the data's own."""
+    """The config with the sizes in it, and the pixels' mean and deviation, that are the data's."""
+    labels = dataset.labels[dataset.rows(TRAIN)]
+    given, config = config, with_sizes(config, len(labels))
+    tell_sizes(given, config, labels)
     if config.augment.mean or dataset.inputs.ndim == 2:
         return config
     config = config.copy_and_resolve_references()
@@ -183,33 +194,10 @@ def load(config: ConfigDict, found: Survey | None = None) -> Dataset:
 
 
 @naming_keys()
-def check_enough(config: ConfigDict, labels_N: np.ndarray) -> None:
-    """Raises UserError where N training examples are too few for the batches or the neighbours."""
-    most = max(config.evaluate.k_p)
-    if most >= len(labels_N):
-        raise UserError(
-            f"config.evaluate.k_p has {most}, but leave-one-out leaves {len(labels_N) - 1} of the "
-            f"{len(labels_N)} training examples: choose smaller numbers"
-        )
-    batch = config.batch
-    check_batching(
-        batch.kind,
-        labels_N,
-        batch_size=batch.size,
-        classes=batch.classes,
-        per_class=batch.per_class,
-    )
-
-
-@naming_keys()
 def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | None = None) -> Setup:
     """The setup of a training on `dataset` that starts from the backbone's `weights`, if any."""
-    devices = get_devices(config.devices, config.parallel)
-    if config.batch.size % devices.size:
-        raise UserError(
-            f"config.batch.size is {config.batch.size}: the {devices.size} devices cannot share "
-            "it evenly; change it, or config.devices"
-        )
+    config = with_sizes(config, len(dataset.rows(TRAIN)))  # as `settle`, where that was not asked
+    devices = devices_of(config)
     dataset = standardized(dataset)
     rows = dataset.rows(TRAIN)
     per_epoch = steps_per_epoch(len(rows), config.batch.size)

@@ -75,6 +75,9 @@ def npz(folder: str | Path, *, fold: int = 0, value_range: Sequence[float] = ())
     arrays = _read_npz(path)
     listing = _listed(path, arrays, fold, ranged=len(value_range) > 0)
     assert listing.inputs is not None
+    if fold and (listing.inputs.ndim == 4 or "splits" not in arrays):
+        raise UserError(f"`fold` is set, but {path} holds no features with splits [N, S] to "
+                        "choose from; leave it out")  # fmt: skip
     if len(value_range) and listing.inputs.ndim == 2:
         raise UserError(f"{path}: holds feature vectors, which have no use for `value_range`; "
                         "leave it out")  # fmt: skip
@@ -99,7 +102,7 @@ def _listed(path: Path, arrays: dict[str, np.ndarray], fold: int, *, ranged: boo
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise UserError(f"{path}: no such file (`folder`)")
+        raise UserError(f"{path}: no such file; set `folder` to an .npz file")
     key = ""
     try:
         # Opened here: np.load itself leaves a broken file open.
@@ -111,7 +114,8 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         if "allow_pickle" in str(error) and key:
             raise UserError(f"{path}: {key} holds Python objects; save a plain array") from error
-        raise UserError(f"{path}: is not a sound .npz file") from error
+        raise UserError(f"{path}: is not a sound .npz file (`folder`): copy or save it anew"
+                        ) from error  # fmt: skip
 
 
 def _from_parts(
@@ -132,19 +136,21 @@ def _from_parts(
         labels.append(_labels(path, label_key, arrays[label_key]))
         n = len(inputs[-1])
         if len(labels[-1]) != n:
-            raise UserError(f"{path}: {n} {input_key} but {len(labels[-1])} {label_key}")
+            raise UserError(f"{path}: {n} {input_key} but {len(labels[-1])} {label_key}; save one "
+                            "label for each")  # fmt: skip
         if inputs[-1].shape[1:] != inputs[0].shape[1:]:
             raise UserError(
                 f"{path}: {input_key} are {inputs[-1].shape[1:]}, but {parts[0][1]} "
-                f"{inputs[0].shape[1:]}"
+                f"{inputs[0].shape[1:]}: bring all parts to one shape"
             )
+        if (inputs[-1].dtype == np.uint8) != (inputs[0].dtype == np.uint8):
+            raise UserError(f"{path}: {input_key} are {inputs[-1].dtype}, but {parts[0][1]} "
+                            f"{inputs[0].dtype}: save all parts in one type")  # fmt: skip
         names += [f"{split}/{i:05d}" for i in range(n)]
         splits += [split] * n
     indexed, class_names = index_labels(np.concatenate(labels))
-    joined = np.concatenate(inputs)
-    if ranged and joined.dtype == np.uint8:
-        tell_left_aside()
-    listing = Listing(tuple(names), indexed, class_names, inputs=joined, splits=np.asarray(splits))
+    listing = Listing(tuple(names), indexed, class_names, inputs=np.concatenate(inputs),
+                      splits=np.asarray(splits))  # fmt: skip
     return checked(listing, path)
 
 
@@ -173,7 +179,7 @@ def _fold(path: Path, splits: np.ndarray, fold: int) -> np.ndarray | None:
     """The only split [N], which fold 0 and 1 mean, or of several, [N, S], that of `fold`."""
     count = splits.shape[1] if splits.ndim == 2 else 1
     if fold > count:
-        raise UserError(f"{path}: `fold` is {fold}: its splits are 1..{count}")
+        raise UserError(f"{path}: `fold` is {fold}: choose one of its splits, 1..{count}")
     if splits.ndim == 2:
         if fold == 0:
             return None
@@ -196,7 +202,8 @@ def _inputs(path: Path, key: str, array: np.ndarray, *, ranged: bool = True) -> 
     images = array[..., None] if array.ndim == 3 else array
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise UserError(
-            f"{path}: {key} must be [N, H, W] or [N, H, W, 1 or 3], not {list(array.shape)}"
+            f"{path}: {key} must be [N, H, W] or [N, H, W, 1 or 3], not {list(array.shape)}; "
+            "colours come last: transpose and save it anew"
         )
     if images.dtype.kind not in "iuf" or (images.dtype.kind == "f" and not ranged):
         remedy = "; set `value_range` to their (low, high)" if images.dtype.kind == "f" else ""
@@ -209,9 +216,16 @@ def _labels(path: Path, key: str, array: np.ndarray) -> np.ndarray:
     """Labels [N] of integers or strings."""
     labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if labels.ndim != 1:
-        raise UserError(f"{path}: {key} must be [N] or [N, 1], one label each, not {array.shape}")
+        raise UserError(f"{path}: {key} must be [N] or [N, 1], one label each, not "
+                        f"{list(array.shape)}; of a column a class save the argmax")  # fmt: skip
+    if labels.dtype.kind == "b":
+        labels = labels.astype(np.int64)
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "replace")
     if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "iuU":
-        raise UserError(f"{path}: {key} must be integers or strings, not {labels.dtype}")
+        raise UserError(
+            f"{path}: {key} must be integers or strings, not {labels.dtype}; save it so"
+        )
     return labels
