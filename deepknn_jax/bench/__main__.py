@@ -27,7 +27,7 @@ _ONLY = flags.DEFINE_list("only", list(MEASUREMENTS), "What to measure.")
 _OUT = flags.DEFINE_string("out", None, "JSON file for the rows.")
 _GPU = flags.DEFINE_bool("gpu", False, "Measure the sections of docs/gpu.md.")
 _SECTIONS = flags.DEFINE_list("sections", list(command.SECTIONS), "With --gpu: which.")
-_LIMIT = flags.DEFINE_float("limit", 530.0, "With --gpu: seconds for all sections together.")
+_LIMIT = flags.DEFINE_float("limit", command.LIMIT, "With --gpu: seconds for all.")
 _RENDER = flags.DEFINE_string("render", None, "Print this JSON file of --gpu as markdown.")
 
 

@@ -53,7 +53,9 @@ def _jax_settings() -> dict[str, Any]:
     settings = {key: value for key, value in sorted(os.environ.items()) if key.startswith(kept)}
     version = getattr(jax.devices()[0].client, "platform_version", "")
     return settings | {
-        "jax_default_matmul_precision": str(jax.config.read("jax_default_matmul_precision")),
+        "jax_default_matmul_precision": str(
+            jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+        ),
         "platform": " ".join(version.split()),
     }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-_NOISE = 6.0  # grey levels: a file of 600 x 450 then takes about what a dermatoscope's does
+_NOISE = 12.0  # grey levels: a file of 600 x 450 then takes about 150 KiB
 
 
 def make_folders(
@@ -17,7 +17,7 @@ def make_folders(
     def make(number: int) -> None:
         name = f"class_{number % classes}"
         picture(number, number % classes, width, height).save(
-            folder / name / f"{number:05d}.jpg", quality=92
+            folder / name / f"{number:05d}.jpg", quality=95
         )
 
     for label in range(classes):

@@ -68,7 +68,7 @@ def tell(
     finally:
         timer.cancel()
         process.kill()
-        process.wait()
+        process.communicate()
     if status not in (0, 128 + signal.SIGTERM):
         tail = " | ".join(line for _, line in lines[-8:])
         raise RuntimeError(f"{' '.join(arguments)}: exit status {status}: {tail}")
@@ -137,7 +137,7 @@ def _second_start(small: bool) -> Iterator[Entry]:
 def resume(small: bool) -> Iterator[Entry]:
     """A run made twice, and a third time stopped in the middle: do they end with the same bits?
 
-    With config.deterministic and without; the runs of one kind share the device.
+    With config.deterministic and without; all runs share the device.
     """
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "images"
@@ -152,10 +152,15 @@ def resume(small: bool) -> Iterator[Entry]:
             "--config.evaluate.every_epochs=0",
             *_QUIET,
         ]
-        for word in ("True", "False"):
+
+        def repeated(word: str) -> list[Entry]:
             task = f"config.deterministic={word}"
             runs = functools.partial(_repeated, Path(folder) / word, options, task)
-            yield from attempt(task, runs)
+            return list(attempt(task, runs))
+
+        with ThreadPoolExecutor(2) as pool:
+            for entries in pool.map(repeated, ("True", "False")):
+                yield from entries
 
 
 def _repeated(folder: Path, options: list[str], task: str) -> Iterator[Entry]:
