@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 from support.interop import import_vision
+from support.optional import require
 
-from deepknn_jax.bench import peers
+from deepknn_jax.bench import backbones, peers
 from deepknn_jax.bench.gpu import arrays, command, images, networks, record, render, runs
 from deepknn_jax.bench.timing import Row
 
@@ -72,15 +73,32 @@ def test_faults_are_other_neighbours_and_wrong_ones():
 
 
 @pytest.mark.interop
-def test_a_step_is_measured_in_bfloat16_beside_its_peer():
-    import_vision("torchvision")
-    case = networks.Case("resnet18", "bfloat16", 8, 33)
-    (entry,) = networks._measured([case], repeats=2)
-    check_row(entry, {"xla", "torch"})
-    speed = entry["images_per_s"]["xla"]
-    assert speed == pytest.approx(8e3 / entry["milliseconds"]["xla"])
-    assert entry["mebibytes"]["xla"] > 2 * 42  # parameters and momentum of ResNet-18
+@pytest.mark.parametrize("precision", ["bfloat16", "IEEE"])
+def test_a_step_is_measured_beside_its_peer(precision, monkeypatch):
+    """Beside another small network, which is quick to compile and of another loss."""
+    torch = require("torch")
+    nn = torch.nn
+    other = nn.Sequential(nn.Conv2d(3, 4, 3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 8))
+    monkeypatch.setattr(backbones, "peer", lambda name: (torch, other))
+    monkeypatch.setattr(backbones, "variables_of", lambda *peer: None)
+    monkeypatch.setattr(networks, "_TOLERANCE", math.inf)
+    (entry,) = networks._measured([networks.Case("cnn", precision, 8, 33)], repeats=2)
+    assert entry["task"] == f"cnn train step, {precision}, B 8, 33 px"
+    for name in ("xla", "torch"):
+        taken = entry["milliseconds"][name]
+        assert 0 < taken < math.inf
+        assert entry["images_per_s"][name] == pytest.approx(8e3 / taken)
+        assert entry["mebibytes"][name] > 0
     assert entry["compile_seconds"]["xla"] > 0
+
+
+def test_a_step_that_cannot_be_made_is_recorded_and_the_next_is_measured(monkeypatch):
+    monkeypatch.setattr(backbones, "peer", lambda name: None)
+    cases = [networks.Case(name, "TF32", 8, 33) for name in ("no_such", "cnn")]
+    wrong, right = networks._measured(cases, repeats=1)
+    assert wrong["task"] == cases[0].task
+    assert "no model is named 'no_such'" in wrong["error"]
+    check_row(right, {"xla"})
 
 
 def test_command_writes_sections_and_renders_them(tmp_path):
@@ -189,11 +207,13 @@ def test_states_differ_by_bits():
 
 @pytest.mark.slow
 @pytest.mark.interop
-def test_whole_runs_resume_and_are_timed_by_phases(tmp_path):
+def test_published_backbones_and_whole_runs_are_measured(tmp_path):
     import_vision("torchvision")
     file = tmp_path / "gpu.json"
-    for name in ("resume", "digits", "epochs"):
+    for name in ("steps", "resume", "digits", "epochs"):
         command.measure(name, file)
+    for row in entries_of(file, "steps"):
+        check_row(row, {"xla", "torch"})
     for entry in entries_of(file, "resume"):
         assert entry["values"]["the same command twice: same bits"]
         assert entry["values"]["stopped and resumed: same bits"]

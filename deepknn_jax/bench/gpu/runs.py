@@ -137,7 +137,7 @@ def _second_start(small: bool) -> Iterator[Entry]:
 def resume(small: bool) -> Iterator[Entry]:
     """A run made twice, and a third time stopped in the middle: do they end with the same bits?
 
-    With config.deterministic and without; all runs share the device.
+    With config.deterministic and without; all runs share the device, at small sizes in turn.
     """
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "images"
@@ -147,7 +147,7 @@ def resume(small: bool) -> Iterator[Entry]:
             f"--config.data.dir={images}",
             f"--config.data.cache_dir={folder}/cache",
             f"--config.model.name={'cnn' if small else 'resnet18'}",
-            f"--config.epochs={3 if small else 8}",
+            f"--config.epochs={3 if small else 20}",
             "--config.steps_per_call=1",
             "--config.evaluate.every_epochs=0",
             *_QUIET,
@@ -155,15 +155,16 @@ def resume(small: bool) -> Iterator[Entry]:
 
         def repeated(word: str) -> list[Entry]:
             task = f"config.deterministic={word}"
-            runs = functools.partial(_repeated, Path(folder) / word, options, task)
+            together = 1 if small else 3
+            runs = functools.partial(_repeated, Path(folder) / word, options, task, together)
             return list(attempt(task, runs))
 
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(1 if small else 2) as pool:
             for entries in pool.map(repeated, ("True", "False")):
                 yield from entries
 
 
-def _repeated(folder: Path, options: list[str], task: str) -> Iterator[Entry]:
+def _repeated(folder: Path, options: list[str], task: str, together: int) -> Iterator[Entry]:
     own = [*options, f"--{task}"]
 
     def interrupted() -> int:
@@ -173,7 +174,7 @@ def _repeated(folder: Path, options: list[str], task: str) -> Iterator[Entry]:
         (found,) = [line for _, line in again.lines if line.startswith("going on from step")]
         return int(found.split()[4])
 
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(together) as pool:
         stopped = pool.submit(interrupted)
         others = [pool.submit(train, folder / name, *own) for name in ("once", "twice")]
         for other in others:
