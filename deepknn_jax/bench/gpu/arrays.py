@@ -49,7 +49,7 @@ def _nvidia() -> Iterator[Entry]:
 
 
 def _jax_settings() -> dict[str, Any]:
-    kept = ("XLA_", "JAX_", "NVIDIA_TF32", "TF_")
+    kept = ("XLA_", "JAX_", "NVIDIA_TF32")
     settings = {key: value for key, value in sorted(os.environ.items()) if key.startswith(kept)}
     version = getattr(jax.devices()[0].client, "platform_version", "")
     return settings | {
