@@ -5,6 +5,8 @@
 """
 
 import json
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -37,6 +39,8 @@ def main(argv: Sequence[str]) -> None:
     if _RENDER.value:
         say(render.markdown(record.read(Path(_RENDER.value))))
     elif _GPU.value:
+        # So that a section's process ends with this one.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         command.run(_SECTIONS.value, Path(_OUT.value or "gpu.json"), _LIMIT.value)
     else:
         compare_all()
