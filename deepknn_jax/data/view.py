@@ -38,9 +38,11 @@ class View(NamedTuple):
             UserError: a file is gone, was changed since, or cannot be decoded.
         """
         from deepknn_jax.data.images import read_image  # it brings Pillow
+        from deepknn_jax.data.walk import open_heic
 
         if self.thumbnails is not None:
             return self.thumbnails[rows_n]
+        open_heic([self.files[row] for row in rows_n])
         found = []
         for row in rows_n.tolist():
             file = self.files[row]

@@ -68,7 +68,7 @@ def test_decoded_once_in_order_and_read_only(files, tmp_path, decoded):
             row, read_image(file, size=8, resize_rule="square", channels=3)
         )
     assert sorted(decoded) == [file.name for file in files]
-    again, _, _ = run(files, tmp_path)
+    again, *_ = run(files, tmp_path)
     np.testing.assert_array_equal(again, images)
     assert len(decoded) == 20
     (entry,) = entries(tmp_path)
