@@ -2,8 +2,7 @@
 
 No patient is on two sides of the split: what `group_pattern` matches in a file name is the
 patient. Class folders of anybody else: configs/class_folders.py
-Weights of colour images are met by the grey image three times: channels follow the weights. In one
-    channel, without weights: --config.data.channels=1
+Channels are those of the weights, and 3 without any; in one: --config.data.channels=1
 Data: Kermany et al., doi 10.17632/rscbjbr9sj (CC BY 4.0); DIR holds one folder a class with its
     images: normal/, bacteria/, virus/. (Or train/ and test/ that hold such folders: then
     --config.data.split=published. As published, bacteria and virus share one folder.)
