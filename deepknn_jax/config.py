@@ -42,7 +42,8 @@ def default() -> ConfigDict:
                 "resize_rule": "",
                 "value_range": (),  # (low, high) of floats and of more than 8 bits
                 "frame": "",  # middle or 0, 1, ...: of multi-frame DICOM, multi-page TIFF
-                "channels": 0,  # 1 or 3; 0: 3 for images in files, arrays as they are
+                # 1 or 3; 0: the weights' own; without weights 3 for files, arrays as they are
+                "channels": 0,
                 "on_error": "stop",  # or skip: leave unreadable images out, counted
                 "cache_dir": "",  # of decoded images; "": a folder of this user's cache
                 # auto: inputs in device memory if they fit a quarter of it; device: always;
@@ -77,7 +78,8 @@ def default() -> ConfigDict:
             "model": {
                 "name": "cnn",  # deepknn_jax/models/__init__.py has the names
                 # To start from: a published file (.pth, .safetensors), a run's folder, or
-                # efficientnet_lite0: the installed package's. "": random.
+                # efficientnet_lite0: the installed package's. "": random. A run brings size, crop
+                # and more where they are left at their defaults: docs/backbones.md.
                 "weights": "",
                 "embedding_size": 0,  # 0: the backbone's own
                 "dtype": "float32",  # or bfloat16: of the layers' arithmetic; parameters: float32

@@ -249,7 +249,14 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("left", "named"), [(0, "config.json"), (4, "tensorboard"), (8, "metrics.jsonl"), (700, "disk")]
+    ("left", "named"),
+    [
+        (0, "inputs.npz"),
+        (4, "config.json"),
+        (8, "tensorboard"),
+        (12, "metrics.jsonl"),
+        (700, "disk"),
+    ],
 )
 def test_a_disk_that_is_really_full_ends_in_one_line(command, small_disk, left, named):
     """With so many KiB left."""

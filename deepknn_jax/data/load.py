@@ -17,6 +17,7 @@ from deepknn_jax.data.levels import scale_arrays
 from deepknn_jax.data.options import ALWAYS, FILES, check_all_read, check_source_reads
 from deepknn_jax.data.sources import SOURCES, list_source, options_of
 from deepknn_jax.data.splits import assign_splits, check_class_sizes, chosen_split, split_lines
+from deepknn_jax.data.view import View
 from deepknn_jax.data.walk import open_heic
 from deepknn_jax.errors import UserError
 
@@ -145,25 +146,32 @@ def decoded(
     frame: str,
     on_error: str,
     cache_dir: str | Path,
+    set_range: Sequence[float] = (),
 ) -> Dataset:
-    """The data set that was surveyed, its files decoded and its arrays fitted: `load_dataset`."""
+    """The data set that was surveyed, its files decoded and its arrays fitted: `load_dataset`.
+
+    `set_range`: what an earlier run scaled wide integers by, in place of this training part's.
+    """
     listing, splits = found.listing, found.splits
     if listing.files is None:
         assert listing.inputs is not None
-        bytes_ = scale_arrays(
-            listing.inputs, training=np.flatnonzero(splits == TRAIN), value_range=value_range
-        )
+        bytes_, ends = scale_arrays(
+            listing.inputs, training=np.flatnonzero(splits == TRAIN), value_range=value_range,
+            set_range=set_range,
+        )  # fmt: skip
         inputs = _fit_arrays(
             listing._replace(inputs=bytes_), size, resize_rule, channels, cache_dir
         )
         return Dataset(inputs, listing.labels, listing.names, listing.class_names, splits,
-                       listing.account.skipped, found.account, listing.groups)  # fmt: skip
+                       listing.account.skipped, found.account, listing.groups, ends,
+                       listing.view)  # fmt: skip
     there, absent = _readable(listing.files, on_error)
     files = [listing.files[i] for i in there]
     open_heic(files)
-    images, kept, undecodable = decode(
-        files, size=size, resize_rule=resize_rule, channels=channels or 3,
-        value_range=value_range, frame=frame, training=np.flatnonzero(splits[there] == TRAIN),
+    how: dict[str, Any] = {"size": size, "resize_rule": resize_rule, "channels": channels or 3,
+                           "value_range": value_range, "frame": frame}  # fmt: skip
+    images, kept, undecodable, ends = decode(
+        files, **how, set_range=set_range, training=np.flatnonzero(splits[there] == TRAIN),
         cache_dir=cache_dir, on_error=on_error,
     )  # fmt: skip
     rows = there[kept]
@@ -172,7 +180,8 @@ def decoded(
     return Dataset(
         images, listing.labels[rows], tuple(listing.names[i] for i in rows), listing.class_names,
         splits[rows], (*listing.account.skipped, *absent, *undecodable), found.account,
-        None if listing.groups is None else listing.groups[rows],
+        None if listing.groups is None else listing.groups[rows], ends,
+        View(tuple(listing.files[i] for i in rows), how | {"set_range": ends}),
     )  # fmt: skip
 
 

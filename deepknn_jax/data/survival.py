@@ -22,7 +22,7 @@ class Survival(NamedTuple):
 
 
 class SurvivalTable(NamedTuple):
-    """N patients as in `Survival`, with `features` float32 [N, F] under `feature_names`."""
+    """N patients as in `Survival`, with `features` float64 [N, F] under `feature_names`."""
 
     names: tuple[str, ...]
     times: np.ndarray
@@ -156,7 +156,7 @@ def read_survival_csv(
         ],
         axis=1,
     )
-    return SurvivalTable(*survival, features.astype(np.float32), feature_names)
+    return SurvivalTable(*survival, features, feature_names)
 
 
 def _numbers(path: Path, names: Sequence[str], column: str, cells: Sequence[str]) -> np.ndarray:

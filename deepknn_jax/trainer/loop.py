@@ -24,7 +24,7 @@ from deepknn_jax.evaluation import report
 from deepknn_jax.files import read_json, write_text
 from deepknn_jax.logs import Record, Seconds, clock, duration, read_records, record_log, say
 from deepknn_jax.mining.batches import Mined
-from deepknn_jax.trainer import checkpoint
+from deepknn_jax.trainer import checkpoint, inherited
 from deepknn_jax.trainer.assess import Variables, embed_split, epoch_figures, variables_of
 from deepknn_jax.trainer.check import check
 from deepknn_jax.trainer.finished import Fitted, changes, check_trained, evaluate_run
@@ -78,16 +78,19 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 def prepare(
     config: ConfigDict, weights: Mapping[str, Any] | None, workdir: Path
 ) -> tuple[ConfigDict, Setup]:
-    """Loads, builds, and writes config.json: the config as the weights and the data settle it."""
+    """Loads, builds, and writes config.json and inputs.npz: what weights and data have settled."""
     devices_of(config)  # what does not fit this machine is told before any data are read
     found = survey(config)
     for line in found.account:
         say_in_keys(line)
-    dataset = load(config, found)
+    kept = inherited.kept_for(config, workdir)
+    dataset = load(config, found, kept.set_range)
     describe(dataset)
     config = settle(config, dataset)
-    setup = build(config, dataset, weights)
+    scale = inherited.scale_of(kept, dataset)
+    setup = build(config, dataset, weights, scale)
     workdir.mkdir(parents=True, exist_ok=True)
+    inherited.write(workdir, dataset, scale)  # first: with config.json the run has begun
     write_text(workdir / "config.json", config_lib.to_json(config))
     return config, setup
 

@@ -37,14 +37,14 @@ def run_preprocessing(folder: Path) -> Preprocessing:
     Raises:
         UserError: the folder is not a run's, or its config.json is damaged.
     """
-    config = _run_config(folder)
+    config = run_config(folder)
     mean, std = (tuple(config["augment"][key]) for key in ("mean", "std"))
     return Preprocessing(mean, std, config["data"]["resize_rule"] or "square")
 
 
 def _variables(name: str, folder: Path, embedding_size: int | None) -> dict[str, Any]:
     """The backbone's variables in the newest checkpoint of a run."""
-    workdir, own = _workdir(folder), _run_config(folder)["model"]
+    workdir, own = workdir_of(folder), run_config(folder)["model"]
     found = f"{own['name']} with config.model.embedding_size={own['embedding_size']}"
     if own["name"] != name or embedding_size not in (None, own["embedding_size"]):
         size = "" if embedding_size is None else f" with {embedding_size}"
@@ -68,9 +68,13 @@ def _names(variables: Any) -> list[str]:
     ]
 
 
-def _run_config(folder: Path) -> dict[str, Any]:
-    """The config of the run whose workdir, or folder of checkpoints, `folder` is."""
-    path = _workdir(folder) / "config.json"
+def run_config(folder: Path) -> dict[str, Any]:
+    """The config.json of the run whose workdir, or folder of checkpoints, `folder` is.
+
+    Raises:
+        UserError: the folder is not a run's, or its config.json is damaged.
+    """
+    path = workdir_of(folder) / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         _ = config["model"]["name"], config["model"]["embedding_size"]
@@ -82,6 +86,7 @@ def _run_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def _workdir(folder: Path) -> Path:
+def workdir_of(folder: Path) -> Path:
+    """The workdir of the run: `folder` itself, or what the folder of checkpoints lies in."""
     inside = folder.name == "checkpoints" and not (folder / "config.json").exists()
     return folder.absolute().parent if inside else folder

@@ -9,6 +9,7 @@ import numpy as np
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
 from deepknn_jax.data.levels import tell_left_aside
 from deepknn_jax.data.listing import SPLIT_WORDS, checked, index_groups, index_labels
+from deepknn_jax.data.view import of_arrays
 from deepknn_jax.errors import UserError
 
 # For each layout: the part, the key of its inputs, the key of its labels.
@@ -62,7 +63,9 @@ def npz(folder: str | Path, *, fold: int = 0, value_range: Sequence[float] = ())
     `value_range`, floats: what is no uint8 yet is scaled once the split is known. A 2-D array is
     features.
     Features: features (or embeddings) [N, F], labels [N], and, if they like, names [N], splits [N],
-    groups [N], and classes [C], which labels then index. Labels are [N] or [N, 1]. Of splits
+    groups [N], and classes [C], which labels then index; and the images that they are of, as
+    `data.view` has it. Features stay float64 where they are: a large offset, as that of POSIX
+    seconds, would take all of float32's digits. Labels are [N] or [N, 1]. Of splits
     [N, S] `fold`, 1..S, chooses the column; 0: no split.
 
     Raises:
@@ -171,7 +174,10 @@ def _from_features(path: Path, arrays: dict[str, np.ndarray], key: str, fold: in
     names = tuple(str(name) for name in arrays.get("names", np.arange(len(features))))
     splits = _fold(path, arrays["splits"], fold) if "splits" in arrays else None
     groups = index_groups(arrays["groups"].astype(str).tolist()) if "groups" in arrays else None
-    listing = Listing(names, labels, class_names, inputs=features, splits=splits, groups=groups)
+    view = of_arrays(arrays, len(features), path)
+    listing = Listing(
+        names, labels, class_names, inputs=features, splits=splits, groups=groups, view=view
+    )
     return checked(listing, path)
 
 
@@ -191,14 +197,14 @@ def _fold(path: Path, splits: np.ndarray, fold: int) -> np.ndarray | None:
 
 
 def _inputs(path: Path, key: str, array: np.ndarray, *, ranged: bool = True) -> np.ndarray:
-    """Images [N, H, W, C] or features float32 [N, F] of an array as found.
+    """Images [N, H, W, C] or features float32 or float64 [N, F] of an array as found.
 
     `ranged`: floats are images, too, since their range is given.
     """
     if array.ndim == 2:
         if array.dtype.kind not in "fiu":
             raise UserError(f"{path}: {key} must be numbers, not {array.dtype}")
-        return array.astype(np.float32)
+        return as_features(array)
     images = array[..., None] if array.ndim == 3 else array
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise UserError(
@@ -210,6 +216,12 @@ def _inputs(path: Path, key: str, array: np.ndarray, *, ranged: bool = True) -> 
         raise UserError(f"{path}: {key} must be uint8 images (0..255) or of wider integers, not "
                         f"{array.dtype}{remedy}")  # fmt: skip
     return images
+
+
+def as_features(array_NxF: np.ndarray) -> np.ndarray:
+    """Numbers as float32 where that holds them all exactly, else as float64."""
+    exact = np.can_cast(array_NxF.dtype, np.float32)
+    return array_NxF.astype(np.float32 if exact else np.float64)
 
 
 def _labels(path: Path, key: str, array: np.ndarray) -> np.ndarray:

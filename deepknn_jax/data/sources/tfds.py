@@ -11,6 +11,7 @@ from deepknn_jax.data.dataset import TRAIN, Listing
 from deepknn_jax.data.decode import decode_each
 from deepknn_jax.data.fingerprint import fingerprint
 from deepknn_jax.data.listing import SPLIT_WORDS, checked, index_labels, told
+from deepknn_jax.data.sources.arrays import as_features
 from deepknn_jax.errors import UserError
 
 
@@ -31,7 +32,7 @@ def tfds(
     split; other parts are left out. Images are decoded through the cache as files are (`size`,
     `resize_rule`, `channels`, `value_range` and `cache_dir` as in decode.decode, the range of wide
     integers that of its train part; size and channels 0: the set's own, where it tells them);
-    vectors become float32 [N, F].
+    vectors become float32 or float64 [N, F].
 
     Raises:
         UserError: a set that is unknown or not prepared, or without an image or a vector and one
@@ -62,7 +63,7 @@ def tfds(
             resize_rule=resize_rule, value_range=value_range, cache_dir=cache_dir,
         )  # fmt: skip
     else:
-        inputs = np.asarray([source[i][input_key] for source, i in where], np.float32)
+        inputs = as_features(np.asarray([source[i][input_key] for source, i in where]))
     splits = np.asarray([SPLIT_WORDS[name.split("/")[0]] for name in names])
     listing = Listing(names, labels, class_names, inputs=inputs, splits=splits)
     others = [f"{part} ({info.splits[part].num_examples:,})" for part in info.splits
@@ -152,7 +153,7 @@ def _images(
         source, row = where[i]
         return io.BytesIO(source[row][key])
 
-    images, _, _ = decode_each(
+    images, *_ = decode_each(
         opener,
         [f"TFDS {builder.info.full_name} {name}" for name in names],
         fingerprint(files),

@@ -80,12 +80,15 @@ def test_features_with_all_optional_keys_and_with_none(tmp_path):
             classes=["no", "yes"], splits=["train", "train", "validation", "test"],
         )
     )  # fmt: skip
-    np.testing.assert_allclose(listing.inputs, features, rtol=1e-6)
-    assert listing.inputs.dtype == np.float32
+    np.testing.assert_array_equal(listing.inputs, features)
+    assert listing.inputs.dtype == np.float64
     assert listing.names == ("a", "b", "c", "d")
     assert listing.class_names == ("no", "yes")
     assert listing.labels.tolist() == [1, 0, 1, 0]
     assert listing.splits.tolist() == ["train", "train", "validation", "test"]
+    for dtype, kept in ((np.float16, np.float32), (np.int16, np.float32), (np.int64, np.float64)):
+        other = npz(save(tmp_path, features=features.astype(dtype), labels=[1, 0, 1, 0]))
+        assert other.inputs.dtype == kept
     plain = npz(save(tmp_path, features=features, labels=["x", "y", "x", "10"]))
     assert plain.class_names == ("10", "x", "y")
     assert plain.splits is None
