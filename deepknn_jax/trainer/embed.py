@@ -17,12 +17,14 @@ from deepknn_jax.logs import say
 from deepknn_jax.trainer import inherited
 from deepknn_jax.trainer.assess import variables_of
 from deepknn_jax.trainer.keys import say_in_keys
+from deepknn_jax.trainer.lock import holding
 from deepknn_jax.trainer.loop import check_workdir, describe
 from deepknn_jax.trainer.setup import Embedder, build_embedder, decoded, settle, survey
 
 FILE = "features.npz"
 
 
+@holding
 def run(config: ConfigDict, workdir: Path) -> Path:
     """Writes features.npz: features [N, D], labels, names, splits, classes, groups; its path.
 
