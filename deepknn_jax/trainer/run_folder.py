@@ -1,12 +1,12 @@
 """An earlier run's folder as weights to start from: its newest checkpoint, by its config."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from deepknn_jax.errors import UserError
+from deepknn_jax.files import parse_json
 from deepknn_jax.models.weights.load import Pretrained, find_weights, read_weights, variable_shapes
 from deepknn_jax.models.weights.published import Preprocessing
 from deepknn_jax.trainer import checkpoint
@@ -78,7 +78,7 @@ def run_config(folder: Path) -> dict[str, Any]:
     path = workdir / "config.json"
     try:
         _, extra = checkpoint.newest_extra(workdir / "checkpoints") or (0, {})
-        config = json.loads(extra.get("config") or path.read_text(encoding="utf-8"))
+        config = parse_json(extra.get("config") or path.read_text(encoding="utf-8"))
         _ = config["model"]["name"], config["model"]["embedding_size"]
         _ = config["augment"]["mean"], config["augment"]["std"], config["data"]["resize_rule"]
     except FileNotFoundError as error:
