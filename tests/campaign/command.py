@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from campaign import hostile, soak
+from campaign import disks, hostile, kills, soak
 from support.runs import ROOT
 
 
@@ -28,7 +28,7 @@ def finished_run(folder: Path) -> Path:
 def main() -> None:
     """Runs one part of the campaign; exit status 1 where it found a fault."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["hostile", "soak"])
+    parser.add_argument("what", choices=["disks", "hostile", "kills", "soak"])
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="")
@@ -40,6 +40,10 @@ def main() -> None:
             case "hostile":
                 run = finished_run(folder)
                 failed = hostile.campaign(given.count, given.seed, run, only=given.only)["faults"]
+            case "disks":
+                failed = disks.campaign(given.count, given.seed, folder)
+            case "kills":
+                failed = kills.campaign(given.count, given.seed, folder)
             case "soak":
                 failed = soak.campaign(given.minutes, folder)["exit"] != 128 + 15
     sys.exit(bool(failed))

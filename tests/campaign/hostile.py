@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from campaign.children import FAULT, Outcome, attempt, left_over
 from campaign import inputs, runs
+from campaign.children import FAULT, Outcome, attempt, left_over
 
 SECONDS = 30.0
 MARK = "code_was_run"  # what a pickle that is run would leave

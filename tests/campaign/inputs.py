@@ -261,7 +261,7 @@ def kinds(run: Path) -> dict[str, Kind]:
             found[f"npz {keys}{' packed' * packed}"] = of(
                 npz_of(keys, packed=packed), "npz", "set.npz", folder="set.npz", split="stratified"
             )
-    tables = dict(csv="set.csv", image_column="image", size=8, split="stratified")
+    tables = {"csv": "set.csv", "image_column": "image", "size": 8, "split": "stratified"}
     sets = {
         "csv": of(csv_images, "csv_images", "set/set.csv", TABLE, group_column="patient",
                   split_column="part", **tables | {"split": "published"}),
@@ -283,7 +283,8 @@ def kinds(run: Path) -> dict[str, Kind]:
         "sarcoma csv": of(lambda f: tiny_sets.sarcoma(f / "set", (6, 4), ".npy"), "sarcoma",
                           "set/survival.csv", TABLE, size=8, split="published"),
         "mnist idx": of(idx, "mnist", "set/*", split="published"),
-        "cifar10": of(lambda f: tiny_sets.cifar10(f / "set"), "cifar10", "set/*", split="published"),
+        "cifar10": of(lambda f: tiny_sets.cifar10(f / "set"), "cifar10", "set/*",
+                      split="published"),
         "stl10": of(lambda f: tiny_sets.stl10(f / "set", 20, 10), "stl10", "set/*",
                     split="published"),
         "sd198 list": of(lambda f: tiny_sets.sd198(f / "set", 3, 4, 2), "sd198",
@@ -322,7 +323,8 @@ def kinds(run: Path) -> dict[str, Kind]:
                               weights("weights.pth")),
         "lies: safetensors": Kind(safetensors, "weights.safetensors", lies.lie(lies.SAFETENSORS),
                                   weights("weights.safetensors")),
-        "lies: run inputs": Kind(copy_run, "run/inputs.npz", lies.lie(lies.NPZ | lies.NPY), read_run),
+        "lies: run inputs": Kind(copy_run, "run/inputs.npz", lies.lie(lies.NPZ | lies.NPY),
+                                 read_run),
     }  # fmt: skip
     return found | sets | liars
 

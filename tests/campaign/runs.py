@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-from support.runs import small_config
-
 from campaign.inputs import IMAGES, JSON, Kind, images, loaded
 from campaign.mutations import Draw, damaged, hostile_json
+from support.runs import small_config
 
 LEFT = ("results.json", "embeddings.npz", "neighbors.csv")  # of a run that has finished
 

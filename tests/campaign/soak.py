@@ -1,4 +1,4 @@
-"""A soak: epochs without end, streamed, mined, evaluated and saved; resident memory must be level."""
+"""A soak: epochs without end, streamed, mined and saved; resident memory must be level."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def config():
 
 
 def campaign(minutes: float, folder: Path, say: Callable[[str], None] = print) -> dict:
-    """Samples a run's resident memory for so many minutes, and gives its slope after the warm-up."""
+    """Samples a run's resident memory for so many minutes; its slope after the warm-up."""
     command = [
         sys.executable,
         "-m",
@@ -36,8 +36,10 @@ def campaign(minutes: float, folder: Path, say: Callable[[str], None] = print) -
         f"--workdir={folder}/run",
     ]
     with (folder / "output").open("w") as output:
-        process = subprocess.Popen(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)},
-                                   stdout=output, stderr=output, preexec_fn=lambda: os.nice(10))  # fmt: skip
+        process = subprocess.Popen(
+            ["nice", *command], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=output, stderr=output,
+        )  # fmt: skip
     began, samples = time.monotonic(), []
     while process.poll() is None and time.monotonic() - began < 60 * minutes:
         time.sleep(EVERY_S)
