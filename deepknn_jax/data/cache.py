@@ -31,6 +31,7 @@ import numpy as np
 from tqdm import tqdm
 
 from deepknn_jax.data.fingerprint import Fingerprint, content_of, fingerprint
+from deepknn_jax.data.npy import map_npy
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import parse_json, write_text
 
@@ -171,11 +172,11 @@ def _open(entry: Path) -> tuple[np.ndarray, dict[int, str]] | None:
     """The images and, by index, why the others were skipped; None where it is absent or damaged."""
     try:
         meta = parse_json((entry / "meta.json").read_text())
-        images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
+        images = map_npy(entry / "images.npy")
         if list(images.shape) != meta["shape"] or images.dtype != np.uint8:
             return None
         return images, {int(i): reason for i, reason in meta["skipped"].items()}
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, EOFError, ArithmeticError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
         return None
 
 

@@ -5,10 +5,11 @@ import math
 import os
 import struct
 import threading
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -30,15 +31,27 @@ def read_npy(file: Path) -> np.ndarray:
             which are never unpickled, or anything else that is no plain value.
     """
     with file.open("rb") as opened:
-        shape, fortran_order, dtype = _read_header(opened)
-        if dtype.hasobject:
-            raise ValueError("holds Python objects")
-        count = math.prod(shape)
-        left = os.fstat(opened.fileno()).st_size - opened.tell()
-        if min(shape, default=0) < 0 or count * dtype.itemsize > left:  # before it is allocated
-            raise ValueError(f"{left} bytes are left for {dtype} {list(shape)}: is it truncated?")
-        array = np.fromfile(opened, dtype, count)
-    return array.reshape(shape, order="F" if fortran_order else "C")
+        shape, order, dtype = _sized_header(opened)
+        array = np.fromfile(opened, dtype, math.prod(shape))
+    return array.reshape(shape, order=order)
+
+
+def map_npy(file: Path) -> np.ndarray:
+    """The array of an .npy file as a read-only memory map. Raises as `read_npy`."""
+    with file.open("rb") as opened:
+        shape, order, dtype = _sized_header(opened)
+        return np.memmap(opened, dtype, "r", opened.tell(), shape, order)
+
+
+def _sized_header(opened: IO[bytes]) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype]:
+    """Shape, order and type of what follows in the file, once it is known to hold so much."""
+    shape, fortran_order, dtype = _read_header(opened)
+    if dtype.hasobject:
+        raise ValueError("holds Python objects")
+    left = os.fstat(opened.fileno()).st_size - opened.tell()
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > left:
+        raise ValueError(f"{left} bytes are left for {dtype} {list(shape)}: is it truncated?")
+    return shape, "F" if fortran_order else "C", dtype
 
 
 def read_npy_type(file: Path) -> np.dtype:
@@ -117,5 +130,6 @@ def _read_header(opened: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     try:
         with _AST:
             return _READERS[version](opened)
-    except (MemoryError, RecursionError) as error:  # the parser's, on a header nested too deep
+    # The parser's, on a header nested too deep, and the tokenizer's, on one that has no end.
+    except (MemoryError, RecursionError, SyntaxError, tokenize.TokenError) as error:
         raise ValueError("its header cannot be parsed") from error

@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from campaign import inputs, runs
+from campaign import inputs, lies, runs
 from campaign.children import FAULT, Outcome, attempt, left_over
 
 SECONDS = 30.0
-MARK = "code_was_run"  # what a pickle that is run would leave
 
 
 def campaign(
@@ -44,7 +43,7 @@ def campaign(
 
 def judged_after(found: Outcome, folder: Path) -> Outcome:
     """The outcome, once it is seen what the child left behind."""
-    if (folder / MARK).exists():
+    if (folder / lies.MARK).exists():
         return found._replace(kind=FAULT, words="ran code of the file")
     if half := left_over(folder):
         return found._replace(kind=FAULT, words=f"left {half}; {found.words}")

@@ -87,7 +87,8 @@ BYTES: dict[str, Callable[[bytes, Draw], bytes]] = {
 CELLS = (
     "", " ", "nan", "NaN", "inf", "-inf", "1e400", "-1", "0", "0.0", "1e-320", "9" * 5000, "٣", "½",
     "=HYPERLINK(0)", "../../../../etc/passwd", "/etc/passwd", "/dev/zero", "/dev/stdin", "\0",
-    "a\0b", "\ufeff", "\u202e", "x" * 300, "x" * 200_000, "é", "𝒳", "\ud7ff", "'", "a,b", "a;b", "\t", "\\",
+    "a\0b", "\ufeff", "\u202e", "x" * 300, "x" * 200_000, "é", "𝒳",
+    "\ud7ff", "'", "a,b", "a;b", "\t", "\\",
     "C:\\x\\y.png", "~", ".", "..", "a/..", "%s", "{0}", "null", "None", "true", "train", "test",
     "1,5", "`size`", "[1]", "0x10", "1_000", "\x1b[31m",
 )  # fmt: skip

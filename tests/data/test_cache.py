@@ -183,7 +183,8 @@ def test_options_out_of_range(files, tmp_path, options, words):
 
 
 @pytest.mark.parametrize(
-    "damage", ["short", "header", "huge", "no_meta", "half_meta", "no_dict", "deep", "empty"]
+    "damage",
+    ["short", "header", "huge", "endless", "no_meta", "half_meta", "no_dict", "deep", "empty"],
 )
 def test_a_damaged_entry_is_made_anew(files, tmp_path, decoded, damage):
     expected = np.array(run(files, tmp_path)[0])
@@ -197,6 +198,8 @@ def test_a_damaged_entry_is_made_anew(files, tmp_path, decoded, damage):
         case "huge":
             sides = f"({len(files)}, ".encode()
             array.write_bytes(array.read_bytes().replace(sides, b"(" + b"9" * 25 + b", ", 1))
+        case "endless":
+            array.write_bytes(array.read_bytes().replace(b"}", b"("))
         case "no_dict":
             meta.write_text('{"shape": [1], "skipped": []}')
         case "deep":

@@ -107,6 +107,7 @@ HOSTILE = {
     "objects": (header(described("|O", (1,)), b"cos\nsystem\n"), "holds Python objects"),
     "objects in fields": (header(described([("a", "|O")], (1,))), "holds Python objects"),
     "deep": (header("-" * 9000 + "1"), "header cannot be parsed"),
+    "no end": (header("{'descr': ("), "header cannot be parsed"),
     "a call": (header("__import__('os')"), "malformed"),
     "no header": (header("\0"), "Cannot parse"),
     "another version": (b"\x93NUMPY\3\0\0\0\0\0", r"version \(3, 0\)"),
