@@ -23,6 +23,9 @@ from deepknn_jax.logs import read_records
 from deepknn_jax.trainer import checkpoint, embed, loop
 
 SECONDS = 180.0  # within which a run must end
+# Of the moments, the share that is counted from the first step that is recorded: most of the time
+# of so short a run passes before it.
+TRAINING = 0.7
 TIMES_KILLED = (2, 4, 6)  # at most, before a run may end
 # What no two runs have alike: times and speeds.
 TIMES = ("seconds", "examples_per_s")
@@ -74,8 +77,9 @@ def campaign(count: int, seed: int, folder: Path, say: Callable[[str], None] = p
         shutil.rmtree(workdir, ignore_errors=True)
         moments, saved = [], -1
         for _ in range(draw.choice(TIMES_KILLED)):
-            after = draw.uniform(0.05, spent)
-            if run_killed(name, config, workdir, after=after) == 0:
+            trains = name != "embed" and draw.random() < TRAINING
+            after = draw.uniform(0.0, 1.5) if trains else draw.uniform(0.05, spent)
+            if run_killed(name, config, workdir, after=after, trains=trains) == 0:
                 break
             killed += 1
             moments.append(round(after, 2))
@@ -106,10 +110,29 @@ def share_compiled(folder: Path) -> None:
         jax.config.update(option, value)
 
 
-def run_killed(name: str, config: ConfigDict, workdir: Path, *, after: float) -> int:
-    """A run in a fork, killed by SIGKILL after so many seconds unless it ends before with 0."""
+def run_killed(
+    name: str, config: ConfigDict, workdir: Path, *, after: float, trains: bool = False
+) -> int:
+    """A run in a fork, killed by SIGKILL after so many seconds unless it ends before with 0.
+
+    `trains`: the seconds are counted from when it next records a step.
+    """
     module = embed if name == "embed" else loop
-    return in_child(lambda: module.run(config, workdir), workdir.with_name("output"), after)
+    begun, recorded = time.monotonic(), records(workdir)
+
+    def until(ended: Callable[[float], bool]) -> float:
+        while trains and records(workdir) == recorded and time.monotonic() - begun < SECONDS:
+            if ended(0.02):
+                break
+        return after
+
+    return in_child(lambda: module.run(config, workdir), workdir.with_name("output"), until)
+
+
+def records(workdir: Path) -> list[float]:
+    """When metrics.jsonl of the run and its first stage were last written."""
+    paths = (workdir / "metrics.jsonl", workdir / "first_stage" / "metrics.jsonl")
+    return [path.stat().st_mtime for path in paths if path.exists()]
 
 
 def digests(workdir: Path) -> dict[str, str]:
@@ -124,8 +147,14 @@ def digests(workdir: Path) -> dict[str, str]:
     return json.loads(written.read_text()) if code == 0 else {"cannot be read": str(code)}
 
 
-def in_child(work: Callable[[], object], output: Path, seconds: float) -> int:
-    """The exit status of `work` in a fork of this process, killed after so many seconds."""
+def in_child(
+    work: Callable[[], object], output: Path, seconds: float | Callable[..., float]
+) -> int:
+    """The exit status of `work` in a fork of this process, killed after so many seconds.
+
+    A function is called first, in this process, and gives them; it is given one that waits and
+    tells whether the child has ended.
+    """
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -143,7 +172,11 @@ def in_child(work: Callable[[], object], output: Path, seconds: float) -> int:
             sys.stderr.flush()
             os._exit(code)
     os.close(writer)
-    ended = bool(select.select([reader], [], [], seconds)[0])
+
+    def has_ended(wait: float) -> bool:
+        return bool(select.select([reader], [], [], wait)[0])
+
+    ended = has_ended(seconds(has_ended) if callable(seconds) else seconds)
     os.close(reader)
     if not ended:
         os.kill(pid, signal.SIGKILL)
