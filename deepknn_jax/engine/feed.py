@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from deepknn_jax.engine import hosts
 from deepknn_jax.engine.parallel import Devices, replicate, shard
 from deepknn_jax.engine.step import Call
 from deepknn_jax.mining.batches import Batches
@@ -33,7 +34,7 @@ class Store(NamedTuple):
 def make_store(devices: Devices, inputs: np.ndarray, labels: np.ndarray, placement: str) -> Store:
     """Inputs [N, ...] and labels [N] placed as `placement`, one of PLACEMENTS, says."""
     resident = placement == "device" or (
-        placement == "auto" and inputs.nbytes <= _most_bytes(devices)
+        placement == "auto" and hosts.agree(lambda: inputs.nbytes <= _most_bytes(devices))
     )
     pool = replicate(devices, np.asarray(inputs)) if resident else None
     return Store(inputs, replicate(devices, labels), pool)
@@ -41,7 +42,7 @@ def make_store(devices: Devices, inputs: np.ndarray, labels: np.ndarray, placeme
 
 def _most_bytes(devices: Devices) -> int:
     """Bytes of device memory that inputs may take: a quarter of it, the rest is for training."""
-    stats = devices.mesh.devices.flat[0].memory_stats() or {}
+    stats = devices.mesh.local_devices[0].memory_stats() or {}
     return stats.get("bytes_limit", 4 * _RESIDENT_BYTES) // 4
 
 
@@ -95,20 +96,21 @@ def train_calls(
 
     def load(number: int) -> tuple[np.ndarray, Batches, int]:
         found = filled(calls[number])
-        return store.inputs[_by_device(found.ids, devices.size)], found, len(calls[number])
+        return store.inputs[_own(found.ids, devices)], found, len(calls[number])
 
     for inputs, (ids, mined), steps in _ahead(len(calls), load):
         rows = _rows(ids, devices.size)
         yield Call(shard(devices, inputs), store.labels, rows, ids, mined, steps)
 
 
-def _by_device(ids_TxB: np.ndarray, count: int) -> np.ndarray:
-    """The ids in the order in which devices hold them: all steps of the first device's part, ..."""
-    return np.concatenate([part.ravel() for part in np.split(ids_TxB, count, axis=1)])
+def _own(ids_TxB: np.ndarray, devices: Devices) -> np.ndarray:
+    """The ids on this process's devices: all steps of its first device's part, ..."""
+    parts = np.split(ids_TxB, devices.size, axis=1)
+    return np.concatenate([parts[place].ravel() for place in devices.own])
 
 
 def _rows(ids_TxB: np.ndarray, count: int) -> np.ndarray:
-    """Where in its device's part of the pool each example is, for the order of `_by_device`."""
+    """Where in its device's part of the pool each example is, for the order of `_own`."""
     steps, size = ids_TxB.shape
     local = np.arange(ids_TxB.size // count, dtype=np.int32).reshape(steps, size // count)
     return np.tile(local, (1, count))
@@ -137,5 +139,5 @@ def eval_batches(
         if store.pool is not None:
             yield store.pool, ids, len(wanted)
         else:
-            inputs = shard(devices, store.inputs[ids])
+            inputs = shard(devices, store.inputs[_own(ids[None, :], devices)])
             yield inputs, _rows(ids[None, :], devices.size)[0], len(wanted)
