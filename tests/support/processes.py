@@ -4,6 +4,7 @@ As a script it is one of these processes: `python processes.py OUT` writes OUT/M
 of METHODS.
 """
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -19,7 +20,11 @@ METHODS = {
     "deep_knn": {"loss__name": "deep_knn"},
     "triplet": {"loss__name": "triplet", "data__placement": "stream"},
     "weighted_cross_entropy": {"loss__name": "weighted_cross_entropy"},
-    "local_margin": {"loss__name": "local_margin", "data__placement": "stream"},
+    "local_margin": {
+        "loss__name": "local_margin",
+        "data__placement": "stream",
+        "optimizer__learning_rate": 1e-5,
+    },
     "whole_set": {"loss__name": "deep_knn", "neighbors": "dataset", "refresh_steps": 2},
 }
 
@@ -35,14 +40,20 @@ def three_steps(method):
     from deepknn_jax.trainer.setup import first_state
 
     config = small_config(
-        **METHODS[method], devices=0, model__dtype="float64", epochs=1, loss__neighborhood=9
+        **METHODS[method],
+        devices=0,
+        model__dtype="float64",
+        epochs=1,
+        steps_per_call=3,
+        loss__neighborhood=9,
     )
     setup = setup_of(config)
     wide = lambda x: x.astype("float64") if x.dtype == "float32" else x  # noqa: E731
     state = jax.tree.map(wide, first_state(setup))
     found = {}
     mined = setup.mining.empty if setup.mining else {}
-    for state, _, log in loop.train(config, setup, state, mined, {}):  # noqa: B020
+    for new, _, log in loop.train(config, setup, state, mined, {}):
+        state = new
         found |= {f"{name} {log['step']}": log[name] for name in ("loss", "gradient_norm")}
         if log["step"] >= 3:
             break
@@ -63,8 +74,12 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def launch(command, count, devices, cwd, **environment):
-    """The command as `count` processes of `devices` devices each; the Popens, main one first."""
+@contextlib.contextmanager
+def launched(command, count, devices, cwd, **environment):
+    """The command as `count` processes of `devices` devices each: their Popens, the main one first.
+
+    None is left running at the block's end.
+    """
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
     common = {
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
@@ -74,7 +89,7 @@ def launch(command, count, devices, cwd, **environment):
         "PYTHONPATH": paths,
         "XLA_FLAGS": "",
     }
-    return [
+    processes = [
         subprocess.Popen(
             [sys.executable, *map(str, command)], cwd=cwd, text=True,
             env=os.environ | common | {"JAX_PROCESS_ID": str(number)} | environment,
@@ -82,20 +97,21 @@ def launch(command, count, devices, cwd, **environment):
         )
         for number in range(count)
     ]  # fmt: skip
-
-
-def outcomes(processes, timeout=240):
-    """[(exit status, stdout, stderr)] once all have ended; none is left running."""
-    found = []
     try:
-        for process in processes:
-            out, err = process.communicate(timeout=timeout)
-            found.append((process.returncode, out, err))
+        yield processes
     finally:
         for process in processes:
             if process.poll() is None:
                 process.kill()
                 process.communicate()
+
+
+def outcomes(processes, timeout=300):
+    """[(exit status, stdout, stderr)] once all have ended."""
+    found = []
+    for process in processes:
+        out, err = process.communicate(timeout=timeout)
+        found.append((process.returncode, out, err))
     return found
 
 
