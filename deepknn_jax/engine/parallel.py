@@ -5,6 +5,7 @@ brings to its own devices what they need.
 """
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -63,13 +64,31 @@ class Devices(NamedTuple):
         return range(found[0], found[-1] + 1)
 
 
+def present_devices() -> list[jax.Device]:
+    """What JAX shows here.
+
+    Raises:
+        UserError: JAX_PLATFORMS asks for a kind of device that is not there.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        if not (wanted := os.environ.get("JAX_PLATFORMS")):
+            raise
+        reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        raise UserError(
+            f"JAX_PLATFORMS={wanted}: JAX finds no such device here{reason}; unset it, or set "
+            "JAX_PLATFORMS=cpu; for a GPU install jax[cuda12]"
+        ) from error
+
+
 def get_devices(count: int, mode: str) -> Devices:
     """The first `count` devices (0: all), process after process.
 
     Raises:
-        UserError: there are fewer; several processes and not all their devices, or pmap.
+        UserError: there are fewer, or none of the kind that was asked for; several processes and not all their devices, or pmap.
     """
-    found = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    found = sorted(present_devices(), key=lambda device: (device.process_index, device.id))
     if hosts.count() > 1 and count not in (0, len(found)):
         raise UserError(
             f"`devices` is {count}, but {hosts.count()} processes use all their devices, "

@@ -11,12 +11,14 @@ from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import embed_rows
 from deepknn_jax.logs import say
 from deepknn_jax.trainer.assess import variables_of
+from deepknn_jax.trainer.lock import holding
 from deepknn_jax.trainer.loop import check_workdir, prepare
 from deepknn_jax.trainer.setup import first_state
 
 FILE = "features.npz"
 
 
+@holding
 def run(config: ConfigDict, workdir: Path) -> Path:
     """Writes features.npz: features [N, D], labels, names, splits, classes, groups; its path.
 

@@ -70,9 +70,11 @@ def _names(variables: Any) -> list[str]:
 
 def _run_config(folder: Path) -> dict[str, Any]:
     """The config of the run whose workdir, or folder of checkpoints, `folder` is."""
-    path = _workdir(folder) / "config.json"
+    workdir = _workdir(folder)
+    path = workdir / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        _, extra = checkpoint.newest_extra(workdir / "checkpoints") or (0, {})
+        config = json.loads(extra.get("config") or path.read_text(encoding="utf-8"))
         _ = config["model"]["name"], config["model"]["embedding_size"]
         _ = config["augment"]["mean"], config["augment"]["std"], config["data"]["resize_rule"]
     except FileNotFoundError as error:

@@ -39,6 +39,7 @@ from deepknn_jax.mining.batches import Batches, Mined, Mining, with_partners
 from deepknn_jax.models.network import Network
 from deepknn_jax.models.weights.load import find_weights
 from deepknn_jax.trainer import run_folder
+from deepknn_jax.trainer.content import of_data
 from deepknn_jax.trainer.keys import naming_keys
 from deepknn_jax.trainer.methods import loss_function, method_of, miner
 
@@ -56,7 +57,8 @@ class Setup(NamedTuple):
 
     `sampler(first, mined)` gives the batches of the steps from `first` to the next mining;
     `positions(steps)` [T, A] are the anchors' places in the training part. `weights` are the
-    backbone's variables to start from, None where it starts at random.
+    backbone's variables to start from, None where it starts at random. `content` are digests of the
+    data and the weights (trainer/content.py).
     """
 
     dataset: Dataset
@@ -74,6 +76,7 @@ class Setup(NamedTuple):
     steps_per_call: int
     total_steps: int
     weights: Mapping[str, Any] | None
+    content: Mapping[str, str]
 
 
 def resolve(
@@ -210,6 +213,7 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
             f"config.batch.size is {config.batch.size}: the {devices.size} devices cannot share "
             "it evenly; change it, or config.devices"
         )
+    content = of_data(dataset, weights)
     dataset = standardized(dataset)
     rows = dataset.rows(TRAIN)
     per_epoch = steps_per_epoch(len(rows), config.batch.size)
@@ -235,6 +239,7 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
         steps_per_call=config.steps_per_call or _steps_per_call(config, dataset),
         total_steps=config.epochs * per_epoch,
         weights=weights,
+        content=content,
     )
 
 
