@@ -34,7 +34,7 @@ class Store(NamedTuple):
 def make_store(devices: Devices, inputs: np.ndarray, labels: np.ndarray, placement: str) -> Store:
     """Inputs [N, ...] and labels [N] placed as `placement`, one of PLACEMENTS, says."""
     resident = placement == "device" or (
-        placement == "auto" and hosts.agree(lambda: inputs.nbytes <= _most_bytes(devices))
+        placement == "auto" and hosts.by_main(lambda: inputs.nbytes <= _most_bytes(devices))
     )
     pool = replicate(devices, np.asarray(inputs)) if resident else None
     return Store(inputs, replicate(devices, labels), pool)

@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -73,7 +73,7 @@ def join(way: str, environment: dict[str, str] | None = None) -> None:
     sys.excepthook = _end_all
     if not is_main():
         logs.mute()
-        os.environ["TQDM_DISABLE"] = "1"
+        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
     kinds = sorted({device.device_kind for device in jax.devices()})
     logs.say(
         f"processes: {count()} ({cluster.name}), {jax.local_device_count()} device(s) each, "
@@ -104,17 +104,17 @@ def is_main() -> bool:
     return number() == 0
 
 
-def agree(ask: Callable[[], _T]) -> _T:
-    """What `ask` returns on the main process, on all of them; it must be JSON-able.
+def by_main(work: Callable[[], _T]) -> _T:
+    """What `work` returns on the main process, on all; it is done there alone, and is JSON-able.
 
     All processes call it, in the same order. A UserError is raised on all.
     """
     if count() == 1:
-        return ask()
+        return work()
     key = f"deepknn_jax/agreed/{next(_numbers)}"
     if is_main():
         try:
-            answer = {"value": ask()}
+            answer: dict[str, Any] = {"value": work()}
         except UserError as error:
             answer = {"error": str(error)}
         _store().key_value_set(key, json.dumps(answer))
@@ -166,20 +166,27 @@ def in_turns(folder: Path, work: Callable[[], _T]) -> _T:
     """
     if count() == 1:
         return work()
-    folder.mkdir(parents=True, exist_ok=True)
-    token = folder / agree(lambda: f".{secrets.token_hex(8)}.seen")
-    if is_main():
-        token.touch()
-    wait()
-    shared = token.exists()
-    wait()
-    if is_main():
-        token.unlink()
+    shared = _is_shared(folder)
     goes_first = is_main() or (not shared and number() == _first_of_this_host())
     if goes_first:
         found = work()
     wait()
     return found if goes_first else work()
+
+
+def _is_shared(folder: Path) -> bool:
+    """Whether what the main process puts into the folder is seen by this one."""
+    token = folder / by_main(lambda: f".{secrets.token_hex(8)}.seen")
+    if is_main():
+        with contextlib.suppress(OSError):  # such a folder is no use to the others either
+            folder.mkdir(parents=True, exist_ok=True)
+            token.touch()
+    wait()
+    seen = token.exists()
+    wait()
+    if is_main():
+        token.unlink(missing_ok=True)
+    return seen
 
 
 def _first_of_this_host() -> int:
@@ -211,16 +218,8 @@ def watched(seconds: float, what: str) -> Iterator[None]:
         timer.cancel()
 
 
-def leave() -> None:
-    """The orderly end: waits for the others, which may still be writing."""
-    if count() > 1:
-        import jax
-
-        jax.distributed.shutdown()
-
-
-def fail(line: str) -> None:
-    """Ends the process after `line`; of several the others are told why, and end too."""
+def fail(line: str) -> NoReturn:
+    """Ends the process with exit status 1 after `line`; of several the others hear it, and end."""
     if count() == 1:
         sys.exit(line)
     if not is_main():
@@ -228,14 +227,21 @@ def fail(line: str) -> None:
     _end(line)
 
 
-def _end(line: str) -> None:
-    several = count() > 1
-    if several:
+def stop(line: str, status: int) -> NoReturn:
+    """Ends the process as a signal wanted; of several by the status SAVED: nothing is lost."""
+    if count() > 1:
+        _end(line, SAVED)
+    sys.stderr.write(f"{line}\n")
+    sys.exit(status)
+
+
+def _end(line: str, status: int = 1) -> NoReturn:
+    if count() > 1:
         line = f"process {number()} of {count()} on {socket.gethostname()}: {line}"
         with contextlib.suppress(Exception):
             _store().key_value_set(f"deepknn_jax/ended/{number()}", line)
     _tell(line)
-    os._exit(1)
+    os._exit(status)
 
 
 def _end_all(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

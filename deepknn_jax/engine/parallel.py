@@ -86,7 +86,8 @@ def get_devices(count: int, mode: str) -> Devices:
     """The first `count` devices (0: all), process after process.
 
     Raises:
-        UserError: there are fewer, or none of the kind that was asked for; several processes and not all their devices, or pmap.
+        UserError: there are fewer, or none of the kind that was asked for; or several processes,
+            and not all their devices, or pmap.
     """
     found = sorted(present_devices(), key=lambda device: (device.process_index, device.id))
     if hosts.count() > 1 and count not in (0, len(found)):

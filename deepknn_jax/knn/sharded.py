@@ -26,7 +26,7 @@ nearest_on_one_device: Nearest = jax.jit(
 
 
 class _Gallery(NamedTuple):
-    """S shards of equally many places; `count` [S] are rows, from the global index `first` [S] on.
+    """S shards of equally many places, of which `rows_here` [S] are rows, from index `first` [S] on.
 
     A shard may have one place more than rows: that holds a copy.
     """
@@ -35,7 +35,7 @@ class _Gallery(NamedTuple):
     ids: Array | None
     labels: Array | None
     first: Array
-    count: Array
+    rows_here: Array
 
 
 def searcher(mesh: Mesh) -> Nearest:
@@ -130,12 +130,8 @@ def _cut(
     first_S = np.asarray([s * total // shards for s in range(shards)], np.int32)
     count_S = np.diff(np.append(first_S, total)).astype(np.int32)
 
-    def put(x: np.ndarray | None, dtype: Any = None) -> Array | None:
-        if x is None:
-            return None
-        array = np.asarray(x, dtype)
-
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+    def put(array: np.ndarray) -> Array:
+        def part(index: Any) -> np.ndarray:
             s = (index[0].start or 0) // places
             rows = np.minimum(first_S[s] + np.arange(places), total - 1)
             return array[rows]
@@ -148,10 +144,10 @@ def _cut(
 
     return _Gallery(
         rows=put(rows_GxD),
-        ids=put(ids_G, np.int32),
-        labels=put(labels_G, np.int32),
+        ids=None if ids_G is None else put(np.asarray(ids_G, np.int32)),
+        labels=None if labels_G is None else put(np.asarray(labels_G, np.int32)),
         first=each(first_S),
-        count=each(count_S),
+        rows_here=each(count_S),
     )
 
 
@@ -196,7 +192,7 @@ def _search_shard(
         gallery_labels=gallery.labels,
         same_class=same_class,
     )
-    there = (places >= 0) & (places < gallery.count[0])
+    there = (places >= 0) & (places < gallery.rows_here[0])
     distances = jnp.where(there, distances, jnp.inf)
     indices = jnp.where(there, places + gallery.first[0], -1)
     distances, indices = (lax.all_gather(x, axes, axis=1, tiled=True) for x in (distances, indices))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import embed_rows
@@ -30,7 +31,7 @@ def run(config: ConfigDict, workdir: Path) -> Path:
     """
     path = workdir / FILE
     config, weights = check_workdir(config, workdir)
-    if path.exists():
+    if hosts.by_main(path.exists):
         say(f"{path}: written before")
         return path
     if weights is None:
@@ -48,7 +49,8 @@ def run(config: ConfigDict, workdir: Path) -> Path:
     )
     if not np.isfinite(part.embeddings).all():
         raise UserError(f"{config.model.weights or config.model.name}: features are not finite")
-    report.write_embeddings(path, setup.dataset, [part], key="features")
+    if hosts.is_main():
+        report.write_embeddings(path, setup.dataset, [part], key="features")
     count, width = part.embeddings.shape
     speed = count / (time.monotonic() - began)
     say(f"{count} x {width} features written to {path} ({speed:,.0f} images/s)")

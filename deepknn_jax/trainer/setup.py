@@ -20,6 +20,7 @@ from deepknn_jax.config import default
 from deepknn_jax.data import load as data_load
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.data.load import Survey
+from deepknn_jax.engine import hosts
 from deepknn_jax.engine.batching import batch_indices, check_batching, steps_per_epoch
 from deepknn_jax.engine.feed import Store, make_store
 from deepknn_jax.engine.inputs import input_functions, pixel_statistics, standardized
@@ -144,7 +145,8 @@ def settle(config: ConfigDict, dataset: Dataset) -> ConfigDict:
     if config.augment.mean or dataset.inputs.ndim == 2:
         return config
     config = config.copy_and_resolve_references()
-    config.augment.mean, config.augment.std = pixel_statistics(dataset)
+    found = hosts.by_main(lambda: pixel_statistics(dataset))
+    config.augment.mean, config.augment.std = map(tuple, found)
     return config
 
 
@@ -316,7 +318,7 @@ def first_state(setup: Setup) -> TrainState:
         if state.batch_stats:
             own = _placed("batch_stats", state.batch_stats, setup.weights)
             state = state._replace(batch_stats=state.batch_stats | {"backbone": own})
-    return replicate(setup.devices, state)
+    return replicate(setup.devices, hosts.broadcast(state))
 
 
 def _placed(

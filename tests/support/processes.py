@@ -1,7 +1,7 @@
 """Runs on several processes of this machine, each with devices of its own, and what they find.
 
 As a script it is one of these processes: `python processes.py OUT` writes OUT/METHOD.npz for each
-of METHODS.
+of METHODS, and a whole run to OUT/run.
 """
 
 import contextlib
@@ -68,6 +68,16 @@ def three_steps(method):
     return found | {"rows": evidence.rows, "votes": evidence.predictions[5]}
 
 
+def whole_run(workdir):
+    """results.json of a run on all devices."""
+    from support.runs import small_config
+
+    from deepknn_jax.trainer import loop
+
+    config = small_config(loss__name="triplet", devices=0, data__validation=0.2)
+    return loop.run(config, workdir)
+
+
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -119,11 +129,15 @@ def main(folder):
     from deepknn_jax.engine import hosts
 
     hosts.join("auto")
-    for method in METHODS:
-        found = three_steps(method)
-        if hosts.is_main():
-            np.savez(folder / f"{method}.npz", **found)
-    hosts.leave()
+    import jax
+
+    with jax.enable_x64(True):
+        for method in METHODS:
+            found = three_steps(method)
+            if hosts.is_main():
+                np.savez(folder / f"{method}.npz", **found)
+    # The main process's folder is all that a run needs: the others are given one that is not there.
+    whole_run(folder / ("run" if hosts.is_main() else f"none{hosts.number()}"))
 
 
 if __name__ == "__main__":
