@@ -26,7 +26,7 @@ nearest_on_one_device: Nearest = jax.jit(
 
 
 class _Gallery(NamedTuple):
-    """S shards of equally many places, of which `rows_here` [S] are rows, from index `first` [S] on.
+    """S shards of equally many places; `rows_here` [S] are rows, from index `first` [S] on.
 
     A shard may have one place more than rows: that holds a copy.
     """
