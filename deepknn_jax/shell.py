@@ -52,7 +52,7 @@ def with_flagfiles(argv: list[str]) -> list[str]:
     try:
         return [*argv[:1], *flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)]
     except flags.Error as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(" ".join(str(error).removeprefix("ERROR::").split())) from error
 
 
 def parse_config_flags(argv: list[str]) -> list[str]:
