@@ -1,7 +1,7 @@
 """Exact search in a gallery that is cut over the devices of a mesh, of one host or of many."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -79,20 +79,15 @@ def sharded_nearest_neighbors(
     Raises:
         ValueError: as `nearest_neighbors`.
     """
-    count = len(gallery_GxD)
-    if not 1 <= k <= count:
-        raise ValueError(f"k = {k} is outside 1..{count}, the size of the gallery")
-    for name, given, rows in (
-        ("query_ids", query_ids, queries_QxD), ("gallery_ids", gallery_ids, gallery_GxD),
-        ("query_labels", query_labels, queries_QxD),
-        ("gallery_labels", gallery_labels, gallery_GxD),
-    ):  # fmt: skip
-        if given is not None and np.shape(given) != (len(rows),):
-            raise ValueError(f"expected {name} {(len(rows),)}, got shape {np.shape(given)}")
+    sides = (
+        (len(queries_QxD), {"query_ids": query_ids, "query_labels": query_labels}),
+        (len(gallery_GxD), {"gallery_ids": gallery_ids, "gallery_labels": gallery_labels}),
+    )
+    _check(k, sides)
     if same_class is None:
         query_labels = gallery_labels = None
     gallery = _cut(mesh, np.asarray(gallery_GxD), gallery_ids, gallery_labels)
-    search = _search(mesh, k, p, same_class, has_spare_places=count % mesh.size > 0)
+    search = _search(mesh, k, p, same_class, has_spare_places=len(gallery_GxD) % mesh.size > 0)
     width = max(1, np.shape(queries_QxD)[-1])
     most = max(1, min(_QUERIES, _MERGED // (mesh.size * k), _NUMBERS // width))
     found = []
@@ -108,6 +103,17 @@ def sharded_nearest_neighbors(
         np.concatenate(parts)[: len(queries_QxD)] for parts in zip(*found, strict=True)
     )
     return distances, indices
+
+
+def _check(k: int, sides: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+    """What the shards, which see places in place of rows, could not tell any more."""
+    _, (count, _) = sides
+    if not 1 <= k <= count:
+        raise ValueError(f"k = {k} is outside 1..{count}, the size of the gallery")
+    for rows, arrays in sides:
+        for name, given in arrays.items():
+            if given is not None and np.shape(given) != (rows,):
+                raise ValueError(f"expected {name} {(rows,)}, got shape {np.shape(given)}")
 
 
 def _filled(block: np.ndarray, size: int, start: int) -> np.ndarray:
