@@ -252,7 +252,7 @@ def _end_all(kind: type[BaseException], error: BaseException, trace: TracebackTy
     """
     import jax
 
-    if isinstance(error, jax.errors.JaxRuntimeError):
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
         first = str(error).splitlines()[0]
         _tell(f"process {number()} of {count()}: {first}; is another process gone?")
         until = time.monotonic() + _VERDICT_S
