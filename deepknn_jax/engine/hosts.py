@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -233,6 +234,21 @@ def stop(line: str, status: int) -> NoReturn:
         _end(line, SAVED)
     sys.stderr.write(f"{line}\n")
     sys.exit(status)
+
+
+def status_once_saved(number: int) -> int:
+    """The exit status after the signal `number`, which all agreed on; of several SAVED.
+
+    These wait for the main process, which saves: where one has left, srun ends the others. For that
+    reason they no longer listen either.
+    """
+    if count() == 1:
+        return 128 + number
+    with contextlib.suppress(ValueError):  # signals are the main thread's
+        for other in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(other, signal.SIG_IGN)
+    wait()
+    return SAVED
 
 
 def _end(line: str, status: int = 1) -> NoReturn:

@@ -191,7 +191,7 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
                 saved = time.monotonic()
             if stop:
                 say(f"stopped at step {step} and saved; the same command goes on from there")
-                raise SystemExit(128 + stop if hosts.count() == 1 else hosts.SAVED)
+                raise SystemExit(hosts.status_once_saved(stop))
             if ended:
                 break
     return best if validates else Fitted(variables_of(state), int(state.step), None)
@@ -369,4 +369,5 @@ def stop_signals() -> Iterator[Callable[[], int]]:
         yield lambda: received[0]
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # at the end of several processes
+                signal.signal(number, handler)
