@@ -43,11 +43,19 @@ def find_cluster(environment: Mapping[str, str], *, chips: bool | None = None) -
     Raises:
         UserError: variables that name a cluster are incomplete.
     """
-    for find in (_of_variables, _of_mpi, _of_slurm):
-        alone, found = find(environment)
-        if alone or found:
-            return found
-    if _COORDINATOR in environment or int(environment.get(_COUNT, 1)) > 1:
+    try:
+        for find in (_of_variables, _of_mpi, _of_slurm):
+            alone, found = find(environment)
+            if alone or found:
+                return found
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(
+            f"the environment's numbers of processes cannot be read ({error}): mend them, or"
+            " --distributed=off"
+        ) from error
+    if _COORDINATOR in environment or environment.get(_COUNT):
         given = [name for name in (_COORDINATOR, _COUNT, _NUMBER) if name in environment]
         raise UserError(
             f"{' and '.join(given)} set, but several processes want {_COORDINATOR}, {_COUNT} and "

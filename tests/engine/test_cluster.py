@@ -61,6 +61,11 @@ def test_half_an_environment_is_an_error_that_names_it(missing):
         find_cluster(given, chips=False)
 
 
+def test_a_number_that_is_none():
+    with pytest.raises(UserError, match="cannot be read .*'two'"):
+        find_cluster(JAX | {"JAX_NUM_PROCESSES": "two"}, chips=False)
+
+
 def test_srun_s_tasks():
     found = arguments(STEP)
     assert found["coordinator_address"] == f"gpu007:{61440 + 4100 % 4096}"

@@ -27,7 +27,11 @@ def test_three_steps_are_those_of_one_process(tmp_path, count, devices):
     assert f"processes: {count} (JAX's variables), {devices} device(s) each" in ended[0][1]
     assert ended[0][1].count("processes:") == ended[0][1].count("written to") == 1
     assert not [out for _, out, _ in ended[1:] if "processes:" in out or "written to" in out]
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["one", "run"]
+    folders = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert folders == {"one", "run", "disk0"}
+    turns = (tmp_path / "turns").read_text().split()
+    assert turns[0] == "0"
+    assert sorted(turns) == [str(number) for number in range(count)]
     found = json.loads((tmp_path / "run" / "results.json").read_text())
     assert {key: found[key] for key in SAME} == {key: run[key] for key in SAME}
     assert found.keys() == run.keys()
