@@ -118,7 +118,10 @@ def test_results_that_were_cut_short_are_made_again(copy, capsys):
     assert report.read_results(workdir)["test"] == results["test"]
 
 
-LONGER = {"data__validation": 0.1, "neighbors": "dataset", "refresh_steps": 4}
+LONGER = {
+    "data__validation": 0.1, "data__resize_rule": "square", "neighbors": "dataset",
+    "refresh_steps": 4,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +187,7 @@ def test_what_only_the_validation_part_asks_for_is_free_without_one(tmp_path):
     other = small_config(epochs=1, evaluate__k_p=(3,), evaluate__every_epochs=0)
     loop.check_workdir(other, tmp_path)
     other.data.validation = 0.2
-    with pytest.raises(UserError, match=r"evaluate\.k_p: .* evaluate\.every_epochs: "):
+    with pytest.raises(UserError, match=r"evaluate\.every_epochs: .* evaluate\.k_p: "):
         loop.check_workdir(other, tmp_path)
 
 
