@@ -62,7 +62,7 @@ def test_half_an_environment_is_an_error_that_names_it(missing):
 
 
 def test_a_number_that_is_none():
-    with pytest.raises(UserError, match="cannot be read .*'two'"):
+    with pytest.raises(UserError, match=r"cannot be read .*'two'"):
         find_cluster(JAX | {"JAX_NUM_PROCESSES": "two"}, chips=False)
 
 
