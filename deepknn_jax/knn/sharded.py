@@ -198,11 +198,11 @@ def _search_shard(
         gallery_labels=gallery.labels,
         same_class=same_class,
     )
-    there = (places >= 0) & (places < gallery.rows_here[0])
-    distances = jnp.where(there, distances, jnp.inf)
-    indices = jnp.where(there, places + gallery.first[0], -1)
+    is_copy = places >= gallery.rows_here[0]
+    distances = jnp.where(is_copy, jnp.inf, distances)
+    indices = jnp.where(is_copy | (places < 0), -1, places + gallery.first[0])
     distances, indices = (lax.all_gather(x, axes, axis=1, tiled=True) for x in (distances, indices))
-    # As nearest_neighbors ranks: NaN first, then by distance and index; "none left" comes last.
+    # As nearest_neighbors ranks: a NaN is not hidden; "none left" comes last.
     key = jnp.where(jnp.isnan(distances), -jnp.inf, distances)
     order = jnp.where(indices < 0, jnp.iinfo(jnp.int32).max, indices)
     _, _, distances, indices = lax.sort((key, order, distances, indices), num_keys=2)

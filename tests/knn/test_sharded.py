@@ -65,13 +65,12 @@ def test_blocks_of_queries_and_a_last_one_that_is_not_full(mesh, monkeypatch):
     assert_same_bits(sharded_nearest_neighbors(mesh, queries, gallery, k=3), expected)
 
 
-def test_nan_rows_come_first_and_far_ones_are_still_neighbours(mesh):
+def test_what_is_not_finite_and_what_overflows_is_treated_alike(mesh):
     (queries, gallery), _ = data(22)
     gallery[[3, 19], 0] = np.nan
     gallery[8] = 3e38  # its distance overflows
+    queries[5, 2] = np.nan
     expected = nearest_on_one_device(queries, gallery, k=22)
-    assert np.isnan(expected[0][:, :2]).all()
-    assert (np.asarray(expected[1])[:, -1] == 8).all()
     distances, indices = sharded_nearest_neighbors(mesh, queries, gallery, k=22)
     np.testing.assert_array_equal(indices, expected[1])
     # Of shards this small the compiler makes another program, which may round the last bit anew.
