@@ -74,7 +74,7 @@ def test_what_is_not_finite_and_what_overflows_is_treated_alike(mesh):
     distances, indices = sharded_nearest_neighbors(mesh, queries, gallery, k=22)
     np.testing.assert_array_equal(indices, expected[1])
     # Of shards this small the compiler makes another program, which may round the last bit anew.
-    np.testing.assert_allclose(distances, expected[0], rtol=2e-7)
+    np.testing.assert_allclose(distances, expected[0], rtol=1e-6)
 
 
 def test_each_device_holds_its_shard_alone(mesh):
