@@ -13,7 +13,7 @@ from deepknn_jax.knn.sharded import sharded_nearest_neighbors
 from deepknn_jax.knn.vote import KNNPredictions, knn_classify, vote
 from deepknn_jax.losses.cox import cox_loss
 from deepknn_jax.losses.lmnn import lmnn_loss, target_neighbors
-from deepknn_jax.losses.local_margin import Weights, local_margin_loss, neighborhood_watch_loss
+from deepknn_jax.losses.local_margin import TermWeights, local_margin_loss, neighborhood_watch_loss
 from deepknn_jax.losses.nca import nca_loss
 from deepknn_jax.losses.triplet import batch_hard_triplet_loss, deep_knn_loss
 from deepknn_jax.mining.local_triplets import Triplets, kth_positive_distances, local_triplets
@@ -22,9 +22,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "KNNPredictions",
+    "TermWeights",
     "Triplets",
     "UserError",
-    "Weights",
     "__version__",
     "batch_hard_triplet_loss",
     "cox_loss",

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextvars import ContextVar
+from difflib import get_close_matches
 from types import FrameType, MappingProxyType
 
 
@@ -20,9 +21,17 @@ class UserError(ValueError):
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
-    """Raises UserError unless `value` is one of the `choices` for what is called `name`."""
-    if value not in choices:
-        raise UserError(f"{name} is {value!r}: choose from {', '.join(choices)}")
+    """Raises UserError unless `value` is one of the `choices` for what is called `name`.
+
+    The message names those that are nearly so called first; "" among the choices as "empty".
+    """
+    if value in choices:
+        return
+    near = get_close_matches(str(value), choices)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    empty = ", or leave it empty" if "" in choices else ""
+    raise UserError(f"{name} is {value!r}: {hint}choose from {', '.join(filter(None, choices))}"
+                    f"{empty}")  # fmt: skip
 
 
 # What arguments are called at present, see `renaming`.
@@ -35,6 +44,9 @@ def renaming(names: Mapping[str, str]) -> Iterator[None]:
 
     That is in a UserError, and in lines that are said. `names`: {an argument's name, which stands
     in backticks: an option's or a flag's}.
+
+    Raises:
+        UserError: the block's own, in these words.
     """
     before = _NAMES.set(names)
     try:

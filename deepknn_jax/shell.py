@@ -56,7 +56,11 @@ def with_flagfiles(argv: list[str]) -> list[str]:
 
 
 def parse_config_flags(argv: list[str]) -> list[str]:
-    """Absl's parsing, with the config file found from any folder; UserError for what is wrong."""
+    """Absl's parsing, with the config file found from any folder.
+
+    Raises:
+        UserError: no such config file, or a flag or key that is wrong.
+    """
     given, rest = without_config(with_flagfiles(argv))
     found = find_config(given or DEFAULT_CONFIG)
     try:
@@ -110,7 +114,11 @@ def _bad_key(argv: list[str], error: Exception) -> str:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Absl's parsing for a command without a config file, with its errors in one line."""
+    """Absl's parsing for a command without a config file.
+
+    Raises:
+        UserError: its errors, in one line.
+    """
     try:
         return list(flags.FLAGS(argv))
     except flags.Error as error:

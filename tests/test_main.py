@@ -178,9 +178,10 @@ def test_a_broken_image_is_named_or_skipped_and_counted(command, tmp_path, folde
 
 def test_skipped_images_are_counted(command, folders):
     (folders / "a" / "04.png").write_text("no image")
-    code, out = command(*FOLDERS, "--config.data.on_error=skip", "--config.devices=77")
-    assert_one_line(code, "77")  # there is no need to train
-    assert "left out, as undecodable: 1 files" in out
+    wrong = ("--config.augment.flip=True", "--config.augment.crop=0")
+    code, out = command(*FOLDERS, "--config.data.on_error=skip", *wrong)
+    assert_one_line(code, "augment.flip needs")  # there is no need to train
+    assert "left out of the examples: 1, " in out
     assert "04.png first" in out
 
 
@@ -320,7 +321,14 @@ def small_disk(tmp_path):
 
 @pytest.mark.parametrize(
     ("left", "named"),
-    [(0, "lock"), (4, "config.json"), (8, "tensorboard"), (12, "metrics.jsonl"), (700, "disk")],
+    [
+        (0, "lock"),
+        (4, "inputs.npz"),
+        (8, "config.json"),
+        (12, "tensorboard"),
+        (16, "metrics.jsonl"),
+        (700, "disk"),
+    ],
 )
 def test_a_disk_that_is_really_full_ends_in_one_line(command, small_disk, left, named):
     """With so many KiB left."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deepknn_jax.data.account import Account
+from deepknn_jax.data.view import View
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _BLOCK_BYTES = 2**26  # of inputs that one thread reads for `digests`
@@ -17,11 +18,12 @@ _BLOCK_BYTES = 2**26  # of inputs that one thread reads for `digests`
 class Listing(NamedTuple):
     """What a source found, before anything is decoded. N examples, in the source's order.
 
-    Either `inputs` (uint8 [N, H, W, C] images, uint8 [N, D, H, W, C] volumes or float32 [N, F]
-    features) or `files` (N image paths) is given. `names` are N distinct strings. `splits` [N]
-    holds TRAIN, VALIDATION or TEST where the source publishes a split. `groups` int32 [N] marks
-    what must stay on one side (patients, lesions). `labels` int32 [N] index `class_names`.
-    `account` is what the source has to tell besides.
+    Either `inputs` (uint8 [N, H, W, C] images, uint8 [N, D, H, W, C] volumes or float32 or
+    float64 [N, F] features) or `files` (N image paths) is given. `names` are N distinct strings.
+    `splits` [N] holds TRAIN, VALIDATION or TEST where the source publishes a split. `groups` int32
+    [N] marks what must stay on one side (patients, lesions). `labels` int32 [N] index
+    `class_names`. `account` is what the source has to tell besides. `view`: the images that
+    features are of.
     """
 
     names: tuple[str, ...]
@@ -32,16 +34,20 @@ class Listing(NamedTuple):
     splits: np.ndarray | None = None
     groups: np.ndarray | None = None
     account: Account = Account()
+    view: View | None = None
 
 
 class Dataset(NamedTuple):
     """N examples ready to be trained on.
 
     `inputs` is uint8 [N, H, W, C] or [N, D, H, W, C] (an array or a read-only memory map) or
-    float32 [N, F]; `labels` int32 [N]; `splits` [N] of TRAIN, VALIDATION, TEST; `skipped` names
-    the files that could not be decoded and were left out (none unless that was asked for).
+    float32 or float64 [N, F]; `labels` int32 [N]; `splits` [N] of TRAIN, VALIDATION, TEST;
+    `skipped` names the files of examples that were left out, as rows without a label or an image
+    and what could not be decoded (none unless that was asked for).
     `account` are the lines that tell what was found, left out, and how it was split. `groups`
     int32 [N] marks what belongs together (patients, lesions), where the source knows.
+    `set_range`: (low, high) of the training part, where images of more than 8 bits were scaled by
+    it. `view`: where the images lie that `inputs` were made from, if that is known.
     """
 
     inputs: np.ndarray
@@ -52,6 +58,8 @@ class Dataset(NamedTuple):
     skipped: tuple[str, ...] = ()
     account: tuple[str, ...] = ()
     groups: np.ndarray | None = None
+    set_range: tuple[float, ...] = ()
+    view: View | None = None
 
     def rows(self, split: str) -> np.ndarray:
         """Indices int32 [n] of the examples of `split`, ascending."""

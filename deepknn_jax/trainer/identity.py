@@ -15,7 +15,7 @@ from deepknn_jax.files import read_json, write_text
 from deepknn_jax.logs import say
 from deepknn_jax.trainer import checkpoint
 from deepknn_jax.trainer.methods import unread
-from deepknn_jax.trainer.setup import learning_rate
+from deepknn_jax.trainer.recipe import learning_rate
 
 # Where data and weights lie: free in a run that knows them by their content.
 _PLACES = ("data.dir", "data.csv", "data.train_list", "data.test_list", "model.weights")

@@ -27,7 +27,7 @@ from deepknn_jax.evaluation import report
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import Record, Seconds, clock, duration, read_records, record_log, say
 from deepknn_jax.mining.batches import Mined
-from deepknn_jax.trainer import checkpoint, identity
+from deepknn_jax.trainer import checkpoint, identity, inherited
 from deepknn_jax.trainer.assess import Variables, embed_split, epoch_figures, variables_of
 from deepknn_jax.trainer.check import check
 from deepknn_jax.trainer.finished import (
@@ -50,6 +50,7 @@ from deepknn_jax.trainer.setup import (
     settle,
     survey,
 )
+from deepknn_jax.trainer.sizes import devices_of
 
 
 @holding
@@ -96,27 +97,36 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 def prepare(
     config: ConfigDict, weights: Mapping[str, Any] | None, workdir: Path
 ) -> tuple[ConfigDict, Setup]:
-    """Loads, builds, and writes config.json: the config as the weights and the data settle it.
+    """Loads, builds, and writes config.json and inputs.npz: what weights and data have settled.
 
     Raises:
         UserError: for whatever is wrong with the data; `workdir` holds a run on others.
     """
-    dataset = hosts.in_turns(cache_folder(config.data.cache_dir), lambda: _decoded(config))
+    devices_of(config)  # what does not fit this machine is told before any data are read
+    kept = inherited.kept_for(config, workdir)
+    dataset = in_turns(config, kept, load)
     describe(dataset)
     config = settle(config, dataset)
-    setup = build(config, dataset, weights)
+    scale = inherited.scale_of(kept, dataset)
+    setup = build(config, dataset, weights, scale)
     identity.check_data(setup.content, identity.stored_run(workdir), workdir)
     if hosts.is_main():
         workdir.mkdir(parents=True, exist_ok=True)
+        inherited.write(workdir, dataset, scale)  # first: with config.json the run has begun
         write_text(workdir / "config.json", config_lib.to_json(config))
     return config, setup
 
 
-def _decoded(config: ConfigDict) -> Dataset:
-    found = survey(config)
-    for line in found.account:
-        say_in_keys(line)
-    return load(config, found)
+def in_turns(config: ConfigDict, kept: inherited.Kept, read: Callable[..., Dataset]) -> Dataset:
+    """The data by `read` (setup.load or setup.decoded); of several processes one decodes."""
+
+    def found() -> Dataset:
+        survey_ = survey(config)
+        for line in survey_.account:
+            say_in_keys(line)
+        return read(config, survey_, kept.set_range)
+
+    return hosts.in_turns(cache_folder(config.data.cache_dir), found)
 
 
 def check_workdir(
@@ -125,6 +135,10 @@ def check_workdir(
     """The config, resolved, and its weights, once it is known that they may go on in `workdir`.
 
     `start` is the run of the first stage, whose weights are taken.
+
+    Raises:
+        UserError: a folder that cannot be written to or holds another run; as `check` and
+            `resolve`.
     """
     check(config)
     present_devices()  # else found only when the data are decoded
@@ -147,7 +161,8 @@ def describe(dataset: Dataset) -> None:
     shape = " x ".join(map(str, dataset.inputs.shape[1:]))
     say(f"data: {' + '.join(parts)} examples of {shape}, {len(dataset.class_names)} classes")
     if dataset.skipped:
-        say(f"left out, as undecodable: {len(dataset.skipped)} files, {dataset.skipped[0]} first")
+        first, n = dataset.skipped[0], len(dataset.skipped)
+        say(f"left out of the examples: {n:,}, {first} first; results.json will name all")
 
 
 def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fitted:

@@ -116,7 +116,7 @@ def launched(command, count, devices, cwd, **environment):
                 process.communicate()
 
 
-def outcomes(processes, timeout=300):
+def outcomes(processes, timeout=900):
     """[(exit status, stdout, stderr)] once all have ended."""
     found = []
     for process in processes:
