@@ -16,7 +16,8 @@ class KNNPredictions(NamedTuple):
     """What the neighbours of Q queries say, and who they are.
 
     `labels` int32 [Q] (-1 where nobody voted); `shares` [Q, C] of the votes; `indices` int32 [Q, k]
-    of the voters in the gallery, the nearest first (-1: none left); `distances` [Q, k] to them.
+    of the voters in the gallery, the nearest first (-1: none left); `distances` [Q, k] to them. A
+    query that is not finite has label and indices -1, shares and distances NaN.
     """
 
     labels: Array
@@ -96,7 +97,7 @@ def knn_classify(
         gallery_labels: int [G] in 0..num_classes-1.
         k: K_p of the paper, static, 1 <= k <= G.
         num_classes: C, static.
-        p: order of the norm, static, >= 1.
+        p: order of the norm, static, >= 1, or inf.
         query_ids, gallery_ids: int [Q], [G]; pairs of equal ids are skipped (leave-one-out).
 
     Returns:
@@ -110,4 +111,5 @@ def knn_classify(
     )
     voters_Qxk = jnp.where(indices_Qxk < 0, -1, jnp.asarray(gallery_labels)[indices_Qxk])
     labels_Q, shares_QxC = vote(distances_Qxk, voters_Qxk, num_classes=num_classes)
+    shares_QxC = jnp.where(jnp.isnan(distances_Qxk[:, :1]), jnp.nan, shares_QxC)
     return KNNPredictions(labels_Q, shares_QxC, indices_Qxk, distances_Qxk)

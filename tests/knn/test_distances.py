@@ -89,10 +89,15 @@ def test_distances_are_symmetric_and_obey_the_triangle_inequality(seed, p):
     assert (d[:, None, :] <= d[:, :, None] + d[None, :, :] + 3e-3).all()
 
 
-@pytest.mark.parametrize("p", [0.5, np.inf, np.nan])
+@pytest.mark.parametrize("p", [0.5, -np.inf, np.nan])
 def test_an_order_that_is_no_metric_is_refused(p):
     with pytest.raises(ValueError, match="p must be"):
         pairwise_distances(np.ones((2, 2)), np.ones((2, 2)), p=p)
+
+
+def test_a_metric_by_name_is_told_what_to_do():
+    with pytest.raises(ValueError, match="'cosine'; for cosine distances normalise the rows"):
+        pairwise_distances(np.ones((2, 2)), np.ones((2, 2)), p="cosine")
 
 
 def test_different_widths_are_refused():
