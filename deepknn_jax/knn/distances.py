@@ -191,21 +191,17 @@ def _doubtful(width: int, dtype: Any) -> float:
 
 def _from_differences(squared_QxG: Array, doubtful_QxG: Array, x_QxD: Array, y_GxD: Array) -> Array:
     """The squares, the doubtful ones computed again: a loop over the rows that have any."""
-    doubtful_Q = jnp.any(doubtful_QxG, axis=1)
-    at_a_time = min(8, max(1, x_QxD.shape[0]))
-    order_Q = jnp.argsort(~doubtful_Q, stable=True)
-    order_Q = jnp.pad(order_Q, (0, -len(order_Q) % at_a_time), mode="edge")
+    at_a_time = min(8, x_QxD.shape[0])
 
     def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        done, squared_QxG = state
-        rows = lax.dynamic_slice_in_dim(order_Q, done, at_a_time)
+        left_Q, squared_QxG = state
+        _, rows = lax.top_k(left_Q.astype(squared_QxG.dtype), at_a_time)
         exact = lax.map(lambda x_D: jnp.sum(jnp.square(x_D[None, :] - y_GxD), axis=1), x_QxD[rows])
         mended = jnp.where(doubtful_QxG[rows], exact, squared_QxG[rows])
-        return done + at_a_time, squared_QxG.at[rows].set(mended)
+        return left_Q.at[rows].set(False), squared_QxG.at[rows].set(mended)
 
-    count = jnp.sum(doubtful_Q)
-    start = jnp.zeros_like(count), squared_QxG
-    return lax.while_loop(lambda state: state[0] < count, again, start)[1]
+    start = jnp.any(doubtful_QxG, axis=1), squared_QxG
+    return lax.while_loop(lambda state: jnp.any(state[0]), again, start)[1]
 
 
 @squared_euclidean.defjvp

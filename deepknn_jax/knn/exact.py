@@ -121,17 +121,20 @@ def search_again(
     A loop over as many rows as are doubtful: none costs nothing.
     """
     at_a_time = min(at_a_time, doubtful_Q.shape[0])
-    order_Q = jnp.argsort(~doubtful_Q, stable=True)
-    order_Q = jnp.pad(order_Q, (0, -len(order_Q) % at_a_time), mode="edge")
-    count = jnp.sum(doubtful_Q)
+    dtype = found[0].dtype  # for top_k, which is quicker to compile than a sort
 
-    def again(state: tuple[Array, tuple[Array, Array]]) -> tuple[Array, tuple[Array, Array]]:
-        done, (distances, indices) = state
-        rows = lax.dynamic_slice_in_dim(order_Q, done, at_a_time)
-        better_d, better_i = search(rows)
-        return done + at_a_time, (
-            distances.at[rows].set(better_d),
-            indices.at[rows].set(better_i),
+    def again(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        left_Q, distances, indices = state
+        flags, rows = lax.top_k(left_Q.astype(dtype), at_a_time)
+        left_Ax1 = flags[:, None] > 0
+        new_distances, new_indices = search(rows)
+        return (
+            left_Q.at[rows].set(False),
+            distances.at[rows].set(jnp.where(left_Ax1, new_distances, distances[rows])),
+            indices.at[rows].set(jnp.where(left_Ax1, new_indices, indices[rows])),
         )
 
-    return lax.while_loop(lambda state: state[0] < count, again, (jnp.zeros_like(count), found))[1]
+    _, distances, indices = lax.while_loop(
+        lambda state: jnp.any(state[0]), again, (doubtful_Q, *found)
+    )
+    return distances, indices

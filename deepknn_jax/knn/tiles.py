@@ -153,8 +153,7 @@ def _by_differences(block: _Block, *, shared: Shared, size: int) -> _Found:
         return _keep(best, score_BxS, start), None
 
     starts = jnp.arange(0, count, size, dtype=jnp.int32)
-    (_, indices), _ = lax.scan(visit, _nothing(block, shared.k + _SPARE), starts)
-    return _rank(block, shared, indices)
+    return lax.scan(visit, _nothing(block, shared.k), starts)[0]
 
 
 def _nothing(block: _Block, count: int) -> _Found:
@@ -217,7 +216,7 @@ def smallest(score_BxS: Array, count: int) -> tuple[Array, Array]:
 
 
 def _rank(block: _Block, shared: Shared, indices_BxC: Array) -> _Found:
-    """The k best candidates by (distance from differences, index); -1 stands for none."""
+    """The product's k best candidates by (distance from differences, index); -1 stands for none."""
     wide, none = shared.frame.wide, far(shared.gallery.dtype)
     valid_BxC = indices_BxC >= 0
 
