@@ -145,7 +145,7 @@ def _by_differences(block: _Block, *, shared: Shared, size: int) -> _Found:
             lambda x_D: sure_norm(lambda: x_D[None, :] - rows_SxD, p=shared.p), queries_BxD
         )
         # The last tile begins early, to be full: what was seen before is left out.
-        new_S = (start + jnp.arange(size) >= first) & cut(frame.finite)
+        new_S = (start + jnp.arange(size, dtype=jnp.int32) >= first) & cut(frame.finite)
         score_BxS = jnp.where(new_S[None, :], below(score_BxS), far(score_BxS.dtype))
         score_BxS = _allowed(
             score_BxS, block, cut(shared.ids), cut(shared.labels), shared.same_class
