@@ -11,7 +11,7 @@ from jax import Array
 
 from deepknn_jax.knn.distances import at_least_float32, check_pairs
 from deepknn_jax.knn.exact import far, frame_of, row_reach, without_infinite
-from deepknn_jax.knn.tiles import Shared, below, search, smallest
+from deepknn_jax.knn.tiles import Block, Shared, below, search, smallest
 
 # (queries [Q, D], their ids and labels [Q], the gallery's [N, D], [N], [N]) -> distances, indices
 # [Q, k]; and what maps such a search over the devices.
@@ -115,21 +115,30 @@ def nearest_neighbors(
         raise ValueError("give query_ids and gallery_ids both, or neither")
     if same_class is not None and (query_labels is None or gallery_labels is None):
         raise ValueError("same_class needs query_labels and gallery_labels")
-    labels = None if same_class is None else (query_labels, gallery_labels)
-    queries, gallery = at_least_float32(queries_QxD), at_least_float32(gallery_GxD)
+    if same_class is None:
+        query_labels = gallery_labels = None
+    asked, given = (
+        (queries_QxD, query_ids, query_labels),
+        (gallery_GxD, gallery_ids, gallery_labels),
+    )
+    return _nearest(*jax.tree.map(jnp.asarray, (asked, given)), k=k, p=p, same_class=same_class)
+
+
+def _nearest(
+    asked: Block, given: Block, *, k: int, p: float, same_class: bool | None
+) -> tuple[Array, Array]:
+    """`nearest_neighbors` of checked arguments: rows, ids and labels of both sides."""
+    queries, gallery = at_least_float32(asked[0]), at_least_float32(given[0])
     dtype = jnp.promote_types(queries.dtype, gallery.dtype)
     queries, gallery = queries.astype(dtype), gallery.astype(dtype)
-
-    finite_Q = row_reach(queries) <= far(dtype)
+    finite_Qx1 = (row_reach(queries) <= far(dtype))[:, None]
     queries = without_infinite(queries)
     frame = frame_of(queries, gallery, p=p)
-    sides = (queries, query_ids, labels and labels[0]), (gallery, gallery_ids, labels and labels[1])
-    asked, (rows, ids, classes) = jax.tree.map(jnp.asarray, sides)
-    distances, indices = search(asked, Shared(rows, ids, classes, frame, k, p, same_class))
-    sought_Qx1 = finite_Q[:, None]
-    indices = jnp.where(sought_Qx1, indices, -1)
+    shared = Shared(gallery, given[1], given[2], frame, k, p, same_class)
+    distances, indices = search((queries, *asked[1:]), shared)
+    indices = jnp.where(finite_Qx1, indices, -1)
     distances = jnp.where(indices < 0, jnp.inf, distances / frame.wide)
-    return jnp.where(sought_Qx1, distances, jnp.nan), indices
+    return jnp.where(finite_Qx1, distances, jnp.nan), indices
 
 
 @functools.lru_cache

@@ -39,8 +39,8 @@ def _blocks(arrays: Any, size: int) -> Any:
     return jax.tree.map(split, arrays)
 
 
-# Queries [B, D], all finite, their ids and labels [B] or None.
-_Block = tuple[Array, Array | None, Array | None]
+# Rows [B, D], all finite if they are queries, their ids and labels [B] or None.
+Block = tuple[Array, Array | None, Array | None]
 _Found = tuple[Array, Array]
 
 
@@ -69,7 +69,7 @@ class _Tiles(NamedTuple):
     first: Array
 
 
-def search(queries: _Block, shared: Shared) -> _Found:
+def search(queries: Block, shared: Shared) -> _Found:
     """Distances, in the frame's wide units, and indices [Q, k]; `far` and -1 for none."""
     count, k = queries[0].shape[0], shared.k
     block_size, tile_size = _tile_sizes(k, *shared.gallery.shape)
@@ -110,7 +110,7 @@ def _gallery_tiles(shared: Shared, size: int) -> _Tiles:
     )
 
 
-def _by_product(block: _Block, *, shared: Shared, tiles: _Tiles) -> tuple[Array, Array, Array]:
+def _by_product(block: Block, *, shared: Shared, tiles: _Tiles) -> tuple[Array, Array, Array]:
     """Distances, indices [B, k] of one block of queries, and which queries are sure of them."""
     frame, k = shared.frame, shared.k
     centred_BxD = block[0] * frame.unit - frame.centre[None, :]
@@ -127,7 +127,7 @@ def _by_product(block: _Block, *, shared: Shared, tiles: _Tiles) -> tuple[Array,
     return distances, indices_Bxk, sure_B
 
 
-def _by_differences(block: _Block, *, shared: Shared, size: int) -> _Found:
+def _by_differences(block: Block, *, shared: Shared, size: int) -> _Found:
     """Distances, indices [B, k] of one block of queries, all distances from differences."""
     gallery_GxD, frame = shared.gallery, shared.frame
     count, width = gallery_GxD.shape
@@ -156,7 +156,7 @@ def _by_differences(block: _Block, *, shared: Shared, size: int) -> _Found:
     return lax.scan(visit, _nothing(block, shared.k), starts)[0]
 
 
-def _nothing(block: _Block, count: int) -> _Found:
+def _nothing(block: Block, count: int) -> _Found:
     """The best `count` of no row."""
     shape = block[0].shape[0], count
     return jnp.full(shape, far(block[0].dtype), block[0].dtype), jnp.full(shape, -1, jnp.int32)
@@ -164,7 +164,7 @@ def _nothing(block: _Block, count: int) -> _Found:
 
 def _allowed(
     score_BxS: Array,
-    block: _Block,
+    block: Block,
     ids_S: Array | None,
     labels_S: Array | None,
     same_class: bool | None,
@@ -215,7 +215,7 @@ def smallest(score_BxS: Array, count: int) -> tuple[Array, Array]:
     return -negative, group * _GROUP + within % _GROUP
 
 
-def _rank(block: _Block, shared: Shared, indices_BxC: Array) -> _Found:
+def _rank(block: Block, shared: Shared, indices_BxC: Array) -> _Found:
     """The product's k best candidates by (distance from differences, index); -1 stands for none."""
     wide, none = shared.frame.wide, far(shared.gallery.dtype)
     valid_BxC = indices_BxC >= 0
