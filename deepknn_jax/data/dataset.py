@@ -8,6 +8,15 @@ import numpy as np
 from deepknn_jax.data.account import Account
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+LEFT_OUT = ""  # in the place of a part: an example that is in none
+
+
+class Pairs(NamedTuple):
+    """n pairs of rows, `rows` and `others` int [n], that are alike; `r` [n] their correlation."""
+
+    rows: np.ndarray
+    others: np.ndarray
+    r: np.ndarray
 
 
 class Listing(NamedTuple):
@@ -17,7 +26,9 @@ class Listing(NamedTuple):
     features) or `files` (N image paths) is given. `names` are N distinct strings. `splits` [N]
     holds TRAIN, VALIDATION or TEST where the source publishes a split. `groups` int32 [N] marks
     what must stay on one side (patients, lesions). `labels` int32 [N] index `class_names`.
-    `account` is what the source has to tell besides.
+    `account` is what the source has to tell besides. Features that were made of images may bring
+    the images' `contents` (as a Dataset's) and `trained`, bool [N]: those that trained the network
+    which made them.
     """
 
     names: tuple[str, ...]
@@ -28,16 +39,24 @@ class Listing(NamedTuple):
     splits: np.ndarray | None = None
     groups: np.ndarray | None = None
     account: Account = Account()
+    contents: np.ndarray | None = None
+    trained: np.ndarray | None = None
 
 
 class Dataset(NamedTuple):
     """N examples ready to be trained on.
 
     `inputs` is uint8 [N, H, W, C] or [N, D, H, W, C] (an array or a read-only memory map) or
-    float32 [N, F]; `labels` int32 [N]; `splits` [N] of TRAIN, VALIDATION, TEST; `skipped` names
-    the files that could not be decoded and were left out (none unless that was asked for).
-    `account` are the lines that tell what was found, left out, and how it was split. `groups`
-    int32 [N] marks what belongs together (patients, lesions), where the source knows.
+    float32 [N, F]; `labels` int32 [N]; `splits` [N] of TRAIN, VALIDATION, TEST, or LEFT_OUT for
+    copies that were to be dropped; `skipped` names the files that could not be decoded and were
+    left out (none unless that was asked for). `account` are the lines that tell what was found,
+    left out, and how it was split. `groups` int32 [N] marks what belongs together (patients,
+    lesions), where the source knows.
+
+    `contents` uint8 [N, 16] are digests of the inputs (data.copies), `sources` those of what they
+    were made from: the files' bytes, or the source's own arrays. `near` are near-copies in two
+    parts. `trained` bool [N] marks the examples that trained what this data set or the weights
+    come from; None where no run is known to have.
     """
 
     inputs: np.ndarray
@@ -48,6 +67,10 @@ class Dataset(NamedTuple):
     skipped: tuple[str, ...] = ()
     account: tuple[str, ...] = ()
     groups: np.ndarray | None = None
+    contents: np.ndarray | None = None
+    sources: np.ndarray | None = None
+    near: Pairs | None = None
+    trained: np.ndarray | None = None
 
     def rows(self, split: str) -> np.ndarray:
         """Indices int32 [n] of the examples of `split`, ascending."""

@@ -261,7 +261,7 @@ def checked(listing: Listing, where: str | Path) -> Listing:
         raise UserError(f"{where}: holds no examples")
     if (name := first_repeated(listing.names)) is not None:
         raise UserError(f"{where}: {name} is listed more than once; list each example once")
-    for key in ("labels", "inputs", "files", "splits", "groups"):
+    for key in ("labels", "inputs", "files", "splits", "groups", "contents", "trained"):
         value = getattr(listing, key)
         if value is not None and len(value) != n:
             raise UserError(f"{where}: {len(value)} {key} for {n} examples")

@@ -1,10 +1,10 @@
 """Which examples train, validate and test: the published split, or one drawn by class and group."""
 
 from collections import Counter
-from collections.abc import Mapping
 
 import numpy as np
 
+from deepknn_jax.data.copies import joined
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
 from deepknn_jax.errors import UserError, check_choice
 
@@ -12,7 +12,13 @@ SPLITS = ("published", "stratified", "grouped")
 
 
 def assign_splits(
-    listing: Listing, *, split: str, test_share: float, validation: float, split_seed: int
+    listing: Listing,
+    *,
+    split: str,
+    test_share: float,
+    validation: float,
+    split_seed: int,
+    bound: np.ndarray | None = None,
 ) -> np.ndarray:
     """The split of each example: strings [N] of TRAIN, VALIDATION, TEST.
 
@@ -27,6 +33,8 @@ def assign_splits(
             the test part; for "published", by group where there are groups. A published validation
             part is used in its place, and never trained on.
         split_seed: of the draw. The same listing and seed give the same split.
+        bound: int [N], copies by their numbers: what is drawn here keeps those with the same one,
+            and the groups that they link, on one side. Else the draw is as without them.
 
     Raises:
         UserError: an option out of range, a split that the source has not, a class with fewer than
@@ -47,17 +55,19 @@ def assign_splits(
         raise UserError(f"`split_seed` is {split_seed}: it must be at least 0")
     n = len(listing.names)
     alone = np.arange(n)  # every example a group of its own
-    groups = alone if split == "stratified" or listing.groups is None else listing.groups
+    units = alone if split == "stratified" or listing.groups is None else listing.groups
+    groups = units if bound is None else joined(units, bound)
     if split == "published":
         splits = _published(listing)
     else:
         splits = np.full(n, TRAIN, dtype="<U10")
         rng = np.random.default_rng([split_seed, 0])
-        splits[_draw(listing.labels, groups, test_share, rng)] = TEST
+        splits[_draw(listing.labels, groups, units, test_share, rng)] = TEST
     if validation and not (splits == VALIDATION).any():
         train = np.flatnonzero(splits == TRAIN)
         rng = np.random.default_rng([split_seed, 1])
-        splits[train[_draw(listing.labels[train], groups[train], validation, rng)]] = VALIDATION
+        drawn = _draw(listing.labels[train], groups[train], units[train], validation, rng)
+        splits[train[drawn]] = VALIDATION
     check_class_sizes(listing.labels, splits, listing.class_names)
     return splits
 
@@ -104,18 +114,19 @@ def split_lines(
     }[taken]
     if list(published) == [TRAIN]:
         why = f"the source has a {TRAIN} part alone"
-    lines = [f"split: {taken}, as {'`split` says' if split else why}: {_sizes(parts_of(splits))}"]
+    lines = [f"split: {taken}, as {'`split` says' if split else why}: {sizes_of(splits)}"]
     if taken == "published" and TEST not in published:
         lines.append(f"the source has no {TEST} part: its {VALIDATION} part tests")
     if taken != "published" and len(published) > 1:
-        lines.append(f"not used: the source's own parts ({_sizes(published)})")
+        lines.append(f"not used: the source's own parts ({sizes_of(listing.splits)})")
     if taken == "published" and not validation and (splits == VALIDATION).any():
         lines.append(f"not used: the {VALIDATION} part, as `validation` is 0")
     return lines + _group_lines(listing.groups, splits)
 
 
-def _sizes(parts: Mapping[str, int]) -> str:
-    return " + ".join(f"{size:,} {part}" for part, size in parts.items())
+def sizes_of(splits: np.ndarray | None) -> str:
+    """As "80 train + 20 test"."""
+    return " + ".join(f"{size:,} {part}" for part, size in parts_of(splits).items())
 
 
 def _group_lines(groups: np.ndarray | None, splits: np.ndarray) -> list[str]:
@@ -167,7 +178,11 @@ def _published(listing: Listing) -> np.ndarray:
 
 
 def _draw(
-    labels: np.ndarray, groups: np.ndarray, share: float, rng: np.random.Generator
+    labels: np.ndarray,
+    groups: np.ndarray,
+    units: np.ndarray,
+    share: float,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Indices of a random choice of whole groups that holds about `share` of every class.
 
@@ -178,8 +193,14 @@ def _draw(
     would keep fewer than 2 examples. Groups that may as well be on either side (a class's share
     ends in a half) go where the total comes nearest to `share`. Then a class of which nothing was
     taken gets its cheapest group, if one can be spared.
+
+    A group consists of whole `units`, mostly one, and has the place of the first of these in the
+    random order: groups that copies link change the order of no others.
     """
-    _, groups, group_sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    _, units = np.unique(units, return_inverse=True)
+    _, first, groups, group_sizes = np.unique(
+        groups, return_index=True, return_inverse=True, return_counts=True
+    )
     members = np.split(np.argsort(groups, kind="stable"), np.cumsum(group_sizes)[:-1])
     contents = [Counter(labels[rows].tolist()) for rows in members]
     sizes = np.bincount(labels).tolist()
@@ -201,7 +222,8 @@ def _draw(
             taken[c] += -n if chosen[g] else n
         chosen[g] = not chosen[g]
 
-    order = np.argsort(rng.random(len(members)), kind="stable").tolist()
+    places = rng.random(int(units.max()) + 1)[units[first]]
+    order = np.argsort(places, kind="stable").tolist()
     settled = False
     while not settled:
         settled = True

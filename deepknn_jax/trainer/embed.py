@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from deepknn_jax.data.dataset import LEFT_OUT
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import embed_rows
@@ -41,7 +42,7 @@ def run(config: ConfigDict, workdir: Path) -> Path:
         variables_of(state),
         setup.store,
         setup.devices,
-        np.arange(len(setup.dataset.labels), dtype=np.int32),
+        np.flatnonzero(setup.dataset.splits != LEFT_OUT).astype(np.int32),
         config.evaluate.batch_size,
     )
     if not np.isfinite(part.embeddings).all():

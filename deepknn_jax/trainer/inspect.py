@@ -4,18 +4,18 @@ import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from deepknn_jax.data.dataset import TRAIN, Dataset
-from deepknn_jax.data.load import Survey
 from deepknn_jax.engine.batching import steps_per_epoch
 from deepknn_jax.engine.inputs import input_functions
 from deepknn_jax.engine.parallel import get_devices
 from deepknn_jax.logs import duration, say
+from deepknn_jax.trainer import provenance
 from deepknn_jax.trainer.check import check
-from deepknn_jax.trainer.keys import naming_keys, say_in_keys
-from deepknn_jax.trainer.setup import check_enough, network, resolve, survey
+from deepknn_jax.trainer.keys import naming_keys
+from deepknn_jax.trainer.loading import check_copies, tell_and_load
+from deepknn_jax.trainer.setup import network, resolve
 
 _TIMED = 16  # images that go forward through the network to tell its speed
 _BACKWARD = 3  # a training step takes about three times the time of the forward pass
@@ -24,23 +24,23 @@ _BACKWARD = 3  # a training step takes about three times the time of the forward
 def run(config: ConfigDict) -> None:
     """Tells the account of the config's data, and the memory and time that a run would take.
 
+    Images are decoded, through the cache that the run will use: copies are known by their pixels.
+
     Raises:
         UserError: for whatever would stop the run before its first step.
     """
     check(config)
     config, _ = resolve(config, None)
-    found = survey(config)
-    for line in found.account:
-        say_in_keys(line)
-    check_enough(config, found.listing.labels[found.splits == TRAIN])
-    for line in expected(config, found):
+    dataset = tell_and_load(config)
+    check_copies(config, dataset)
+    provenance.tell(provenance.marked(dataset, config.model.weights))
+    for line in expected(config, dataset):
         say(line)
 
 
 @naming_keys()
-def expected(config: ConfigDict, found: Survey) -> list[str]:
+def expected(config: ConfigDict, dataset: Dataset) -> list[str]:
     """Lines on memory and time, from the model, the data's shape, and a measurement here."""
-    dataset = _stand_in(config, found)
     devices = get_devices(config.devices, config.parallel)
     channels = dataset.inputs.shape[-1]
     _, prepare = input_functions(
@@ -75,17 +75,3 @@ def expected(config: ConfigDict, found: Survey) -> list[str]:
         f" {duration(seconds)} by {len(images)} images timed here; decoding, compiling, evaluation"
         " and pictures besides",
     ]
-
-
-def _stand_in(config: ConfigDict, found: Survey) -> Dataset:
-    """A data set of the shape that the decoded one would have; zeros take no memory here."""
-    listing, data = found.listing, config.data
-    inputs = listing.inputs
-    if inputs is None:
-        shape: tuple[int, ...] = (data.size, data.size, data.channels or 3)
-        inputs = np.broadcast_to(np.uint8(0), (len(listing.names), *shape))
-    elif inputs.ndim == 4 and (data.size or data.channels):
-        height, width, channels = inputs.shape[1:]
-        shape = (data.size or height, data.size or width, data.channels or channels)
-        inputs = np.broadcast_to(np.uint8(0), (len(inputs), *shape))
-    return Dataset(inputs, listing.labels, listing.names, listing.class_names, found.splits)

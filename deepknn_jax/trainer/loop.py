@@ -24,21 +24,19 @@ from deepknn_jax.evaluation import report
 from deepknn_jax.files import read_json, write_text
 from deepknn_jax.logs import Record, Seconds, clock, duration, read_records, record_log, say
 from deepknn_jax.mining.batches import Mined
-from deepknn_jax.trainer import checkpoint
+from deepknn_jax.trainer import checkpoint, provenance
 from deepknn_jax.trainer.assess import Variables, embed_split, epoch_figures, variables_of
 from deepknn_jax.trainer.check import check
 from deepknn_jax.trainer.finished import Fitted, changes, check_trained, evaluate_run
-from deepknn_jax.trainer.keys import say_in_keys
+from deepknn_jax.trainer.loading import check_copies, tell_and_load
 from deepknn_jax.trainer.methods import METHODS, unread
 from deepknn_jax.trainer.setup import (
     Setup,
     build,
     first_stage,
     first_state,
-    load,
     resolve,
     settle,
-    survey,
 )
 
 
@@ -64,7 +62,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             say(report.table(results))
             return results
         check_trained(workdir)
-    config, setup = prepare(config, weights, workdir)
+    config, setup = prepare(config, weights, workdir, start)
+    provenance.tell(setup.dataset)
+    if results is None:
+        provenance.write(workdir, setup.dataset, str(start or config.model.weights))
     seconds: Seconds = {}
     fitted = fit(config, setup, workdir, seconds)
     results = evaluate_run(config, setup, fitted, workdir, seconds)
@@ -75,14 +76,20 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 
 def prepare(
-    config: ConfigDict, weights: Mapping[str, Any] | None, workdir: Path
+    config: ConfigDict,
+    weights: Mapping[str, Any] | None,
+    workdir: Path,
+    start: Path | None = None,
 ) -> tuple[ConfigDict, Setup]:
-    """Loads, builds, and writes config.json: the config as the weights and the data settle it."""
-    found = survey(config)
-    for line in found.account:
-        say_in_keys(line)
-    dataset = load(config, found)
+    """Loads, builds, and writes config.json: the config as the weights and the data settle it.
+
+    And copies.csv, where the data set has copies. `start`: as of `check_workdir`.
+    """
+    dataset = tell_and_load(config)
     describe(dataset)
+    table = report.write_copies(workdir / report.COPIES, dataset)
+    check_copies(config, dataset, table)
+    dataset = provenance.marked(dataset, str(start or config.model.weights))
     config = settle(config, dataset)
     setup = build(config, dataset, weights)
     workdir.mkdir(parents=True, exist_ok=True)

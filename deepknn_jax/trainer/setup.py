@@ -48,7 +48,9 @@ from deepknn_jax.trainer.methods import loss_function, method_of, miner
 _NUMBERS_PER_CALL = 2**21
 # Keys of config.data that are not load_dataset's arguments under the same name.
 _NOT_PASSED_ON = ("source", "dir", "placement", "resize_rule")
-_OF_FILES = ("size", "channels", "value_range", "frame", "on_error", "cache_dir")
+_OF_DECODING = (
+    *("size", "channels", "value_range", "frame", "on_error", "copies", "near_copies", "cache_dir"),
+)
 
 
 class Setup(NamedTuple):
@@ -176,7 +178,7 @@ def load(config: ConfigDict, found: Survey | None = None) -> Dataset:
     found = found or survey(config)
     check_enough(config, found.listing.labels[found.splits == TRAIN])
     dataset = data_load.decoded(
-        found, resize_rule=data.resize_rule or "square", **{key: data[key] for key in _OF_FILES}
+        found, resize_rule=data.resize_rule or "square", **{key: data[key] for key in _OF_DECODING}
     )
     check_enough(config, dataset.labels[dataset.rows(TRAIN)])  # some may have been skipped
     return dataset
