@@ -1,8 +1,10 @@
 """Near-copies: images whose small grey thumbnails correlate, as saved anew or cut a little."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from scipy import sparse
 from scipy.sparse import csgraph
 
@@ -10,7 +12,6 @@ NEAR_COPIES = ("tell", "drop", "group")
 SIDE = 32  # of the thumbnails in pixels; smaller images are not compared
 LEAST_R = 0.97  # Pearson's correlation of two thumbnails, above which they are near-copies
 _BLOCK = 1024  # thumbnails in one product
-_GREY = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
 class Nearest(NamedTuple):
@@ -26,30 +27,22 @@ def are_compared(inputs_N: np.ndarray) -> bool:
 
 
 def thumbnails(images_NxHxWxC: np.ndarray) -> np.ndarray:
-    """float32 [N, SIDE * SIDE]: grey area means, of mean 0 and length 1; 0 of constant images.
+    """Of uint8 images float32 [N, SIDE * SIDE] of mean 0 and length 1; 0 of constant ones.
 
-    The product of two rows is Pearson's correlation of their thumbnails.
+    They are means over boxes of the grey image, of 8 bits. The product of two rows is Pearson's
+    correlation. The images may be a memory map, which is read once.
     """
-    images = images_NxHxWxC
-    rows_hxH, columns_wxW = (_area_means(side) for side in images.shape[1:3])
-    weights = np.asarray(_GREY if images.shape[-1] == 3 else (1.0,), np.float32)
-    found = np.empty((len(images), SIDE * SIDE), np.float32)
-    for i, image in enumerate(images):
-        grey = np.asarray(image, np.float32) @ weights
-        found[i] = (rows_hxH @ grey @ columns_wxW.T).ravel()
-    found -= found.mean(axis=1, dtype=np.float64, keepdims=True)
-    length = np.sqrt(np.sum(found**2, axis=1, dtype=np.float64, keepdims=True))
-    # Of a constant image rounding leaves about 1e-4, of one grey level in a pixel of 2,000 more.
-    return found * np.where(length > 1e-2, 1 / np.maximum(length, 1e-2), 0).astype(np.float32)
 
+    def of_image(image: np.ndarray) -> np.ndarray:
+        grey = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).convert("L")
+        return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX)).ravel()
 
-def _area_means(side: int) -> np.ndarray:
-    """float32 [SIDE, side]: the share of each of `side` pixels in SIDE equal stretches."""
-    edges = np.linspace(0, side, SIDE + 1)
-    pixels = np.arange(side)
-    low, high = edges[:-1, None], edges[1:, None]
-    shared = np.minimum(high, pixels + 1) - np.maximum(low, pixels)
-    return (np.clip(shared, 0, 1) * (SIDE / side)).astype(np.float32)
+    with ThreadPoolExecutor() as pool:
+        found = np.stack(list(pool.map(of_image, images_NxHxWxC))).astype(np.float32)
+    found -= found.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+    length = np.linalg.norm(found, axis=1, keepdims=True)
+    # Of a constant image rounding leaves about 1e-4; one level in one pixel is about 1.
+    return np.where(length > 0.1, found / np.maximum(length, 0.1), np.float32(0))
 
 
 def nearest(thumbs_NxT: np.ndarray, rows_n: np.ndarray, others_m: np.ndarray) -> Nearest:

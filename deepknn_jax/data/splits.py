@@ -53,20 +53,21 @@ def assign_splits(
                         "`group_column`, or choose stratified")  # fmt: skip
     if split_seed < 0:
         raise UserError(f"`split_seed` is {split_seed}: it must be at least 0")
-    n = len(listing.names)
-    alone = np.arange(n)  # every example a group of its own
+    alone = np.arange(len(listing.names))  # every example a group of its own
     units = alone if split == "stratified" or listing.groups is None else listing.groups
     groups = units if bound is None else joined(units, bound)
     if split == "published":
-        splits = _published(listing)
+        splits = unbound = _published(listing)
     else:
-        splits = np.full(n, TRAIN, dtype="<U10")
-        rng = np.random.default_rng([split_seed, 0])
-        splits[_draw(listing.labels, groups, units, test_share, rng)] = TEST
+        places = _places(units, alone >= 0, np.random.default_rng([split_seed, 0]))
+        splits, unbound = (
+            np.where(_draw(listing.labels, each, places, test_share), TEST, TRAIN).astype("<U10")
+            for each in (groups, units)
+        )
     if validation and not (splits == VALIDATION).any():
+        places = _places(units, unbound == TRAIN, np.random.default_rng([split_seed, 1]))
         train = np.flatnonzero(splits == TRAIN)
-        rng = np.random.default_rng([split_seed, 1])
-        drawn = _draw(listing.labels[train], groups[train], units[train], validation, rng)
+        drawn = _draw(listing.labels[train], groups[train], places[train], validation)
         splits[train[drawn]] = VALIDATION
     check_class_sizes(listing.labels, splits, listing.class_names)
     return splits
@@ -177,30 +178,18 @@ def _published(listing: Listing) -> np.ndarray:
     return splits
 
 
-def _draw(
-    labels: np.ndarray,
-    groups: np.ndarray,
-    units: np.ndarray,
-    share: float,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Indices of a random choice of whole groups that holds about `share` of every class.
+def _draw(labels: np.ndarray, groups: np.ndarray, places: np.ndarray, share: float) -> np.ndarray:
+    """A random choice, bool [n], of whole groups that holds about `share` of every class.
 
-    The groups are visited in random order, again and again, and one changes sides if that brings
-    the class shares nearer to `share` in the sum of squares, until none does (with groups of one
-    example each class is rounded to the nearest count). Visiting the large groups first would
-    settle sooner, but fill the test part with patients of many images. A group stays if a class
-    would keep fewer than 2 examples. Groups that may as well be on either side (a class's share
+    The groups are visited in random order, that of their first rows' `places`, again and again,
+    and one changes sides if that brings the class shares nearer to `share` in the sum of squares,
+    until none does (with groups of one example each class is rounded to the nearest count).
+    Visiting the large groups first would settle sooner, but fill the test part with patients of
+    many images. A group stays if a class would keep fewer than 2 examples. Groups that may as well be on either side (a class's share
     ends in a half) go where the total comes nearest to `share`. Then a class of which nothing was
     taken gets its cheapest group, if one can be spared.
-
-    A group consists of whole `units`, mostly one, and has the place of the first of these in the
-    random order: groups that copies link change the order of no others.
     """
-    _, units = np.unique(units, return_inverse=True)
-    _, first, groups, group_sizes = np.unique(
-        groups, return_index=True, return_inverse=True, return_counts=True
-    )
+    _, groups, group_sizes = np.unique(groups, return_inverse=True, return_counts=True)
     members = np.split(np.argsort(groups, kind="stable"), np.cumsum(group_sizes)[:-1])
     contents = [Counter(labels[rows].tolist()) for rows in members]
     sizes = np.bincount(labels).tolist()
@@ -222,8 +211,7 @@ def _draw(
             taken[c] += -n if chosen[g] else n
         chosen[g] = not chosen[g]
 
-    places = rng.random(int(units.max()) + 1)[units[first]]
-    order = np.argsort(places, kind="stable").tolist()
+    order = np.argsort(places[[rows[0] for rows in members]], kind="stable").tolist()
     settled = False
     while not settled:
         settled = True
@@ -242,4 +230,18 @@ def _draw(
             best = min((g for g in order if c in contents[g]), key=cost)
             if cost(best) < np.inf:
                 change_sides(best)
-    return np.flatnonzero(np.asarray(chosen)[groups])
+    return np.asarray(chosen)[groups]
+
+
+def _places(units: np.ndarray, among: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random number for each of n examples, float64 [n], the same for those of a unit.
+
+    Those of the units `among` which is drawn are drawn first: what copies add to these, as they
+    bind examples, changes no other's.
+    """
+    inside, outside = np.unique(units[among]), np.setdiff1d(units, units[among])
+    drawn = np.concatenate([inside, outside])
+    order = np.argsort(drawn, kind="stable")
+    numbers = rng.random(len(drawn))
+    found: np.ndarray = numbers[order][np.searchsorted(drawn[order], units)]
+    return found

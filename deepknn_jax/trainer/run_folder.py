@@ -26,7 +26,8 @@ def trained_on(folder: Path) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here: np.load itself leaves a broken file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             found: np.ndarray = arrays["contents"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: is damaged; remove it, or take another run") from error

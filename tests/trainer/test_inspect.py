@@ -34,7 +34,7 @@ ACCOUNT = [
 ]
 
 
-def test_inspect_tells_what_is_there_and_writes_nothing(forty, tmp_path, capsys):
+def test_inspect_tells_what_is_there_and_writes_nothing_but_the_cache(forty, tmp_path, capsys):
     inspect.run(forty)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"source: class_folders {tmp_path / 'set'}"
@@ -43,7 +43,7 @@ def test_inspect_tells_what_is_there_and_writes_nothing(forty, tmp_path, capsys)
     assert lines[6] == "model: cnn, 249,440 parameters, 1.0 MB"
     assert re.match(r"training: 60 epochs, 120 steps of 16; about \d+:\d\d by 16 images", lines[7])
     assert len(lines) == 8
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "set"]
 
 
 def test_forty_images_train_and_the_account_comes_first(forty, tmp_path, capsys):
