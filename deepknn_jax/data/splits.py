@@ -185,9 +185,9 @@ def _draw(labels: np.ndarray, groups: np.ndarray, places: np.ndarray, share: flo
     and one changes sides if that brings the class shares nearer to `share` in the sum of squares,
     until none does (with groups of one example each class is rounded to the nearest count).
     Visiting the large groups first would settle sooner, but fill the test part with patients of
-    many images. A group stays if a class would keep fewer than 2 examples. Groups that may as well be on either side (a class's share
-    ends in a half) go where the total comes nearest to `share`. Then a class of which nothing was
-    taken gets its cheapest group, if one can be spared.
+    many images. A group stays if a class would keep fewer than 2 examples. Groups that may as well
+    be on either side (a class's share ends in a half) go where the total comes nearest to `share`.
+    Then a class of which nothing was taken gets its cheapest group, if one can be spared.
     """
     _, groups, group_sizes = np.unique(groups, return_inverse=True, return_counts=True)
     members = np.split(np.argsort(groups, kind="stable"), np.cumsum(group_sizes)[:-1])
