@@ -16,15 +16,18 @@ def marked(dataset: Dataset, weights: str) -> Dataset:
     """The data set with `trained` by the run that `weights` are of, if they are a run's folder.
 
     An example trained it if its pixels did, or the file or row that they were made from, so that a
-    run at another size is known, too. What is known of features' own network is kept.
+    run at another size is known, too; and so are its copies in this set. What is known of features'
+    own network is kept.
     """
-    known = _known(weights)
-    if known is None or dataset.contents is None or dataset.sources is None:
+    known, trained = _known(weights), dataset.trained
+    if dataset.contents is None or dataset.sources is None:
         return dataset
-    trained = are_among(dataset.contents, known) | are_among(dataset.sources, known)
-    if dataset.trained is not None:
-        trained |= dataset.trained
-    return dataset._replace(trained=trained)
+    if known is not None:
+        found = are_among(dataset.contents, known) | are_among(dataset.sources, known)
+        trained = found if trained is None else found | trained
+    if trained is None:
+        return dataset
+    return dataset._replace(trained=are_among(dataset.contents, dataset.contents[trained]))
 
 
 def _known(weights: str) -> np.ndarray | None:

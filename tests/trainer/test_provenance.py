@@ -9,9 +9,11 @@ from sklearn.datasets import load_breast_cancer
 from support.runs import file_config, small_config
 
 from deepknn_jax.data.copies import contents
+from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.trainer import inspect, loop, run_folder
+from deepknn_jax.trainer.provenance import marked
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -162,6 +164,21 @@ def test_another_split_of_a_runs_embeddings(first, tmp_path):
     results = loop.run(config, tmp_path / "run")
     seen = names_of(first, "train", "validation") & names_of(tmp_path / "run", "test")
     check_judged_apart(results, tmp_path / "run", seen)
+
+
+def test_what_trained_is_known_by_its_file_and_by_copies_beside_it(tmp_path):
+    """At another size pixels differ: row 0's source is known, row 3 is its copy here."""
+    contents = np.random.default_rng(0).integers(0, 256, (5, 16), dtype=np.uint8)
+    contents[3] = contents[0]
+    sources = contents[::-1] ^ 255
+    known = np.stack([sources[0], contents[4], contents[1] ^ 7])
+    np.savez(tmp_path / run_folder.TRAINED_ON, contents=known)
+    data = Dataset(np.zeros((5, 2), np.float32), np.zeros(5, np.int32), tuple("abcde"), ("k",),
+                   np.repeat("test", 5), contents=contents, sources=sources)  # fmt: skip
+    assert marked(data, str(tmp_path)).trained.tolist() == [1, 0, 0, 1, 1]
+    assert marked(data, "").trained is None
+    own = data._replace(trained=np.array([0, 0, 1, 0, 0], bool))
+    assert marked(own, "").trained.tolist() == [0, 0, 1, 0, 0]
 
 
 def test_a_test_part_that_all_trained_is_refused(first, tmp_path):
