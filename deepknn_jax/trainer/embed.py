@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from deepknn_jax import config as config_lib
+from deepknn_jax.data.dataset import LEFT_OUT
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import embed_rows
@@ -16,9 +17,9 @@ from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
 from deepknn_jax.trainer import inherited
 from deepknn_jax.trainer.assess import variables_of
-from deepknn_jax.trainer.keys import say_in_keys
-from deepknn_jax.trainer.loop import check_workdir, describe
-from deepknn_jax.trainer.setup import Embedder, build_embedder, decoded, settle, survey
+from deepknn_jax.trainer.loading import tell_and_load
+from deepknn_jax.trainer.loop import check_workdir, judged
+from deepknn_jax.trainer.setup import Embedder, build_embedder, settle
 
 FILE = "features.npz"
 
@@ -47,7 +48,7 @@ def run(config: ConfigDict, workdir: Path) -> Path:
         variables_of(embedder.state),
         embedder.store,
         embedder.devices,
-        np.arange(len(embedder.dataset.labels), dtype=np.int32),
+        np.flatnonzero(embedder.dataset.splits != LEFT_OUT).astype(np.int32),
         config.evaluate.batch_size,
     )
     if not np.isfinite(part.embeddings).all():
@@ -63,12 +64,9 @@ def prepare(
     config: ConfigDict, weights: Mapping[str, Any] | None, workdir: Path
 ) -> tuple[ConfigDict, Embedder]:
     """Loads, builds what embeds, and writes config.json: as `loop.prepare` of a training."""
-    found = survey(config)
-    for line in found.account:
-        say_in_keys(line)
     kept = inherited.kept_for(config, workdir)
-    dataset = decoded(config, found, kept.set_range)
-    describe(dataset)
+    dataset = tell_and_load(config, kept.set_range, to_train=False)
+    dataset = judged(config, dataset, workdir, config.model.weights)
     config = settle(config, dataset)
     embedder = build_embedder(config, dataset, weights, inherited.scale_of(kept, dataset))
     workdir.mkdir(parents=True, exist_ok=True)

@@ -24,21 +24,19 @@ from deepknn_jax.evaluation import report
 from deepknn_jax.files import read_json, write_text
 from deepknn_jax.logs import Record, Seconds, clock, duration, read_records, record_log, say
 from deepknn_jax.mining.batches import Mined
-from deepknn_jax.trainer import checkpoint, inherited
+from deepknn_jax.trainer import checkpoint, inherited, provenance
 from deepknn_jax.trainer.assess import Variables, embed_split, epoch_figures, variables_of
 from deepknn_jax.trainer.check import check
 from deepknn_jax.trainer.finished import Fitted, changes, check_trained, evaluate_run
-from deepknn_jax.trainer.keys import say_in_keys
+from deepknn_jax.trainer.loading import check_copies, tell_and_load
 from deepknn_jax.trainer.methods import METHODS, unread
 from deepknn_jax.trainer.setup import (
     Setup,
     build,
     first_stage,
     first_state,
-    load,
     resolve,
     settle,
-    survey,
 )
 from deepknn_jax.trainer.sizes import devices_of
 
@@ -65,7 +63,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             say(report.table(results))
             return results
         check_trained(workdir)
-    config, setup = prepare(config, weights, workdir)
+    config, setup = prepare(config, weights, workdir, start)
+    provenance.tell(setup.dataset)
+    if results is None:
+        provenance.write(workdir, setup.dataset, str(start or config.model.weights))
     seconds: Seconds = {}
     fitted = fit(config, setup, workdir, seconds)
     results = evaluate_run(config, setup, fitted, workdir, seconds)
@@ -76,16 +77,19 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 
 def prepare(
-    config: ConfigDict, weights: Mapping[str, Any] | None, workdir: Path
+    config: ConfigDict,
+    weights: Mapping[str, Any] | None,
+    workdir: Path,
+    start: Path | None = None,
 ) -> tuple[ConfigDict, Setup]:
-    """Loads, builds, and writes config.json and inputs.npz: what weights and data have settled."""
+    """Loads, builds, and writes config.json and inputs.npz: what weights and data have settled.
+
+    And copies.csv, where the data set has copies. `start`: as of `check_workdir`.
+    """
     devices_of(config)  # what does not fit this machine is told before any data are read
-    found = survey(config)
-    for line in found.account:
-        say_in_keys(line)
     kept = inherited.kept_for(config, workdir)
-    dataset = load(config, found, kept.set_range)
-    describe(dataset)
+    dataset = tell_and_load(config, kept.set_range)
+    dataset = judged(config, dataset, workdir, str(start or config.model.weights))
     config = settle(config, dataset)
     scale = inherited.scale_of(kept, dataset)
     setup = build(config, dataset, weights, scale)
@@ -93,6 +97,17 @@ def prepare(
     inherited.write(workdir, dataset, scale)  # first: with config.json the run has begun
     write_text(workdir / "config.json", config_lib.to_json(config))
     return config, setup
+
+
+def judged(config: ConfigDict, dataset: Dataset, workdir: Path, weights: str) -> Dataset:
+    """The data set, told and checked for copies, with what has `trained` the weights marked.
+
+    Writes copies.csv where it has some.
+    """
+    describe(dataset)
+    table = report.write_copies(workdir / report.COPIES, dataset)
+    check_copies(config, dataset, table)
+    return provenance.marked(dataset, weights)
 
 
 def check_workdir(

@@ -1,0 +1,33 @@
+"""A run's data set, and the lines that tell of it before anything else happens."""
+
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from deepknn_jax.data.copies import check_none
+from deepknn_jax.data.dataset import Dataset
+from deepknn_jax.trainer.keys import naming_keys, say_in_keys
+from deepknn_jax.trainer.setup import decoded, load, survey
+
+
+def tell_and_load(
+    config: ConfigDict, set_range: Sequence[float] = (), *, to_train: bool = True
+) -> Dataset:
+    """The config's data set; its account is said as far as it is known.
+
+    As `setup.load` gives it, or `setup.decoded` where it is not `to_train`; `set_range` is theirs.
+    """
+    found = survey(config)
+    for line in found.account:
+        say_in_keys(line)
+    dataset = (load if to_train else decoded)(config, found, set_range)
+    for line in dataset.account[len(found.account) :]:
+        say_in_keys(line)
+    return dataset
+
+
+@naming_keys()
+def check_copies(config: ConfigDict, dataset: Dataset, table: str = "") -> None:
+    """Raises UserError for copies in two parts where they are to stop; `table` names them."""
+    if config.data.copies == "stop":
+        check_none(dataset, table)
