@@ -17,6 +17,7 @@ from deepknn_jax.data.near_copies import (
 )
 from deepknn_jax.data.splits import sizes_of
 from deepknn_jax.data.view import View
+from deepknn_jax.errors import UserError
 
 
 class Pixels(NamedTuple):
@@ -67,8 +68,12 @@ def untangled(
     bound[rows] = numbers
     if near_copies == "group" and thumbs is not None:
         bound[rows] = copies.joined(numbers, nearly_joined(thumbs))
-    linked = len(np.unique(bound)) < len(bound)
-    splits = split_again(bound=bound) if linked else splits_N.copy()
+    linked = len(bound) - len(np.unique(bound))
+    try:
+        splits = split_again(bound=bound) if linked else splits_N.copy()
+    except UserError as error:
+        raise UserError(f"{error} ({linked:,} of {len(bound):,} examples are copies of others, "
+                        "which are kept on one side)") from error  # fmt: skip
     lines = []
     if moved := int((splits != splits_N).sum()):
         lines.append(f"split: copies are kept on one side, for which {moved:,} examples changed "

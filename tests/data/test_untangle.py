@@ -129,6 +129,12 @@ def test_a_drawn_split_parts_no_copies_and_changes_little(tmp_path, seed):
     assert lines(plain)[1:] == []
 
 
+def test_a_set_of_copies_alone_is_not_split(tmp_path):
+    path = features(tmp_path / "a.npz", copied=[(i, 0) for i in range(60)])
+    with pytest.raises(UserError, match=r"^the test .*\(59 of 60 examples are copies of others"):
+        load_dataset("npz", folder=path)
+
+
 def test_copies_link_groups(tmp_path):
     groups = np.repeat(np.arange(20), 3)
     path = features(tmp_path / "a.npz", copied=[(0, 30), (31, 59)], groups=groups)
