@@ -1,6 +1,12 @@
 """Feature extractors trained for the kNN classifier: Deep kNN and its relatives in JAX."""
 
-from deepknn_jax.errors import UserError
+import sys
+
+from deepknn_jax.errors import UserError, end_at_interrupt
+
+if sys.argv[:1] == ["-m"]:  # Python is about to run a command: what follows takes seconds
+    end_at_interrupt()
+
 from deepknn_jax.knn.distances import pairwise_distances
 from deepknn_jax.knn.neighbors import nearest_neighbors
 from deepknn_jax.knn.vote import KNNPredictions, knn_classify, vote

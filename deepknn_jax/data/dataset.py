@@ -1,5 +1,8 @@
 """A data set is arrays; a split of it is indices."""
 
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +13,7 @@ from deepknn_jax.data.view import View
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 LEFT_OUT = ""  # in the place of a part: an example that is in none
+_BLOCK_BYTES = 2**26  # of inputs that one thread reads for `digests`
 
 
 class Pairs(NamedTuple):
@@ -85,3 +89,29 @@ class Dataset(NamedTuple):
     def train_counts(self) -> np.ndarray:
         """Numbers int [C] of training examples of each class."""
         return np.bincount(self.labels[self.rows(TRAIN)], minlength=len(self.class_names))
+
+
+def digests(dataset: Dataset) -> dict[str, str]:
+    """Sha256, in hex, of each part of what a training sees, wherever the data lie.
+
+    Keys: names, labels, classes, splits, inputs. A read of all inputs.
+    """
+    inputs = dataset.inputs
+    rows = max(1, _BLOCK_BYTES // max(1, inputs[:1].nbytes))
+    with ThreadPoolExecutor() as pool:
+        blocks = pool.map(
+            lambda start: hashlib.sha256(np.ascontiguousarray(inputs[start : start + rows]).data),
+            range(0, len(inputs), rows),
+        )
+        whole = hashlib.sha256(repr((inputs.shape, inputs.dtype.str)).encode())
+        for block in blocks:
+            whole.update(block.digest())
+    lists = {
+        "names": list(dataset.names),
+        "labels": dataset.labels.tolist(),
+        "classes": list(dataset.class_names),
+        "splits": dataset.splits.tolist(),
+    }
+    texts = {key: json.dumps(values).encode() for key, values in lists.items()}
+    found = {key: hashlib.sha256(text).hexdigest() for key, text in texts.items()}
+    return found | {"inputs": whole.hexdigest()}

@@ -11,6 +11,7 @@ import numpy as np
 from deepknn_jax.data import view
 from deepknn_jax.data.copies import chained, conflicts, numbered, pairs_across
 from deepknn_jax.data.dataset import Dataset
+from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import neighbors, pictures
 from deepknn_jax.evaluation.classes import shown_classes
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
@@ -37,9 +38,16 @@ def write_results(workdir: Path, results: dict[str, Any]) -> None:
 
 
 def read_results(workdir: Path) -> dict[str, Any] | None:
-    """results.json, or None where the run is not finished."""
-    found: dict[str, Any] | None = read_json(workdir / "results.json")
-    return found
+    """results.json, or None where the run is not finished; a damaged one is told of, and none."""
+    path = workdir / "results.json"
+    try:
+        found: Any = read_json(path)
+    except UserError:
+        found = {}
+    if found is None or (isinstance(found, dict) and {"test", "references"} <= found.keys()):
+        return found
+    say(f"{path}: is damaged, so that the run does not count as finished")
+    return None
 
 
 def table(results: dict[str, Any]) -> str:

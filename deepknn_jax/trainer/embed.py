@@ -15,15 +15,17 @@ from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import embed_rows
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
-from deepknn_jax.trainer import inherited
+from deepknn_jax.trainer import inherited, provenance
 from deepknn_jax.trainer.assess import variables_of
-from deepknn_jax.trainer.loading import tell_and_load
-from deepknn_jax.trainer.loop import check_workdir, judged
+from deepknn_jax.trainer.loading import check_copies, tell_and_load
+from deepknn_jax.trainer.lock import holding
+from deepknn_jax.trainer.loop import check_workdir, describe
 from deepknn_jax.trainer.setup import Embedder, build_embedder, settle
 
 FILE = "features.npz"
 
 
+@holding
 def run(config: ConfigDict, workdir: Path) -> Path:
     """Writes features.npz: features [N, D], labels, names, splits, classes, groups; its path.
 
@@ -66,7 +68,9 @@ def prepare(
     """Loads, builds what embeds, and writes config.json: as `loop.prepare` of a training."""
     kept = inherited.kept_for(config, workdir)
     dataset = tell_and_load(config, kept.set_range, to_train=False)
-    dataset = judged(config, dataset, workdir, config.model.weights)
+    describe(dataset)
+    check_copies(config, dataset, workdir)
+    dataset = provenance.marked(dataset, config.model.weights)
     config = settle(config, dataset)
     embedder = build_embedder(config, dataset, weights, inherited.scale_of(kept, dataset))
     workdir.mkdir(parents=True, exist_ok=True)

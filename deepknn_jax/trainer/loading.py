@@ -1,11 +1,13 @@
 """A run's data set, and the lines that tell of it before anything else happens."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from deepknn_jax.data.copies import check_none
 from deepknn_jax.data.dataset import Dataset
+from deepknn_jax.evaluation import report
 from deepknn_jax.trainer.keys import naming_keys, say_in_keys
 from deepknn_jax.trainer.setup import decoded, load, survey
 
@@ -27,7 +29,11 @@ def tell_and_load(
 
 
 @naming_keys()
-def check_copies(config: ConfigDict, dataset: Dataset, table: str = "") -> None:
-    """Raises UserError for copies in two parts where they are to stop; `table` names them."""
+def check_copies(config: ConfigDict, dataset: Dataset, workdir: Path | None = None) -> None:
+    """Raises UserError for copies in two parts where they are to stop.
+
+    Writes a table of them in `workdir`, if that is given and there are any.
+    """
+    table = report.write_copies(workdir / report.COPIES, dataset) if workdir else ""
     if config.data.copies == "stop":
         check_none(dataset, table)

@@ -91,14 +91,16 @@ def _names(variables: Any) -> list[str]:
 
 
 def run_config(folder: Path) -> dict[str, Any]:
-    """The config.json of the run whose workdir, or folder of checkpoints, `folder` is.
+    """The config of the run whose workdir, or folder of checkpoints, `folder` is.
 
     Raises:
         UserError: the folder is not a run's, or its config.json is damaged.
     """
-    path = workdir_of(folder) / "config.json"
+    workdir = workdir_of(folder)
+    path = workdir / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        _, extra = checkpoint.newest_extra(workdir / "checkpoints") or (0, {})
+        config = json.loads(extra.get("config") or path.read_text(encoding="utf-8"))
         _ = config["model"]["name"], config["model"]["embedding_size"]
         _ = config["augment"]["mean"], config["augment"]["std"], config["data"]["resize_rule"]
     except FileNotFoundError as error:

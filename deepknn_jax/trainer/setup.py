@@ -36,6 +36,7 @@ from deepknn_jax.logs import say
 from deepknn_jax.mining.batches import Batches, Mined, Mining, with_partners
 from deepknn_jax.models.weights.load import find_weights
 from deepknn_jax.trainer import inherited, run_folder
+from deepknn_jax.trainer.content import of_data
 from deepknn_jax.trainer.keys import naming_keys
 from deepknn_jax.trainer.methods import miner
 from deepknn_jax.trainer.recipe import embedding_recipe, learning_rate, training_recipe
@@ -63,7 +64,8 @@ class Setup(NamedTuple):
 
     `sampler(first, mined)` gives the batches of the steps from `first` to the next mining;
     `positions(steps)` [T, A] are the anchors' places in the training part. `weights` are the
-    backbone's variables to start from, None where it starts at random.
+    backbone's variables to start from, None where it starts at random. `content` are digests of the
+    data and the weights (trainer/content.py).
     """
 
     dataset: Dataset
@@ -81,6 +83,7 @@ class Setup(NamedTuple):
     steps_per_call: int
     total_steps: int
     weights: Mapping[str, Any] | None
+    content: Mapping[str, str]
 
 
 class Embedder(NamedTuple):
@@ -229,6 +232,7 @@ def build(
     """
     config = with_sizes(config, len(dataset.rows(TRAIN)))  # as `settle`, where that was not asked
     devices = devices_of(config)
+    content = of_data(dataset, weights)
     dataset = standardized(dataset, scale)
     rows = dataset.rows(TRAIN)
     per_epoch = steps_per_epoch(len(rows), config.batch.size)
@@ -254,6 +258,7 @@ def build(
         steps_per_call=steps_per_call(config, dataset),
         total_steps=config.epochs * per_epoch,
         weights=weights,
+        content=content,
     )
 
 

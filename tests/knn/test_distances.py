@@ -95,6 +95,11 @@ def test_an_order_that_is_no_metric_is_refused(p):
         pairwise_distances(np.ones((2, 2)), np.ones((2, 2)), p=p)
 
 
+def test_a_metric_by_name_is_told_what_to_do():
+    with pytest.raises(ValueError, match="normalise the rows"):
+        pairwise_distances(np.ones((2, 2)), np.ones((2, 2)), p="cosine")
+
+
 def test_different_widths_are_refused():
     with pytest.raises(ValueError, match=r"one width D, got \(2, 3\) and \(2, 4\)"):
         pairwise_distances(np.ones((2, 3)), np.ones((2, 4)))

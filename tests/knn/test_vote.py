@@ -122,3 +122,15 @@ def test_a_query_without_voters():
     assert (shares == 0).all()
     assert indices[0, 0] == -1
     assert distances[0, 0] == np.inf
+
+
+def test_a_query_that_is_not_finite_has_no_label_and_shares_that_say_so():
+    rng = np.random.default_rng(2)
+    x, labels = rng.normal(size=(9, 3)).astype(np.float32), np.arange(9) % 2
+    spoilt = x.copy()
+    spoilt[3, 1] = np.nan
+    found = jax.jit(lambda q: knn_classify(q, x, labels, k=3, num_classes=2))(spoilt)
+    assert found.labels[3] == -1
+    assert np.isnan(found.shares[3]).all()
+    assert np.isfinite(np.delete(found.shares, 3, axis=0)).all()
+    assert (np.delete(found.labels, 3) >= 0).all()
