@@ -44,7 +44,7 @@ def dense_vote(distances, labels, classes):
 @pytest.mark.parametrize("ties", [True, False])
 def test_vote_is_that_by_all_classes_to_the_bit(k, classes, ties):
     rng = np.random.default_rng(k * classes)
-    distances = rng.integers(0, 4, (3000, k)) / 3 if ties else rng.normal(size=(3000, k)) ** 2
+    distances = rng.integers(0, 4, (3000, k)) / 4 if ties else rng.normal(size=(3000, k)) ** 2
     distances = np.sort(distances, axis=1).astype(np.float32)
     distances[rng.random((3000, k)) < 0.05] = np.inf
     distances = jnp.asarray(distances)
