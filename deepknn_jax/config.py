@@ -11,7 +11,7 @@ from deepknn_jax.files import parse_json
 
 # Keys that may change between a run and its continuation: they do not touch what is trained.
 _FREE = (
-    *("checkpoint_seconds", "data.cache_dir", "data.placement"),
+    *("checkpoint_seconds", "step_timeout", "data.cache_dir", "data.placement"),
     *("evaluate.batch_size", "evaluate.pictures", "evaluate.references"),
 )
 
@@ -47,6 +47,12 @@ def default() -> ConfigDict:
                 # 1 or 3; 0: the weights' own; without weights 3 for files, arrays as they are
                 "channels": 0,
                 "on_error": "stop",  # or skip: leave unreadable images out, counted
+                # Examples of equal content in two parts: warn, with figures with and without them;
+                # drop: those leave the training part whose copy tests or validates; or stop.
+                "copies": "warn",
+                # Images that nearly are copies: tell; drop; or group: a split that is drawn here
+                # keeps them on one side.
+                "near_copies": "tell",
                 "cache_dir": "",  # of decoded images; "": a folder of this user's cache
                 # auto: inputs in device memory if they fit a quarter of it; device: always;
                 # stream: each call brings its own.
@@ -158,6 +164,9 @@ def default() -> ConfigDict:
             "devices": 0,  # how many; 0: all
             "steps_per_call": 0,  # training steps in one call of the device; 0: chosen
             "checkpoint_seconds": 60.0,  # least time between two checkpoints
+            # Seconds after which a call of the device, but for the first, counts as stuck and ends
+            # the run; 0: never.
+            "step_timeout": 0.0,
             "deterministic": False,  # GPU: reproducible to the bit, slower
         }
     )

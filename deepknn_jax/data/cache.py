@@ -74,7 +74,7 @@ def entry_of(source: Fingerprint, options: Mapping[str, object], cache_dir: str 
     """The folder of the entry of `cached_files`, which need not exist yet."""
     described = json.dumps([options, source.outside], sort_keys=True)
     key = hashlib.sha256(described.encode()).hexdigest()[:32]
-    folder = _folder(cache_dir)
+    folder = cache_folder(cache_dir)
     own = folder / f"{key}-{source.exact[:16]}"
     entries = [path for path in sorted(folder.glob(f"{key}-*")) if "." not in path.name]
     for entry in entries:
@@ -87,7 +87,8 @@ def entry_of(source: Fingerprint, options: Mapping[str, object], cache_dir: str 
     return own
 
 
-def _folder(cache_dir: str | Path) -> Path:
+def cache_folder(cache_dir: str | Path) -> Path:
+    """The folder of all entries: `cache_dir`, or the per-user default where it is empty."""
     return Path(cache_dir).expanduser() if str(cache_dir) else default_cache_dir()
 
 
@@ -140,7 +141,7 @@ def cached_images(
         UserError: an image that is missing, truncated or none, in words that name it; a cache
             folder that cannot be written; a full disk.
     """
-    entry = _folder(cache_dir) / key
+    entry = cache_folder(cache_dir) / key
     found = _open(entry)
     if found is None:
         try:
@@ -157,12 +158,12 @@ def cached_images(
     images, skipped = found
     if skipped and on_error != "skip":  # an earlier run was to skip them
         i, reason = next(iter(skipped.items()))
-        raise unreadable(names[i], reason, on_error)
+        raise _unreadable(names[i], reason, on_error)
     kept = np.asarray([i for i in range(len(names)) if i not in skipped], np.int32)
     return images, kept, tuple(names[i] for i in skipped)
 
 
-def unreadable(name: str, reason: str, on_error: str) -> UserError:
+def _unreadable(name: str, reason: str, on_error: str) -> UserError:
     """The error of an image that cannot be decoded; `on_error`: "" where leaving out is no way."""
     or_skip = ", or set `on_error`=skip" if on_error == "stop" else ""
     return UserError(f"{name}: cannot be decoded ({reason}); mend or remove it{or_skip}")
@@ -266,7 +267,7 @@ def _write_images(
         done, skipped = 0, {}
     _reserve(fd, start + len(names) * row_bytes)
     decode_one = _row_writer(fd, start, names, read, on_error)
-    with ThreadPoolExecutor(threads()) as pool:
+    with ThreadPoolExecutor(_threads()) as pool:
         try:
             noted = time.monotonic()
             reasons = pool.map(decode_one, range(done, len(names)))
@@ -284,7 +285,7 @@ def _write_images(
             pool.shutdown(cancel_futures=True)
             raise
     if len(skipped) == len(names):
-        raise unreadable(names[0], skipped[0], on_error)
+        raise _unreadable(names[0], skipped[0], on_error)
     if skipped:
         progress.unlink(missing_ok=True)  # the rows are about to move
         kept = [i for i in range(len(names)) if i not in skipped]
@@ -304,17 +305,15 @@ def _row_writer(
             image = read(i)
         except UserError as error:  # of the set as a whole: leaving one image out mends nothing
             raise UserError(f"{names[i]}: {error}") from error
-        except (
-            MemoryError
-        ) as error:  # of the machine: which images are skipped must not depend on it
-            raise unreadable(names[i], "it wants more memory than there is", "") from error
+        except MemoryError as error:  # of the machine: it is not to choose what is skipped
+            raise _unreadable(names[i], "it wants more memory than there is", "") from error
         except Exception as error:
             # PIL's decoders raise OSError without errno, SyntaxError, ValueError, struct.error
             # and more on broken files. With an errno it is the machine that failed.
             reason = " ".join(str(error).split()) or type(error).__name__
             machine = getattr(error, "errno", None)
             if on_error != "skip" or machine:
-                raise unreadable(names[i], reason, "" if machine else on_error) from error
+                raise _unreadable(names[i], reason, "" if machine else on_error) from error
             return reason
         _write_all(fd, image.tobytes(), start + i * image.nbytes)
         return ""
@@ -331,7 +330,7 @@ def _read_progress(progress: Path) -> tuple[int, dict[int, str]]:
         return 0, {}
 
 
-def threads() -> int:
+def _threads() -> int:
     """How many images are decoded at a time: the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -11,7 +11,8 @@ from jax import Array, lax
 
 from deepknn_jax.errors import UserError
 from deepknn_jax.knn.intake import as_classes, as_integers, as_rows, comparable
-from deepknn_jax.knn.neighbors import MapSearch, class_search, ids_at, own_class_neighbors
+from deepknn_jax.knn.neighbors import ids_at, own_class_neighbors
+from deepknn_jax.knn.sharded import Nearest, nearest_on_one_device
 
 # Classes are filled up to a multiple of this for the search: few programs are compiled.
 _CLASS_ROWS = 512
@@ -52,7 +53,8 @@ def kth_positive_distances(
         squared: static; the distance's square in its place.
 
     Returns:
-        [N], float32 or wider, without gradient; 0 for an example alone in its class.
+        [N], float32 or wider, without gradient; 0 for an example alone in its class, NaN for all
+        of a class that has a row which is not finite: nobody's neighbour, it must not be hidden.
 
     Raises:
         UserError: k below 1; p < 1; shapes or dtypes that do not fit; NaN or infinity, where seen.
@@ -61,6 +63,9 @@ def kth_positive_distances(
     embeddings_NxD = lax.stop_gradient(embeddings_NxD)
     distances_NxK, places_NxK = own_class_neighbors(embeddings_NxD, labels_N, k=k, p=p)
     kth_N = jnp.max(jnp.where(places_NxK < 0, 0.0, distances_NxK), axis=1)
+    class_N = jnp.searchsorted(jnp.sort(labels_N), labels_N)
+    spoilt_N = ~jnp.all(jnp.isfinite(embeddings_NxD), axis=1)
+    kth_N = jnp.where(jnp.zeros_like(spoilt_N).at[class_N].max(spoilt_N)[class_N], jnp.nan, kth_N)
     return jnp.square(kth_N) if squared else kth_N
 
 
@@ -174,7 +179,7 @@ def mine_triplets(
     mine: bool = False,
     squared: bool = False,
     p: float = 2.0,
-    map_search: MapSearch = jax.jit,
+    nearest: Nearest = nearest_on_one_device,
 ) -> dict[str, np.ndarray]:
     """The triplets of the anchors of an epoch and their d_{a,k+} (algorithm 1, lines 3 to 12).
 
@@ -190,7 +195,7 @@ def mine_triplets(
         draws: positives, and negatives, of an anchor, T.
         squared, p: of the distance.
         seed: of the draws.
-        map_search: maps a search over the devices.
+        nearest: the search, over all devices.
 
     Returns:
         {"positives", "negatives": ids int32 [R, A, T], -1 for none} and, with a bank, "outside",
@@ -200,7 +205,7 @@ def mine_triplets(
     neighbors_NxK = None
     if mine:
         assert bank_NxD is not None
-        neighbors_NxK = _neighborhoods(bank_NxD, k, p, map_search)
+        neighbors_NxK = _neighborhoods(bank_NxD, k, p, nearest)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), step), draws)
     labels, anchors = jnp.asarray(labels_N), jnp.asarray(anchors_A)
     drawn = _draw(neighbors_NxK, labels, anchors, keys, mine=mine)
@@ -209,7 +214,7 @@ def mine_triplets(
         found[name] = ids_at(places_TxA.T, rows_N).reshape(*anchors_RxA.shape, draws)
     if bank_NxD is not None:
         kth_N = kth_positive_by_class(
-            bank_NxD, labels_N, k=k, p=p, squared=squared, map_search=map_search
+            bank_NxD, labels_N, k=k, p=p, squared=squared, nearest=nearest
         )
         found["kth_positive"] = kth_N[anchors_RxA]
         for name, flags_TxA in (("outside", drawn.outside), ("pushed", drawn.pushed)):
@@ -227,10 +232,10 @@ def _draw(
     )
 
 
-def _neighborhoods(bank_NxD: np.ndarray, k: int, p: float, map_search: MapSearch) -> Array:
+def _neighborhoods(bank_NxD: np.ndarray, k: int, p: float, nearest: Nearest) -> Array:
     """The k nearest of each example, itself left out [N, k]."""
     present_N = np.zeros(len(bank_NxD), np.int32)
-    return _nearest(bank_NxD, present_N, min(k, len(bank_NxD) - 1), p, map_search)[1]
+    return _nearest(bank_NxD, present_N, min(k, len(bank_NxD) - 1), p, nearest)[1]
 
 
 def kth_positive_by_class(
@@ -240,31 +245,42 @@ def kth_positive_by_class(
     k: int,
     p: float,
     squared: bool,
-    map_search: MapSearch = jax.jit,
+    nearest: Nearest = nearest_on_one_device,
 ) -> np.ndarray:
     """`kth_positive_distances` [N] by a search within each class: of C even classes 1/C the work.
 
-    `map_search` maps a search over the devices.
+    `nearest` is the search, over all devices.
     """
     kth_N = np.zeros(len(labels_N), bank_NxD.dtype)
     for label in np.unique(labels_N):
         members = np.flatnonzero(labels_N == label)
         if (others := len(members) - 1) == 0:
             continue
+        if not np.isfinite(bank_NxD[members]).all():
+            kth_N[members] = np.nan
+            continue
         filled = np.pad(members, (0, -len(members) % _CLASS_ROWS), mode="edge")
         absent = (np.arange(len(filled)) > others).astype(np.int32)
         # k, part of the program, is that of the class only where the class is smaller.
-        distances, _ = _nearest(bank_NxD[filled], absent, min(k, others), p, map_search)
-        # The largest, not the last: a NaN stands first, and is not to be hidden.
-        kth_N[members] = np.max(np.asarray(distances[: len(members)]), axis=1)
+        distances, _ = _nearest(bank_NxD[filled], absent, min(k, others), p, nearest)
+        kth_N[members] = np.asarray(distances[: len(members), -1])
     return np.square(kth_N) if squared else kth_N
 
 
 def _nearest(
-    rows_NxD: np.ndarray, absent_N: np.ndarray, k: int, p: float, map_search: MapSearch
+    rows_NxD: np.ndarray, absent_N: np.ndarray, k: int, p: float, nearest: Nearest
 ) -> tuple[Array, Array]:
     """Of each row its k nearest others that are not absent: distances, indices [N, k]."""
     ids_N = np.arange(len(rows_NxD), dtype=np.int32)
     present_N = np.zeros_like(absent_N)
-    search = map_search(class_search(k, p, same_class=True))
-    return search(rows_NxD, ids_N, present_N, rows_NxD, ids_N, absent_N)
+    return nearest(
+        rows_NxD,
+        rows_NxD,
+        k=k,
+        p=p,
+        query_ids=ids_N,
+        gallery_ids=ids_N,
+        query_labels=present_N,
+        gallery_labels=absent_N,
+        same_class=True,
+    )

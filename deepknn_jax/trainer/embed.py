@@ -9,17 +9,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from deepknn_jax import config as config_lib
+from deepknn_jax.data.dataset import LEFT_OUT
+from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import embed_rows
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
-from deepknn_jax.trainer import inherited
+from deepknn_jax.trainer import inherited, provenance
 from deepknn_jax.trainer.assess import variables_of
-from deepknn_jax.trainer.keys import say_in_keys
+from deepknn_jax.trainer.loading import check_copies, tell_and_load
 from deepknn_jax.trainer.lock import holding
 from deepknn_jax.trainer.loop import check_workdir, describe
-from deepknn_jax.trainer.setup import Embedder, build_embedder, decoded, settle, survey
+from deepknn_jax.trainer.setup import Embedder, build_embedder, settle
 
 FILE = "features.npz"
 
@@ -37,7 +39,7 @@ def run(config: ConfigDict, workdir: Path) -> Path:
     """
     path = workdir / FILE
     config, weights = check_workdir(config, workdir)
-    if path.exists():
+    if hosts.by_main(path.exists):
         say(f"{path}: written before")
         return path
     if weights is None:
@@ -49,12 +51,13 @@ def run(config: ConfigDict, workdir: Path) -> Path:
         variables_of(embedder.state),
         embedder.store,
         embedder.devices,
-        np.arange(len(embedder.dataset.labels), dtype=np.int32),
+        np.flatnonzero(embedder.dataset.splits != LEFT_OUT).astype(np.int32),
         config.evaluate.batch_size,
     )
     if not np.isfinite(part.embeddings).all():
         raise UserError(f"{config.model.weights or config.model.name}: features are not finite")
-    report.write_features(path, embedder.dataset, part)
+    if hosts.is_main():
+        report.write_features(path, embedder.dataset, part)
     count, width = part.embeddings.shape
     speed = count / (time.monotonic() - began)
     say(f"{count} x {width} features written to {path} ({speed:,.0f} images/s)")
@@ -65,14 +68,14 @@ def prepare(
     config: ConfigDict, weights: Mapping[str, Any] | None, workdir: Path
 ) -> tuple[ConfigDict, Embedder]:
     """Loads, builds what embeds, and writes config.json: as `loop.prepare` of a training."""
-    found = survey(config)
-    for line in found.account:
-        say_in_keys(line)
     kept = inherited.kept_for(config, workdir)
-    dataset = decoded(config, found, kept.set_range)
+    dataset = tell_and_load(config, kept.set_range, to_train=False)
     describe(dataset)
+    check_copies(config, dataset, workdir)
+    dataset = provenance.marked(dataset, config.model.weights)
     config = settle(config, dataset)
     embedder = build_embedder(config, dataset, weights, inherited.scale_of(kept, dataset))
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_text(workdir / "config.json", config_lib.to_json(config))
+    if hosts.is_main():
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_text(workdir / "config.json", config_lib.to_json(config))
     return config, embedder

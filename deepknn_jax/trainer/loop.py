@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from deepknn_jax import config as config_lib
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
+from deepknn_jax.engine import hosts
 from deepknn_jax.engine.feed import plan_calls, train_calls
 from deepknn_jax.engine.parallel import present_devices
 from deepknn_jax.engine.step import StepLog, TrainState
@@ -25,7 +26,7 @@ from deepknn_jax.evaluation import report
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import Record, Seconds, clock, duration, read_records, record_log, say
 from deepknn_jax.mining.batches import Mined
-from deepknn_jax.trainer import checkpoint, identity, inherited
+from deepknn_jax.trainer import checkpoint, identity, inherited, provenance
 from deepknn_jax.trainer.assess import Variables, embed_split, epoch_figures, variables_of
 from deepknn_jax.trainer.check import check
 from deepknn_jax.trainer.finished import (
@@ -35,7 +36,7 @@ from deepknn_jax.trainer.finished import (
     evaluate_run,
     set_results_aside,
 )
-from deepknn_jax.trainer.keys import say_in_keys
+from deepknn_jax.trainer.loading import check_copies, tell_and_load
 from deepknn_jax.trainer.lock import check_held, check_writable, holding
 from deepknn_jax.trainer.methods import METHODS
 from deepknn_jax.trainer.setup import (
@@ -43,10 +44,8 @@ from deepknn_jax.trainer.setup import (
     build,
     first_stage,
     first_state,
-    load,
     resolve,
     settle,
-    survey,
 )
 from deepknn_jax.trainer.sizes import devices_of
 
@@ -72,7 +71,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         changed = changes(config, results, workdir)
         longer = config.epochs > (before := identity.epochs_of(results, stored))
         if not changed and not longer and identity.moved(config, stored):
-            prepare(config, weights, workdir)  # it compares the data
+            prepare(config, weights, workdir, start)  # it compares the data
         anew = changed and f"; evaluated anew for {changed}"
         more = f"; goes on from {before} to {config.epochs} epochs" if longer else anew
         say(f"{workdir}: finished before{more}")
@@ -80,9 +79,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             say(report.table(results))
             return results
         check_trained(workdir)
-    config, setup = prepare(config, weights, workdir)
+    config, setup = prepare(config, weights, workdir, start)
+    provenance.tell(setup.dataset)
     if longer:
         set_results_aside(workdir, before)
+    elif results is None and hosts.is_main():
+        provenance.write(workdir, setup.dataset, str(start or config.model.weights))
     seconds: Seconds = {}
     fitted = fit(config, setup, workdir, seconds)
     results = evaluate_run(config, setup, fitted, workdir, seconds)
@@ -93,27 +95,32 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 
 def prepare(
-    config: ConfigDict, weights: Mapping[str, Any] | None, workdir: Path
+    config: ConfigDict,
+    weights: Mapping[str, Any] | None,
+    workdir: Path,
+    start: Path | None = None,
 ) -> tuple[ConfigDict, Setup]:
     """Loads, builds, and writes config.json and inputs.npz: what weights and data have settled.
+
+    And copies.csv, where the data set has copies. `start`: as of `check_workdir`.
 
     Raises:
         UserError: for whatever is wrong with the data; `workdir` holds a run on others.
     """
     devices_of(config)  # what does not fit this machine is told before any data are read
-    found = survey(config)
-    for line in found.account:
-        say_in_keys(line)
     kept = inherited.kept_for(config, workdir)
-    dataset = load(config, found, kept.set_range)
+    dataset = tell_and_load(config, kept.set_range)
     describe(dataset)
+    dataset = provenance.marked(dataset, str(start or config.model.weights))
     config = settle(config, dataset)
     scale = inherited.scale_of(kept, dataset)
     setup = build(config, dataset, weights, scale)
     identity.check_data(setup.content, identity.stored_run(workdir), workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    inherited.write(workdir, dataset, scale)  # first: with config.json the run has begun
-    write_text(workdir / "config.json", config_lib.to_json(config))
+    check_copies(config, dataset, workdir)
+    if hosts.is_main():
+        workdir.mkdir(parents=True, exist_ok=True)
+        inherited.write(workdir, dataset, scale)  # first: with config.json the run has begun
+        write_text(workdir / "config.json", config_lib.to_json(config))
     return config, setup
 
 
@@ -130,7 +137,7 @@ def check_workdir(
     """
     check(config)
     present_devices()  # else found only when the data are decoded
-    check_writable(workdir)
+    hosts.by_main(lambda: check_writable(workdir))
     stored = identity.stored_run(workdir)
     config, weights = resolve(config, stored.config, str(start or ""))
     finished = report.read_results(workdir) is not None
@@ -155,12 +162,12 @@ def describe(dataset: Dataset) -> None:
 
 def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fitted:
     """Trains from the last checkpoint, or from the start, to the end."""
-    manager = checkpoint.open_manager(workdir / "checkpoints", keep=2)
+    manager = checkpoint.open_manager(workdir / "checkpoints", keep=2) if hosts.is_main() else None
     validates = config.data.validation > 0
     begun = {"config": config_lib.to_json(config), "data": dict(setup.content)}
     state, mined, best = resumed(setup, manager, seconds, validates=validates)
     saved = time.monotonic()
-    record = record_log(workdir, int(state.step))
+    record = record_log(workdir, int(state.step)) if hosts.is_main() else _unrecorded
     recent, objectives = so_far(workdir, int(state.step), setup.steps_per_epoch)
     ended = converged(objectives, config.stop_tolerance)
     with stop_signals() as stopped:
@@ -181,7 +188,9 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
                 if figure is not None and (best.figure is None or figure > best.figure):
                     best = Fitted(_copy(state), step, figure)
             ended |= step == setup.total_steps
-            if ended or stopped() or time.monotonic() - saved >= config.checkpoint_seconds:
+            stop = hosts.largest(stopped())
+            due = ended or stop or time.monotonic() - saved >= config.checkpoint_seconds
+            if due and manager is not None:
                 check_held(workdir)
                 extra = begun | {
                     "epoch": step / setup.steps_per_epoch, "best_step": best.step,
@@ -190,16 +199,16 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
                 with clock(seconds, "checkpoints"):
                     checkpoint.save(manager, step, (state, best.variables, mined), extra)
                 saved = time.monotonic()
-            if stopped():
+            if stop:
                 say(f"stopped at step {step} and saved; the same command goes on from there")
-                raise SystemExit(128 + stopped())
+                raise SystemExit(hosts.status_once_saved(stop))
             if ended:
                 break
     return best if validates else Fitted(variables_of(state), int(state.step), None)
 
 
 def resumed(
-    setup: Setup, manager: checkpoint.Manager, seconds: Seconds, *, validates: bool
+    setup: Setup, manager: checkpoint.Manager | None, seconds: Seconds, *, validates: bool
 ) -> tuple[TrainState, Mined, Fitted]:
     """The state, what was mined and the best so far, of the last checkpoint or the very start.
 
@@ -208,7 +217,7 @@ def resumed(
     state, mined = first_state(setup), setup.mining.empty if setup.mining else {}
     best = Fitted(_copy(state) if validates else ((), ()), 0, None)
     like = (state, best.variables, jax.tree.map(jnp.asarray, mined))
-    if (found := checkpoint.restore_newest(manager, like)) is None:
+    if (found := checkpoint.restore_on_all(manager, like)) is None:
         return state, mined, best
     step, (state, variables, mined), extra = found
     seconds.update(extra["seconds"])
@@ -217,9 +226,13 @@ def resumed(
     return state, jax.tree.map(np.asarray, mined), best
 
 
+def _unrecorded(values: Record) -> None:
+    """In the place of a log: the main process has it."""
+
+
 def so_far(workdir: Path, step: int, per_epoch: int) -> tuple[list[Record], list[float]]:
     """From metrics.jsonl: the calls in the epoch that `step` is in, and each epoch's objective."""
-    history = read_records(workdir / "metrics.jsonl")
+    history = hosts.by_main(lambda: read_records(workdir / "metrics.jsonl"))
     epochs = [record for record in history if "objective" in record]
     calls = [record for record in history if "objective" not in record]
     recent = [record for record in calls if record["step"] > step - step % per_epoch]
@@ -267,7 +280,9 @@ def train(
             with clock(seconds, "waiting for data"):
                 call = next(feed)
             began = time.monotonic()
-            with clock(seconds, "training" if steps.start > first else "first call (compiles)"):
+            spent_on = "training" if steps.start > first else "first call (compiles)"
+            limit = config.step_timeout if steps.start > first else 0.0
+            with clock(seconds, spent_on), hosts.watched(limit, f"the call to step {steps.stop}"):
                 state, logs = setup.train(state, call)
                 logs = jax.tree.map(np.asarray, logs)
             logs = jax.tree.map(operator.itemgetter(slice(len(steps))), logs)
@@ -364,4 +379,5 @@ def stop_signals() -> Iterator[Callable[[], int]]:
         yield lambda: received[0]
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # at the end of several processes
+                signal.signal(number, handler)

@@ -18,6 +18,7 @@ from deepknn_jax.config import default
 from deepknn_jax.data import load as data_load
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.data.load import Survey
+from deepknn_jax.engine import hosts
 from deepknn_jax.engine.batching import batch_indices, steps_per_epoch
 from deepknn_jax.engine.feed import Store, make_store
 from deepknn_jax.engine.inputs import Scale, pixel_statistics, standardized
@@ -54,7 +55,9 @@ from deepknn_jax.trainer.sizes import (
 _NUMBERS_PER_CALL = 2**21
 # Keys of config.data that are not load_dataset's arguments under the same name.
 _NOT_PASSED_ON = ("source", "dir", "placement", "resize_rule")
-_OF_FILES = ("size", "channels", "value_range", "frame", "on_error", "cache_dir")
+_OF_DECODING = (
+    *("size", "channels", "value_range", "frame", "on_error", "copies", "near_copies", "cache_dir"),
+)
 
 
 class Setup(NamedTuple):
@@ -167,7 +170,8 @@ def settle(config: ConfigDict, dataset: Dataset) -> ConfigDict:
     if config.augment.mean or dataset.inputs.ndim == 2:
         return config
     config = config.copy_and_resolve_references()
-    config.augment.mean, config.augment.std = pixel_statistics(dataset)
+    found = hosts.by_main(lambda: pixel_statistics(dataset))
+    config.augment.mean, config.augment.std = map(tuple, found)
     return config
 
 
@@ -212,7 +216,7 @@ def load(
 def decoded(config: ConfigDict, found: Survey, set_range: Sequence[float] = ()) -> Dataset:
     """What was surveyed, decoded as the config says; `set_range` as in `data.load.decoded`."""
     data = config.data
-    fit = {key: data[key] for key in _OF_FILES}
+    fit = {key: data[key] for key in _OF_DECODING}
     rule = data.resize_rule or "square"
     return data_load.decoded(found, resize_rule=rule, set_range=set_range, **fit)
 
@@ -314,14 +318,15 @@ def build_embedder(
     recipe = embedding_recipe(config, dataset, devices)
     store = make_store(devices, dataset.inputs, dataset.labels, config.data.placement)
     embed = map_embed(devices, recipe, pool_is_cut=store.streams)
-    state = replicate(devices, _started(recipe, dataset, weights))
+    state = replicate(devices, hosts.broadcast(_started(recipe, dataset, weights)))
     return Embedder(dataset, devices, store, embed, state)
 
 
 @naming_keys()
 def first_state(setup: Setup) -> TrainState:
     """The state before training, on every device."""
-    return replicate(setup.devices, _started(setup.recipe, setup.dataset, setup.weights))
+    state = _started(setup.recipe, setup.dataset, setup.weights)
+    return replicate(setup.devices, hosts.broadcast(state))
 
 
 def _started(recipe: Recipe, dataset: Dataset, weights: Mapping[str, Any] | None) -> TrainState:

@@ -176,10 +176,11 @@ def _from_features(path: Path, arrays: dict[str, np.ndarray], key: str, fold: in
     names = _words(path, known, "names")
     splits = _fold(path, arrays["splits"], fold) if "splits" in arrays else None
     groups = index_groups(_words(path, arrays, "groups")) if "groups" in arrays else None
-    view = of_arrays(arrays, len(features), path)
     listing = Listing(
-        names, labels, class_names, inputs=features, splits=splits, groups=groups, view=view
-    )
+        names, labels, class_names, inputs=features, splits=splits, groups=groups,
+        view=of_arrays(arrays, len(features), path),
+        contents=_bytes_of_rows(arrays.get("contents")), trained=arrays.get("trained"),
+    )  # fmt: skip
     return checked(listing, path)
 
 
@@ -191,6 +192,11 @@ def _words(path: Path, arrays: Mapping[str, np.ndarray], key: str) -> tuple[str,
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8", "replace")
     return tuple(str(word) for word in array)
+
+
+def _bytes_of_rows(array: np.ndarray | None) -> np.ndarray | None:
+    """Digests uint8 [N, L] that report.write_embeddings wrote, not what another file calls so."""
+    return array if array is not None and array.dtype == np.uint8 and array.ndim == 2 else None
 
 
 def _fold(path: Path, splits: np.ndarray, fold: int) -> np.ndarray | None:
