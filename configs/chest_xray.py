@@ -2,7 +2,7 @@
 
 No patient is on two sides of the split: what `group_pattern` matches in a file name is the
 patient. Class folders of anybody else: configs/class_folders.py
-Colour: --config.data.channels=3
+Channels are those of the weights, and 3 without any; in one: --config.data.channels=1
 Data: Kermany et al., doi 10.17632/rscbjbr9sj (CC BY 4.0); DIR holds one folder a class with its
     images: normal/, bacteria/, virus/. (Or train/ and test/ that hold such folders: then
     --config.data.split=published. As published, bacteria and virus share one folder.)
@@ -23,7 +23,6 @@ def get_config() -> ConfigDict:
     config.data.split = "grouped"
     config.data.group_pattern = r"^(person\d+|(?:NORMAL2-)?IM-\d+)"
     config.data.size = 256
-    config.data.channels = 1
     config.augment.crop = 224
     config.augment.flip = True
     config.model.name = "resnet18"

@@ -11,7 +11,7 @@ Masks beside the images: --config.data.ignore='*_mask.*'
 Grey: --config.data.channels=1
 Larger, for a GPU: --config.model.name=resnet18 --config.data.size=256 --config.augment.crop=224
     From ImageNet weights: --config.model.weights=FILE (docs/backbones.md)
-Many classes: --config.batch.classes=6 --config.batch.per_class=16 --config.batch.size=96
+Many classes: --config.batch.classes=6 --config.batch.per_class=16
 Time: --mode=inspect tells it; 40 images take half a minute on two CPU cores.
 """
 
@@ -27,11 +27,12 @@ def get_config() -> ConfigDict:
     config.augment.crop = 56
     config.augment.flip = True
     config.model.name = "cnn"
-    # Two classes, eight images of each: that has the neighbours for K = M = 5, and fits any set of
-    # two classes and 16 training images.
+    # Batches of two classes and eight images of each, which has the neighbours for K = M = 5, and
+    # of fewer where the training part is smaller; likewise votes of 1 and 5.
     config.batch.kind = "balanced"
     config.batch.classes = 2
-    config.batch.per_class = 8
-    config.batch.size = 16
+    config.batch.per_class = 0
+    config.batch.size = 0
+    config.evaluate.k_p = ()
     config.evaluate.every_epochs = 5
     return config

@@ -1,12 +1,18 @@
 """Feature extractors trained for the kNN classifier: Deep kNN and its relatives in JAX."""
 
-from deepknn_jax.errors import UserError
+import sys
+
+from deepknn_jax.errors import UserError, end_at_interrupt
+
+if sys.argv[:1] == ["-m"]:  # Python is about to run a command: what follows takes seconds
+    end_at_interrupt()
+
 from deepknn_jax.knn.distances import pairwise_distances
 from deepknn_jax.knn.neighbors import nearest_neighbors
 from deepknn_jax.knn.vote import KNNPredictions, knn_classify, vote
 from deepknn_jax.losses.cox import cox_loss
 from deepknn_jax.losses.lmnn import lmnn_loss, target_neighbors
-from deepknn_jax.losses.local_margin import Weights, local_margin_loss, neighborhood_watch_loss
+from deepknn_jax.losses.local_margin import TermWeights, local_margin_loss, neighborhood_watch_loss
 from deepknn_jax.losses.nca import nca_loss
 from deepknn_jax.losses.triplet import batch_hard_triplet_loss, deep_knn_loss
 from deepknn_jax.mining.local_triplets import Triplets, kth_positive_distances, local_triplets
@@ -15,9 +21,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "KNNPredictions",
+    "TermWeights",
     "Triplets",
     "UserError",
-    "Weights",
     "__version__",
     "batch_hard_triplet_loss",
     "cox_loss",

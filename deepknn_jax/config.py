@@ -42,7 +42,8 @@ def default() -> ConfigDict:
                 "resize_rule": "",
                 "value_range": (),  # (low, high) of floats and of more than 8 bits
                 "frame": "",  # middle or 0, 1, ...: of multi-frame DICOM, multi-page TIFF
-                "channels": 0,  # 1 or 3; 0: 3 for images in files, arrays as they are
+                # 1 or 3; 0: the weights' own; without weights 3 for files, arrays as they are
+                "channels": 0,
                 "on_error": "stop",  # or skip: leave unreadable images out, counted
                 "cache_dir": "",  # of decoded images; "": a folder of this user's cache
                 # auto: inputs in device memory if they fit a quarter of it; device: always;
@@ -77,7 +78,8 @@ def default() -> ConfigDict:
             "model": {
                 "name": "cnn",  # deepknn_jax/models/__init__.py has the names
                 # To start from: a published file (.pth, .safetensors), a run's folder, or
-                # efficientnet_lite0: the installed package's. "": random.
+                # efficientnet_lite0: the installed package's. "": random. A run brings size, crop
+                # and more where they are left at their defaults: docs/backbones.md.
                 "weights": "",
                 "embedding_size": 0,  # 0: the backbone's own
                 "dtype": "float32",  # or bfloat16: of the layers' arithmetic; parameters: float32
@@ -124,12 +126,15 @@ def default() -> ConfigDict:
             },
             "batch": {
                 "kind": "shuffled",  # or balanced (classes x per_class), proportional
-                "size": 96,  # of all devices together
+                "size": 96,  # of all devices together; 0: chosen, 16 or fewer
                 "classes": 0,  # balanced: classes a batch
-                "per_class": 0,  # balanced: images a class; size = classes * per_class
+                # Balanced: images a class, size = classes * per_class; 0: chosen, 8 or fewer.
+                "per_class": 0,
             },
             "evaluate": {
-                "k_p": (1, 5),  # neighbours that vote, ascending; neighbors.csv has the last one's
+                # Neighbours that vote, ascending; neighbors.csv has the last one's. (): those of 1
+                # and 5 of which the training part has enough.
+                "k_p": (1, 5),
                 "every_epochs": 1,  # leave-one-out training accuracy and validation; 0: at the end
                 # mcr or acc, at the last k_p: by which the best on validation is chosen.
                 "best_by": "mcr",

@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from deepknn_jax.errors import UserError
+
+_CHECKSUMS = "checksums.json"
 
 
 @contextlib.contextmanager
@@ -72,3 +75,48 @@ def read_json(path: Path) -> Any:
         return None
     except ValueError as error:
         raise UserError(f"{path}: is damaged ({error}); choose another --workdir") from error
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes what tells later whether a file below `folder` was cut short or changed.
+
+    Call it last: what has no checksums was made by an earlier version, or by a killed process.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sums = {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
+    write_text(folder / _CHECKSUMS, json.dumps(sums, indent=1) + "\n")
+
+
+def has_checksums(folder: Path) -> bool:
+    """Whether `write_checksums` was called for the folder."""
+    return (folder / _CHECKSUMS).exists()
+
+
+def damage(folder: Path, below: str = "") -> str:
+    """Words on the first file in `folder` that is not as its checksum says; "" where all are.
+
+    `below`: look at the files in that part of it only. "" as well for a folder without checksums.
+    """
+    try:
+        sums = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+        known = {name: (int(size), str(digest)) for name, (size, digest) in sums.items()}
+    except FileNotFoundError:
+        return ""
+    except (ValueError, TypeError, AttributeError):
+        return f"{_CHECKSUMS} is damaged"
+    for name, (size, digest) in known.items():
+        path = folder / name
+        if not name.startswith(below):
+            continue
+        if not path.is_file():
+            return f"{name} is gone"
+        if (found := path.stat().st_size) != size:
+            return f"{name} has {found} bytes in place of {size}"
+        if _checksum(path) != (size, digest):
+            return f"{name} is not what was written"
+    return ""
+
+
+def _checksum(path: Path) -> tuple[int, str]:
+    with path.open("rb") as file:
+        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()

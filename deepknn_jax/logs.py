@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from deepknn_jax.errors import renamed
+from deepknn_jax.errors import UserError, renamed
 from deepknn_jax.files import append, sound, write_text
 
 Record = dict[str, Any]
@@ -28,15 +28,28 @@ def say(line: str) -> None:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of metrics.jsonl; a last line that a kill cut short is left out."""
+    """The records of metrics.jsonl; a last line that a kill cut short is left out.
+
+    Raises:
+        UserError: another line is no record.
+    """
     if not path.exists():
         return []
+    lines = path.read_bytes().split(b"\n")
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            record = json.loads(line)
+            _ = record["step"] + 0
+        except (ValueError, TypeError, LookupError) as error:
+            if number == len(lines):  # it has no end
+                break
+            raise UserError(
+                f"{path}: line {number} is no record ({error}); mend it, or remove that line"
+            ) from error
+        records.append(record)
     return records
 
 

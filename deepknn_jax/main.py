@@ -7,7 +7,13 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from deepknn_jax.shell import DEFAULT_CONFIG, parse_config_flags, run_command, without_config
+from deepknn_jax.shell import (
+    DEFAULT_CONFIG,
+    parse_config_flags,
+    run_command,
+    with_flagfiles,
+    without_config,
+)
 
 
 def main() -> None:
@@ -24,13 +30,15 @@ def main() -> None:
         inspect.run(config)
         return
     embeds = flags.FLAGS.mode == "embed"
-    name = Path(without_config(sys.argv)[0] or DEFAULT_CONFIG).stem + ("_features" * embeds)
+    given, _ = without_config(with_flagfiles(sys.argv))
+    name = Path(given or DEFAULT_CONFIG).stem + ("_features" * embeds)
     workdir = Path(flags.FLAGS.workdir or f"runs/{name}").expanduser()
     (embed if embeds else loop).run(config, workdir)
 
 
-def cli() -> None:
-    """Entry point."""
+def parse(argv: list[str]) -> list[str]:
+    """Defines the flags and parses them."""
+    with_flagfiles(argv)  # defining --config reads such files, too, but words no error
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("workdir", None, "Folder of the run's files; default runs/<config's name>.")
     flags.DEFINE_enum(
@@ -40,7 +48,12 @@ def cli() -> None:
         "embed: write the backbone's features, train nothing; inspect: tell what the data are and "
         "what a training would take, write nothing.",
     )
-    run_command(main, parse_config_flags, like="--config.loss.k=7")
+    return parse_config_flags(argv)
+
+
+def cli() -> None:
+    """Entry point."""
+    run_command(main, parse, like="--config.loss.k=7")
 
 
 if __name__ == "__main__":

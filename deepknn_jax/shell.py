@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from deepknn_jax import config as config_lib
-from deepknn_jax.errors import UserError
+from deepknn_jax.errors import StoppedError, UserError, raise_at_interrupt
 
 DEFAULT_CONFIG = "configs/digits.py"
 _PACKAGE = Path(__file__).resolve().parent
@@ -47,9 +47,21 @@ def without_config(argv: list[str]) -> tuple[str | None, list[str]]:
     return (given[0] if given else None), rest
 
 
+def with_flagfiles(argv: list[str]) -> list[str]:
+    """The arguments with those in the files that --flagfile names in its place."""
+    try:
+        return [*argv[:1], *flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)]
+    except flags.Error as error:
+        raise UserError(" ".join(str(error).removeprefix("ERROR::").split())) from error
+
+
 def parse_config_flags(argv: list[str]) -> list[str]:
-    """Absl's parsing, with the config file found from any folder; UserError for what is wrong."""
-    given, rest = without_config(argv)
+    """Absl's parsing, with the config file found from any folder.
+
+    Raises:
+        UserError: no such config file, or a flag or key that is wrong.
+    """
+    given, rest = without_config(with_flagfiles(argv))
     found = find_config(given or DEFAULT_CONFIG)
     try:
         with _as_module(found) as module:
@@ -102,7 +114,11 @@ def _bad_key(argv: list[str], error: Exception) -> str:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Absl's parsing for a command without a config file, with its errors in one line."""
+    """Absl's parsing for a command without a config file.
+
+    Raises:
+        UserError: its errors, in one line.
+    """
     try:
         return list(flags.FLAGS(argv))
     except flags.Error as error:
@@ -122,12 +138,16 @@ def run_command(
             raise UserError(f"{argv[1]!r} is not understood: options look like {like}")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # orbax tells every step of a save
+        raise_at_interrupt()
         command()
 
     try:
         app.run(checked, flags_parser=parse)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except StoppedError as stopped:
+        sys.stderr.write(f"{stopped}\n")
+        sys.exit(stopped.code)
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise

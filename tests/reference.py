@@ -4,7 +4,9 @@ import numpy as np
 
 
 def distance(x_D, y_D, p=2.0):
-    """L_p norm of the difference (Deep kNN, below equation 1)."""
+    """L_p norm of the difference (Deep kNN, below equation 1); inf: its largest entry."""
+    if p == np.inf:
+        return float(np.max(np.abs(x_D - y_D)))
     return float(np.sum(np.abs(x_D - y_D) ** p) ** (1.0 / p))
 
 

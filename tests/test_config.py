@@ -49,8 +49,12 @@ def test_the_defaults_pass():
         ("optimizer.weight_decay", -1e-4),
         ("optimizer.halve_every_epochs", -1),
         ("batch.kind", "random"),
-        ("batch.size", 0),
-        ("evaluate.k_p", ()),
+        ("batch.size", -1),
+        ("batch.per_class", -1),
+        ("model.name", "resnet81"),
+        ("data.source", "class_folder"),
+        ("first_stage", "entropy"),
+        ("neighbors", "set"),
         ("evaluate.k_p", (0, 5)),
         ("evaluate.k_p", (5, 1)),
         ("evaluate.k_p", (1.5,)),
@@ -75,6 +79,22 @@ def test_a_value_out_of_range_is_named(key, value):
         check(changed(**{key: value}))
     assert f"config.{key}" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_crop_that_the_size_cannot_give():
+    check(changed(data__size=8, augment__crop=8))
+    with pytest.raises(UserError, match=r"config\.augment\.crop is 9, but config\.data\.size 8"):
+        check(changed(data__size=8, augment__crop=9))
+
+
+def test_a_choice_that_is_none_names_the_near_ones_and_whether_it_may_be_empty():
+    words = (
+        r"^config\.first_stage is 'tripelt': did you mean triplet\? choose from deep_knn, triplet"
+    )
+    with pytest.raises(UserError, match=rf"{words}, .*max_margin_hard, or leave it empty$"):
+        check(changed(first_stage="tripelt"))
+    with pytest.raises(UserError, match=r"^config\.batch\.kind is '': choose from shuffled, .*l$"):
+        check(changed(batch__kind=""))
 
 
 def test_what_is_allowed_at_the_edges():

@@ -4,7 +4,16 @@ import json
 import pytest
 
 from deepknn_jax.errors import UserError
-from deepknn_jax.files import append, naming, read_json, replacing, write_text
+from deepknn_jax.files import (
+    append,
+    damage,
+    has_checksums,
+    naming,
+    read_json,
+    replacing,
+    write_checksums,
+    write_text,
+)
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -62,3 +71,25 @@ def test_json_is_read_or_absent_or_named_as_damaged(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=r"results\.json: is damaged .*--workdir"):
             read_json(path)
+
+
+def test_checksums_tell_what_is_no_longer_as_it_was(tmp_path):
+    (tmp_path / "below").mkdir()
+    for name in ("a", "below/b"):
+        (tmp_path / name).write_text(name * 3)
+    assert not has_checksums(tmp_path)
+    assert damage(tmp_path) == ""
+    write_checksums(tmp_path)
+    assert has_checksums(tmp_path)
+    (tmp_path / "another").write_text("")  # of no matter
+    assert damage(tmp_path) == ""
+    (tmp_path / "a").write_text("aaA")
+    assert damage(tmp_path) == "a is not what was written"
+    assert damage(tmp_path, below="below/") == ""
+    (tmp_path / "below" / "b").write_text("")
+    assert damage(tmp_path, below="below/") == "below/b has 0 bytes in place of 21"
+    (tmp_path / "a").unlink()
+    assert damage(tmp_path) == "a is gone"
+    for text in ("{", "[]", '{"a": 3}'):
+        (tmp_path / "checksums.json").write_text(text)
+        assert damage(tmp_path) == "checksums.json is damaged"

@@ -6,6 +6,7 @@ import struct
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from deepknn_jax.errors import UserError
 from deepknn_jax.logs import duration, read_records, record_log, say
 
 
@@ -115,3 +116,15 @@ def test_a_full_disk_is_an_error_here_and_not_a_thread_s_end(tmp_path):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"step": 3, "lo', b"[1]", b'{"loss": 1}', b'{"step": "3"}', b"\xff"]
+)
+def test_a_line_in_the_middle_that_is_no_record_is_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 2}\n' + line + b'\n{"step": 4}\n')
+    for read in (lambda: read_records(path), lambda: record_log(tmp_path, 4)):
+        with pytest.raises(UserError, match=r"metrics\.jsonl: line 2 is no record .*mend it"):
+            read()
+    assert path.read_bytes().count(b"\n") == 3

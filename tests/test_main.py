@@ -1,9 +1,12 @@
 """The command line: what is found, and that bad input ends in one line with nothing written."""
 
 import errno
+import io
 import json
+import signal
 import subprocess
 import sys
+import time
 from shutil import which
 
 import numpy as np
@@ -13,11 +16,11 @@ from PIL import Image
 from support.runs import ROOT, file_config, start
 
 from deepknn_jax import config as config_lib
-from deepknn_jax import main, shell
+from deepknn_jax import errors, main, shell
+from deepknn_jax.engine import parallel
 from deepknn_jax.errors import UserError
 from deepknn_jax.logs import read_records
-from deepknn_jax.trainer import loop
-from deepknn_jax.trainer.setup import resolve
+from deepknn_jax.trainer import lock, loop
 
 pytestmark = [
     pytest.mark.usefixtures("compiled_once"),
@@ -175,9 +178,10 @@ def test_a_broken_image_is_named_or_skipped_and_counted(command, tmp_path, folde
 
 def test_skipped_images_are_counted(command, folders):
     (folders / "a" / "04.png").write_text("no image")
-    code, out = command(*FOLDERS, "--config.data.on_error=skip", "--config.devices=77")
-    assert_one_line(code, "77")  # there is no need to train
-    assert "left out, as undecodable: 1 files" in out
+    wrong = ("--config.augment.flip=True", "--config.augment.crop=0")
+    code, out = command(*FOLDERS, "--config.data.on_error=skip", *wrong)
+    assert_one_line(code, "augment.flip needs")  # there is no need to train
+    assert "left out of the examples: 1, " in out
     assert "04.png first" in out
 
 
@@ -198,20 +202,88 @@ def test_a_workdir_that_is_a_file_or_below_one(command, tmp_path):
 
 
 def test_a_workdir_without_permission(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.os, "access", lambda path, mode: False)  # root may write anywhere
+    monkeypatch.setattr(lock.os, "access", lambda path, mode: False)  # root may write anywhere
     code, _ = command(*QUICK, "--workdir=out")
     assert_one_line(code, str(tmp_path), "cannot be written to")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["config.json", "results.json"])
-def test_a_damaged_workdir_is_named(command, tmp_path, name):
+def test_a_damaged_config_without_a_checkpoint_is_named(command, tmp_path):
     (tmp_path / "out").mkdir()
-    stored = config_lib.to_json(resolve(file_config("breast_cancer"), None)[0])
-    (tmp_path / "out" / "config.json").write_text(stored)
-    (tmp_path / "out" / name).write_text('{"test": {"1')
+    (tmp_path / "out" / "config.json").write_text('{"test": {"1')
     code, _ = command(QUICK[0], "--workdir=out")
-    assert_one_line(code, name, "damaged")
+    assert_one_line(code, "config.json", "damaged")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
+
+
+def test_a_file_of_flags_may_name_a_config_of_the_package(command, tmp_path):
+    (tmp_path / "flags").mkdir()
+    (tmp_path / "flags" / "mine.txt").write_text(
+        "--config=configs/breast_cancer.py\n--mode=inspect"
+    )
+    code, out = command("--flagfile=flags/mine.txt", "--config.epochs=3")
+    assert code is None
+    assert "training: 3 epochs" in out
+    code, _ = command("--flagfile=flags/absent.txt")
+    assert_one_line(code, "flags/absent.txt", "No such file")
+
+
+def test_a_device_that_is_not_there_is_named_by_its_variable(command, tmp_path, monkeypatch):
+    def absent():
+        raise RuntimeError("Unable to initialize backend 'cuda'")
+
+    monkeypatch.setattr(parallel.jax, "devices", absent)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    code, _ = command(*QUICK, "--workdir=out")
+    assert_one_line(code, "JAX_PLATFORMS=cuda", "no such device", "JAX_PLATFORMS=cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_before_the_training_ends_in_one_line(tmp_path):
+    """While it imports, and, in this process, once it runs: Python's own would be a traceback."""
+    process = start(["--config=configs/breast_cancer.py", "--workdir=out"], tmp_path)
+    time.sleep(0.7)  # no sooner: the interpreter itself starts
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (130, "")
+    assert err == "stopped by Ctrl-C; the same command goes on, or begins anew\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_releases_the_workdir(command, tmp_path, monkeypatch, capfd, number):
+    def stop(*_):
+        assert (tmp_path / "out" / "lock").exists()
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(loop, "survey", stop)
+    handlers = {each: signal.signal(each, errors._end) for each in errors.STOPS}
+    try:
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        code, _ = command(*QUICK, "--workdir=out")
+        assert sys.stderr.getvalue().startswith("stopped by ")
+        assert sys.stderr.getvalue().count("\n") == 1
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+    assert code == 128 + number
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_that_python_would_drop_comes_again():
+    """Exceptions in __del__ and in JAX's function of the garbage collector are not raised."""
+
+    class Collected:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, errors._raise)
+    try:
+        with pytest.raises(errors.StoppedError, match="Ctrl-C"):  # noqa: PT012
+            Collected()  # and gone
+            time.sleep(20)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +320,15 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("left", "named"), [(0, "config.json"), (4, "tensorboard"), (8, "metrics.jsonl"), (700, "disk")]
+    ("left", "named"),
+    [
+        (0, "lock"),
+        (4, "inputs.npz"),
+        (8, "config.json"),
+        (12, "tensorboard"),
+        (16, "metrics.jsonl"),
+        (700, "disk"),
+    ],
 )
 def test_a_disk_that_is_really_full_ends_in_one_line(command, small_disk, left, named):
     """With so many KiB left."""

@@ -1,12 +1,19 @@
-"""`python -m deepknn_jax.bench [--only=loss,knn,mlp,backbones,refresh] [--out=FILE.json]`."""
+"""`python -m deepknn_jax.bench [--only=loss,knn,mlp,backbones,refresh] [--out=FILE.json]`.
+
+`--gpu --out=FILE.json [--sections=search,loss]` measures what docs/gpu.md tells of, and
+`--render=FILE.json` prints that as markdown.
+"""
 
 import json
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from absl import app, flags
 
 from deepknn_jax.bench import backbones, knn, loss, mlp, peers, refresh
+from deepknn_jax.bench.gpu import command, record, render
 from deepknn_jax.bench.timing import Row, table
 from deepknn_jax.logs import say
 
@@ -20,11 +27,27 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
 
 _ONLY = flags.DEFINE_list("only", list(MEASUREMENTS), "What to measure.")
 _OUT = flags.DEFINE_string("out", None, "JSON file for the rows.")
+_GPU = flags.DEFINE_bool("gpu", False, "Measure the sections of docs/gpu.md.")
+_SECTIONS = flags.DEFINE_list("sections", list(command.SECTIONS), "With --gpu: which.")
+_LIMIT = flags.DEFINE_float("limit", command.LIMIT, "With --gpu: seconds for all.")
+_RENDER = flags.DEFINE_string("render", None, "Print this JSON file of --gpu as markdown.")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prints a line when a row is measured and the whole table at the end; writes the JSON file."""
+    """Measures, or renders, what the flags say."""
     del argv
+    if _RENDER.value:
+        say(render.markdown(record.read(Path(_RENDER.value))))
+    elif _GPU.value:
+        # So that a section's process ends with this one.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        command.run(_SECTIONS.value, Path(_OUT.value or "gpu.json"), _LIMIT.value)
+    else:
+        compare_all()
+
+
+def compare_all() -> None:
+    """Prints a line when a row is measured and the whole table at the end; writes the JSON file."""
     facts = peers.machine()
     say(", ".join(f"{name} {value}" for name, value in facts.items()))
     rows = []
@@ -34,12 +57,17 @@ def main(argv: Sequence[str]) -> None:
             rows.append(row)
     say(table(rows))
     if _OUT.value:
-        record = {"machine": facts, "rows": [row._asdict() for row in rows]}
-        Path(_OUT.value).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        whole = {"machine": facts, "rows": [row._asdict() for row in rows]}
+        Path(_OUT.value).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
     flags.register_validator(
         "only", lambda names: set(names) <= set(MEASUREMENTS), f"takes {', '.join(MEASUREMENTS)}"
+    )
+    flags.register_validator(
+        "sections",
+        lambda names: set(names) <= set(command.SECTIONS),
+        f"takes {', '.join(command.SECTIONS)}",
     )
     app.run(main)

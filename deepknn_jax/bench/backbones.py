@@ -39,14 +39,14 @@ def measure(
     plans; of torch by how much the process's peak (on a GPU: what it allocated) grows in the first
     steps of a process of its own.
     """
-    images, labels, rows_1xB = _batch(batch, size)
+    images, labels, rows_1xB = batch_of(batch, size)
     # A view in channels_last order, as torch reads NHWC memory.
     turned = images.transpose(0, 3, 1, 2)
     for name in names:
         torch, network, variables = None, None, None
         if (theirs := peer(name)) is not None:
             torch, network = theirs
-            variables = _variables(name, torch, network)
+            variables = variables_of(name, torch, network)
         model = models.build(name)
         evaluation = {"xla": xla_evaluation(model, images, variables)}
         train = {"xla": xla_side(model, images, labels, rows_1xB, variables)[0]}
@@ -62,7 +62,8 @@ def measure(
             yield row._replace(mebibytes=mebibytes)
 
 
-def _batch(batch: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def batch_of(batch: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images [B, S, S, 3] by chance, labels [B] of four images a class, and one batch's rows."""
     images = np.random.default_rng(0).normal(size=(batch, size, size, 3)).astype(np.float32)
     return images, np.arange(batch) // 4, np.arange(batch)[None, :]
 
@@ -84,7 +85,8 @@ def peer(name: str) -> tuple[ModuleType, Any] | None:
     return torch, model
 
 
-def _variables(name: str, torch: ModuleType, network: Any) -> dict[str, Any]:
+def variables_of(name: str, torch: ModuleType, network: Any) -> dict[str, Any]:
+    """The backbone's variables from the peer's parameters."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "peer.pth"
         torch.save(network.state_dict(), path)
@@ -103,7 +105,7 @@ def torch_mebibytes(name: str, kind: str, batch: int, size: int) -> float:
     found = peer(name)
     assert found is not None, "torch is absent"
     torch, network = found
-    images, labels, rows_1xB = _batch(batch, size)
+    images, labels, rows_1xB = batch_of(batch, size)
     turned = images.transpose(0, 3, 1, 2)
     side: Side
     if kind == "evaluation":

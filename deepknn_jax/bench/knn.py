@@ -14,6 +14,7 @@ from deepknn_jax.bench.timing import Row, Side, compare
 from deepknn_jax.knn.neighbors import nearest_neighbors
 
 # Queries, gallery, width, k.
+_SCORES = 2**29  # of torch's product at a time: 2 GiB
 SIZES = ((2005, 8010, 2048, 5), (1000, 100_000, 128, 5), (1000, 100_000, 128, 200))
 
 
@@ -25,37 +26,48 @@ def measure(
         rng = np.random.default_rng(0)
         queries_QxD = rng.normal(size=(queries, width)).astype(np.float32)
         gallery_GxD = rng.normal(size=(gallery, width)).astype(np.float32)
-        sides = {"xla": _xla(queries_QxD, gallery_GxD, k)}
-        for name, side in (("torch", _torch), ("faiss", _faiss), ("sklearn", _sklearn)):
+        sides = {"xla": xla_side(queries_QxD, gallery_GxD, k)}
+        for name, side in (("torch", torch_side), ("faiss", _faiss), ("sklearn", _sklearn)):
             if (module := peers.load(name)) is not None:
                 sides[name] = side(module, queries_QxD, gallery_GxD, k)
         yield compare(f"{k}-NN, {queries} x {gallery} x {width}", sides, repeats=repeats)
 
 
 def _distances(result: tuple[Any, Any]) -> np.ndarray:
-    return np.asarray(result[0], np.float64)
+    return peers.on_host(result[0])
 
 
-def _xla(queries_QxD: np.ndarray, gallery_GxD: np.ndarray, k: int) -> Side:
+def xla_side(queries_QxD: np.ndarray, gallery_GxD: np.ndarray, k: int) -> Side:
+    """This project's search; a run gives distances and indices [Q, k]."""
     search = jax.jit(functools.partial(nearest_neighbors, k=k))
     queries, gallery = jnp.asarray(queries_QxD), jnp.asarray(gallery_GxD)
     return Side(lambda: jax.block_until_ready(search(queries, gallery)), _distances)
 
 
-def _torch(torch: ModuleType, queries_QxD: np.ndarray, gallery_GxD: np.ndarray, k: int) -> Side:
+def torch_side(torch: ModuleType, queries_QxD: np.ndarray, gallery_GxD: np.ndarray, k: int) -> Side:
+    """Torch's product and topk, as many queries at a time as memory has room for."""
     device = peers.torch_device(torch)
     queries, gallery = (torch.from_numpy(x).to(device) for x in (queries_QxD, gallery_GxD))
+    blocks = queries.split(max(_SCORES // len(gallery), 1))
 
     def run() -> tuple[Any, Any]:
-        # |q|^2 is the same along a row: it is added after topk.
         gallery_G = gallery.square().sum(1)
-        partial_QxG = torch.addmm(gallery_G, queries, gallery.T, alpha=-2)
-        values_QxK, indices_QxK = partial_QxG.topk(k, largest=False)
-        squared_QxK = values_QxK + queries.square().sum(1, keepdim=True)
-        distances_QxK = squared_QxK.clamp_(min=0).sqrt_().cpu()
-        return distances_QxK, indices_QxK.cpu()
+        found = [_torch_block(torch, block, gallery, gallery_G, k) for block in blocks]
+        distances_QxK, indices_QxK = (torch.cat(parts) for parts in zip(*found, strict=True))
+        peers.finish(torch)
+        return distances_QxK, indices_QxK
 
     return Side(run, _distances)
+
+
+def _torch_block(
+    torch: ModuleType, queries_BxD: Any, gallery_GxD: Any, gallery_G: Any, k: int
+) -> tuple[Any, Any]:
+    # |q|^2 is the same along a row: it is added after topk.
+    partial_BxG = torch.addmm(gallery_G, queries_BxD, gallery_GxD.T, alpha=-2)
+    values_BxK, indices_BxK = partial_BxG.topk(k, largest=False)
+    squared_BxK = values_BxK + queries_BxD.square().sum(1, keepdim=True)
+    return squared_BxK.clamp_(min=0).sqrt_(), indices_BxK
 
 
 def _faiss(faiss: ModuleType, queries_QxD: np.ndarray, gallery_GxD: np.ndarray, k: int) -> Side:

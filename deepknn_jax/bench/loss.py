@@ -23,35 +23,44 @@ def measure(sizes: Sequence[tuple[int, int]] = SIZES, *, repeats: int = 10) -> I
         labels = rng.integers(7, size=batch)
         # Without class structure, so that the hinge is active.
         embeddings = rng.normal(size=(batch, width)).astype(np.float32)
-        sides = {"xla": _xla(embeddings, labels)}
+        sides = {"xla": xla_side(embeddings, labels)}
         if torch is not None:
-            sides["torch"] = _torch(torch, embeddings, labels)
+            sides["torch"] = torch_side(torch, embeddings, labels)
         yield compare(f"loss + gradient, B {batch}, D {width}", sides, repeats=repeats)
 
 
-def _xla(embeddings_BxD: np.ndarray, labels_B: np.ndarray) -> Side:
+def xla_side(embeddings_BxD: np.ndarray, labels_B: np.ndarray) -> Side:
+    """This project's loss and gradient."""
     function = jax.jit(jax.value_and_grad(lambda x, labels: deep_knn_loss(x, labels, margin=1.0)))
     x_BxD, labels = jnp.asarray(embeddings_BxD), jnp.asarray(labels_B)
     return Side(lambda: jax.block_until_ready(function(x_BxD, labels)), _flat)
 
 
-def _torch(torch: ModuleType, embeddings_BxD: np.ndarray, labels_B: np.ndarray) -> Side:
+def torch_side(
+    torch: ModuleType, embeddings_BxD: np.ndarray, labels_B: np.ndarray, *, compiled: bool = False
+) -> Side:
+    """Torch's loss and gradient, eager or by torch.compile."""
     device = peers.torch_device(torch)
     x_BxD = torch.from_numpy(embeddings_BxD).to(device).requires_grad_()
     labels = torch.from_numpy(labels_B).to(device)
 
+    def objective(x_BxD: Any) -> Any:
+        return torch_deep_knn_loss(torch, x_BxD, labels, k=5, m=5, margin=1.0)
+
+    function = torch.compile(objective) if compiled else objective
+
     def run() -> tuple[Any, Any]:
-        loss = torch_deep_knn_loss(torch, x_BxD, labels, k=5, m=5, margin=1.0)
+        loss = function(x_BxD)
         (gradient,) = torch.autograd.grad(loss, x_BxD)
         peers.finish(torch)
-        return loss.detach().cpu(), gradient.cpu()
+        return loss.detach(), gradient
 
     return Side(run, _flat)
 
 
 def _flat(result: tuple[Any, Any]) -> np.ndarray:
     """Loss and gradient in one array, the gradient scaled by its size to count as much."""
-    loss, gradient = (np.asarray(part, np.float64) for part in result)
+    loss, gradient = (peers.on_host(part) for part in result)
     return np.append(gradient.ravel() * gradient.shape[0], loss)
 
 

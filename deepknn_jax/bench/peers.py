@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import jax
+import numpy as np
 
 NAMES = {
     "torch": "torch",
@@ -54,6 +55,11 @@ def finish(torch: ModuleType) -> None:
     """Waits until the GPU has done what torch queued; a CPU has when the call returns."""
     if torch_device(torch) == "cuda":
         torch.cuda.synchronize()
+
+
+def on_host(result: Any) -> np.ndarray:
+    """An array of either library in float64, here."""
+    return np.asarray(result.cpu() if hasattr(result, "cpu") else result, np.float64)
 
 
 def restart_peak(torch: ModuleType) -> None:

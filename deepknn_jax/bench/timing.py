@@ -30,13 +30,16 @@ class Row(NamedTuple):
 
     `load` is the machine's load average of the last minute before: above a few tenths other
     programs share the cores, and the times cannot be trusted. `mebibytes` of each side, where
-    they are known.
+    they are known; `quartiles` of the milliseconds; `off`, how far each side's values are off
+    XLA's, as a share of the largest of these.
     """
 
     task: str
     milliseconds: dict[str, float]
     load: float
     mebibytes: dict[str, float | None] | None = None
+    quartiles: dict[str, list[float]] | None = None
+    off: dict[str, float] | None = None
 
 
 def compare(
@@ -52,10 +55,12 @@ def compare(
     """
     load = os.getloadavg()[0]
     first = {name: side.values(side.run()) for name, side in sides.items()}
+    off = {}
     for name, values in first.items():
         error, scale = np.max(np.abs(values - first["xla"])), np.max(np.abs(first["xla"]))
         if not error <= tolerance * scale:
             raise ValueError(f"{task}: {name} is {error:.2g} off xla (largest: {scale:.2g})")
+        off[name] = float(error / scale) if scale else 0.0
     for side in sides.values():
         side.run()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -63,7 +68,11 @@ def compare(
         for name, side in sides.items():
             seconds[name].append(_timed(side) / side.units)
     milliseconds = {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
-    return Row(task, milliseconds, load)
+    quartiles = {
+        name: [1e3 * float(x) for x in np.quantile(times, (0.25, 0.75))]
+        for name, times in seconds.items()
+    }
+    return Row(task, milliseconds, load, quartiles=quartiles, off=off)
 
 
 def _timed(side: Side) -> float:

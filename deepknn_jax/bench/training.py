@@ -107,11 +107,22 @@ def torch_evaluation(torch: ModuleType, model: Any, inputs: np.ndarray) -> Side:
 
 
 def torch_side(
-    torch: ModuleType, model: Any, inputs: np.ndarray, labels: np.ndarray, rows_TxB: np.ndarray
+    torch: ModuleType,
+    model: Any,
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    rows_TxB: np.ndarray,
+    *,
+    bfloat16: bool = False,
+    compiled: bool = False,
 ) -> Side:
-    """The same steps, one after the other, of a torch module that holds the same parameters."""
+    """The same steps, one after the other, of a torch module that holds the same parameters.
+
+    In channels_last order; `bfloat16`: by autocast; `compiled`: by torch.compile.
+    """
     device = peers.torch_device(torch)
-    model = model.to(device).train()
+    model = model.to(device, memory_format=torch.channels_last).train()
+    forward = torch.compile(model) if compiled else model
     optimizer = torch.optim.SGD(model.parameters(), lr=_RATE, momentum=_MOMENTUM)
     pool, classes, rows = (torch.from_numpy(x).to(device) for x in (inputs, labels, rows_TxB))
 
@@ -119,7 +130,9 @@ def torch_side(
         losses = []
         for rows_B in rows:
             optimizer.zero_grad(set_to_none=True)
-            loss = torch_deep_knn_loss(torch, model(pool[rows_B]), classes[rows_B], **_LOSS)
+            with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+                embeddings = forward(pool[rows_B]).float()
+            loss = torch_deep_knn_loss(torch, embeddings, classes[rows_B], **_LOSS)
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())

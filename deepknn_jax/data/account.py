@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deepknn_jax.data.dicom import is_dicom
 from deepknn_jax.data.walk import (
     HEIC_PACKAGE,
     HEIC_SUFFIXES,
     IMAGE_SUFFIXES,
     heic_is_read,
-    is_dicom,
     open_heic,
     suffix_of,
 )
@@ -27,13 +27,15 @@ _MASK = re.compile(r"(.+?)([ _-](?:mask|masks|seg|segmentation))([ _-]?\d*)", re
 class Account(NamedTuple):
     """What a source tells beside its listing; arguments stand in backticks, as in a UserError.
 
-    `left_out` counts files by what they are (".heic", "without suffix"); `lines` is whatever else
-    is to be told; `remedy` goes on after "all examples are of one class".
+    `left_out` counts files by what they are (".heic", "without suffix"); `skipped` names examples
+    of a table that were left out; `lines` is whatever else is to be told; `remedy` goes on after
+    "all examples are of one class".
     """
 
     left_out: Mapping[str, int] = {}
     lines: tuple[str, ...] = ()
     remedy: str = ""
+    skipped: tuple[str, ...] = ()
 
 
 def classes_line(labels_N: np.ndarray, class_names: Sequence[str]) -> str:
@@ -133,4 +135,6 @@ def _header(file: Path) -> tuple[str, tuple[int, ...]]:
     kinds = {"1": "1 bit", "L": "grey", "P": "palette", "RGB": "colour", "RGBA": "transparency",
              "F": "floats", "I": "32 bits grey", "I;16": "16 bits grey"}  # fmt: skip
     with Image.open(file) as image:
-        return f"{image.format}, {kinds.get(image.mode, image.mode)}", image.size
+        kind = f"{image.format}, {kinds.get(image.mode, image.mode)}"
+        frames = getattr(image, "n_frames", 1)
+        return kind + (f", {frames} frames" if frames > 1 else ""), image.size

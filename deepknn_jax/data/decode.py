@@ -1,10 +1,11 @@
 """Image files to one array of 8 bits, through the cache."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -20,12 +21,26 @@ from deepknn_jax.data.levels import (
     join_ranges,
     pack_range,
     tell_left_aside,
-    tell_range,
+    told_ends,
     warn_of_few_levels,
 )
 from deepknn_jax.errors import check_choice
 
 Opener = Callable[[int], Path | BinaryIO]
+
+
+class Decoded(NamedTuple):
+    """What became of N image files.
+
+    `images` uint8 [N', size, size, channels], a read-only memory map; `kept` int32 [N'], the
+    indices of the files that are in it; `skipped`, the paths of the others; `set_range`, (low,
+    high) that wide integers were scaled by where neither an option nor a file gave them, or ().
+    """
+
+    images: np.ndarray
+    kept: np.ndarray
+    skipped: tuple[str, ...]
+    set_range: tuple[float, ...]
 
 
 def decode(
@@ -36,10 +51,11 @@ def decode(
     channels: int,
     value_range: Sequence[float] = (),
     frame: str = "",
+    set_range: Sequence[float] = (),
     training: Sequence[int] | np.ndarray | None = None,
     cache_dir: str | Path = "",
     on_error: str = "stop",
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+) -> Decoded:
     """Decodes image files through the cache, in parallel, with a progress bar on stderr.
 
     Args:
@@ -50,13 +66,10 @@ def decode(
         value_range: (low, high) that become 0 and 255 of floats and of integers wider than 8 bits;
             () for the range of the wide integers among the rows `training`, which is then told.
         frame: of files with several (see frames.choose_frame).
+        set_range: in the place of that range: what an earlier run had.
         training: rows of `files` that train; None: all of them.
         cache_dir: empty for the per-user default.
         on_error: "stop" at a file that cannot be decoded, or "skip" it.
-
-    Returns:
-        images uint8 [N', size, size, channels], a read-only memory map; the indices int32 [N'] of
-        the files kept; the paths of those skipped.
 
     Raises:
         UserError: a file that is missing, truncated or no image, in words that name it; wide
@@ -68,8 +81,8 @@ def decode(
     names = [str(file) for file in files]
     return decode_each(
         lambda i: files[i], names, fingerprint(files), {}, size=size, resize_rule=resize_rule,
-        channels=channels, value_range=value_range, frame=frame, training=training,
-        cache_dir=cache_dir, on_error=on_error,
+        channels=channels, value_range=value_range, frame=frame, set_range=set_range,
+        training=training, cache_dir=cache_dir, on_error=on_error,
     )  # fmt: skip
 
 
@@ -84,10 +97,11 @@ def decode_each(
     channels: int,
     value_range: Sequence[float] = (),
     frame: str = "",
+    set_range: Sequence[float] = (),
     training: Sequence[int] | np.ndarray | None = None,
     cache_dir: str | Path = "",
     on_error: str = "",
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+) -> Decoded:
     """`decode` of N images that lie anywhere: `opener(i)` is image i's path or its bytes.
 
     `source` are the files that hold them, `options` what tells these images of theirs apart.
@@ -104,10 +118,13 @@ def decode_each(
     # An entry without a range was made from images that need none.
     elif not entry_of(source, fit, cache_dir).exists():
         rows = np.arange(len(names)) if training is None else np.asarray(training)
+        if len(set_range):  # one wide image tells that it is needed
+            wide = (i for i in range(len(names)) if kind_of(opener(i)) == WIDE)
+            rows = np.fromiter(itertools.islice(wide, 1), np.int64)
         found = _training_range(opener, names, source, what, rows, frame, cache_dir)
         if found is not None:
-            tell_range(found, "the set" if training is None else "the training part")
-            fit["set_range"] = ends = (found.low, found.high)
+            where = "the set" if training is None else "the training part"
+            fit["set_range"] = ends = told_ends(found, set_range, where)
     result = cached_files(
         source,
         fit,
@@ -121,7 +138,7 @@ def decode_each(
         on_error=on_error,
     )  # fmt: skip
     warn_of_few_levels(result[0])
-    return result
+    return Decoded(*result, ends)
 
 
 def _training_range(

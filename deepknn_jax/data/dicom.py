@@ -15,14 +15,22 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 PLUGINS = ("pylibjpeg", "libjpeg", "openjpeg")  # modules of the extra [dicom]
+_MARK = b"DICM"
 # Where an enhanced file keeps, frame by frame, what a plain one has at its top.
 FRAME_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 
 
 def is_dicom(file: Path) -> bool:
-    """Whether the file says that it is DICOM, whatever its name."""
-    with file.open("rb") as opened:
-        return opened.read(132)[128:] == b"DICM"
+    """Whether what is in the file says that it is DICOM, whatever its name.
+
+    That is the mark behind the preamble; in a file named .dcm an element in place of the preamble,
+    too.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    head = _head(file)
+    return head[128:] == _MARK or (file.suffix.lower() == ".dcm" and _begins_with_element(head))
 
 
 def open_dicom(file: Path, *, frame: str = "", windowed: bool = True) -> Image.Image | Grey:
@@ -80,9 +88,8 @@ def _read(file: Path, *, stop_before_pixels: bool = False) -> "Dataset":
     import pydicom
     from pydicom.dataset import FileMetaDataset
 
-    with file.open("rb") as opened:
-        head = opened.read(132)
-    bare = head[128:] != b"DICM" and _begins_with_element(head)
+    head = _head(file)
+    bare = head[128:] != _MARK and _begins_with_element(head)
     dataset = pydicom.dcmread(file, force=bare, stop_before_pixels=stop_before_pixels)
     if bare and "TransferSyntaxUID" not in dataset.file_meta:
         implicit = dataset.original_encoding[0] is not False
@@ -91,6 +98,12 @@ def _read(file: Path, *, stop_before_pixels: bool = False) -> "Dataset":
             pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
         )
     return dataset
+
+
+def _head(file: Path) -> bytes:
+    """The preamble and the mark behind it."""
+    with file.open("rb") as opened:
+        return opened.read(132)
 
 
 def _begins_with_element(head: bytes) -> bool:

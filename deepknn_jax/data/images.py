@@ -63,7 +63,7 @@ def open_image(
     """The image in a file: 8 bits a channel without transparency, or grey values to be scaled.
 
     EXIF orientation is applied; transparent parts become black. Colour of 16 bits a channel comes
-    with its upper 8. DICOM as in `open_dicom`, known by .dcm or its content. An .npy file holds
+    with its upper 8. DICOM as in `open_dicom`, known by `is_dicom`. An .npy file holds
     [H, W], or uint8 [H, W, 1 or 3]. Of the pages of a TIFF `frame` names one, masks and thumbnails
     not counted (see frames.choose_frame); of other moving images the first frame is taken.
 
@@ -73,7 +73,7 @@ def open_image(
     """
     if isinstance(file, Path) and file.suffix.lower() == ".npy":
         return _open_npy(file)
-    if isinstance(file, Path) and _is_dicom(file):
+    if isinstance(file, Path) and is_dicom(file):
         return open_dicom(file, frame=frame, windowed=windowed)
     with _opened(file) as opened:
         _turn_to_page(opened, frame)
@@ -93,16 +93,12 @@ def kind_of(file: Path | BinaryIO) -> str:
         if isinstance(file, Path) and file.suffix.lower() == ".npy":
             letter = read_npy_type(file)
             return EIGHT_BITS if letter == np.uint8 else FLOATS if letter.kind == "f" else WIDE
-        if isinstance(file, Path) and _is_dicom(file):
+        if isinstance(file, Path) and is_dicom(file):
             return dicom_kind(file)
         with _opened(file) as opened:
             return _kind(opened)
     except Exception:  # whatever a decoder raises: it will again, and then with the file's name
         return EIGHT_BITS
-
-
-def _is_dicom(file: Path) -> bool:
-    return file.suffix.lower() == ".dcm" or is_dicom(file)
 
 
 @contextlib.contextmanager
@@ -117,7 +113,9 @@ def _opened(file: Path | BinaryIO) -> Iterator[Image.Image]:
         try:
             yield stack.enter_context(Image.open(stream))
         except UnidentifiedImageError as error:
-            raise ValueError("it is no image of a format that Pillow knows") from error
+            raise ValueError(
+                "it is neither DICOM nor an image of a format that Pillow knows"
+            ) from error
 
 
 def _turn_to_page(opened: Image.Image, frame: str) -> None:

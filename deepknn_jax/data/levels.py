@@ -14,6 +14,7 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.logs import say
 
 FEWEST_LEVELS = 32  # a set with fewer is warned of
+LEFT_ASIDE = "grey levels: `value_range` is left aside: the images have 8 bits, or are colour"
 
 # What a file's pixels are: 8 bits a channel, taken as they are; grey values with a window of their
 # own; integers that need a range; floats, of which only the user knows it.
@@ -99,59 +100,91 @@ def join_ranges(packed_Nx24: np.ndarray) -> SetRange | None:
     return SetRange(float(ends[:, 0].min()), float(ends[:, 1].max()), bits)
 
 
-def tell_range(found: SetRange, where: str) -> None:
-    """Says in one line how wide integers are scaled; `where` is the part that gave the range."""
+def range_line(found: SetRange, where: str) -> str:
+    """The line that tells how wide integers are scaled; `where` is the part that gave the range."""
     bits = "- and ".join(map(str, found.bits))
     ends = f"{found.low:.10g}..{found.high:.10g}"
-    say(f"grey levels: {bits}-bit images scaled from {ends} of {where}")
+    return f"grey levels: {bits}-bit images scaled from {ends} of {where}"
 
 
 def warn_of_few_levels(images: np.ndarray) -> None:
     """Says so where uint8 [N, ...] images hold fewer than FEWEST_LEVELS values among them all."""
+    if line := few_levels_line(images):
+        say(line)
+
+
+def few_levels_line(images: np.ndarray) -> str:
+    """The line of `warn_of_few_levels`, or "" where the images have enough."""
     seen = np.zeros(256, bool)
     for image in images:  # nearly always the first one tells
         seen[np.unique(image)] = True
         if seen.sum() >= FEWEST_LEVELS:
-            return
+            return ""
     levels = "one grey level" if seen.sum() == 1 else f"{seen.sum()} grey levels"
-    say(
+    return (
         f"warning: the images have only {levels}; set `value_range` to the (low, high) "
         "that matter in them (images of 8 bits are taken as they are: save those anew)"
     )
 
 
+def array_range(images_NxHxWxC: np.ndarray, training: np.ndarray) -> SetRange | None:
+    """The range of the wide integers of the rows `training`; None where there are none."""
+    images = images_NxHxWxC
+    if images.ndim < 4 or images.dtype == np.uint8 or images.dtype.kind == "f":
+        return None
+    ends = [(int(images[i].min()), int(images[i].max())) for i in training]
+    low, high = min(e[0] for e in ends), max(e[1] for e in ends)
+    return SetRange(low, high, (8 * images.dtype.itemsize,))
+
+
 def scale_arrays(
-    images_NxHxWxC: np.ndarray, *, training: np.ndarray, value_range: Sequence[float] = ()
-) -> np.ndarray:
+    images_NxHxWxC: np.ndarray,
+    *,
+    training: np.ndarray,
+    value_range: Sequence[float] = (),
+    set_range: Sequence[float] = (),
+) -> tuple[np.ndarray, tuple[float, ...]]:
     """A source's images, volumes or features with images as uint8; what is not one stays as it is.
 
-    Integers wider than 8 bits are scaled by `value_range`, or by the range of the rows `training`,
-    which is told. Floats need a `value_range`.
+    Integers wider than 8 bits are scaled by `value_range`, else by `set_range`, that of an earlier
+    run, else by the range of the rows `training`; the last two are told. Floats need a
+    `value_range`.
+
+    Returns:
+        The images, and the set's range (low, high) that they were scaled by; () where by none.
 
     Raises:
         UserError: floats without a range, or that are not finite.
     """
     images = images_NxHxWxC
     if images.ndim < 4 or images.dtype == np.uint8:
-        return images
+        return images, ()
     is_float = images.dtype.kind == "f"
     if is_float and not len(value_range):
         raise UserError(f"images of {images.dtype} have no range of their own: set `value_range`")
     if is_float and not all(np.isfinite(image).all() for image in images):
         raise UserError("an image has NaN or infinite pixels; leave it out")
-    if len(value_range):
-        low, high = value_range
-    else:
-        ends = [(int(images[i].min()), int(images[i].max())) for i in training]
-        low, high = min(e[0] for e in ends), max(e[1] for e in ends)
-        tell_range(SetRange(low, high, (8 * images.dtype.itemsize,)), "the training part")
+    ends: tuple[float, ...] = ()
+    if not len(value_range):
+        found = array_range(images, np.arange(1) if len(set_range) else training)
+        assert found is not None
+        ends = told_ends(found, set_range, "the training part")
+    low, high = value_range if len(value_range) else ends
     scaled = np.empty(images.shape, np.uint8)
     for i, image in enumerate(images):
         scaled[i] = scale_to_bytes(image, low, high)
     warn_of_few_levels(scaled)
-    return scaled
+    return scaled, ends
+
+
+def told_ends(found: SetRange, given: Sequence[float], where: str) -> tuple[float, ...]:
+    """Low and high that the set's wide integers are scaled by, told: those `given`, or `found`."""
+    if len(given):
+        found, where = SetRange(given[0], given[1], found.bits), "an earlier run's training part"
+    say(range_line(found, where))
+    return found.low, found.high
 
 
 def tell_left_aside() -> None:
     """Says that a `value_range` was given to images that have no use for it."""
-    say("grey levels: `value_range` is left aside: the images have 8 bits, or are colour")
+    say(LEFT_ASIDE)

@@ -3,15 +3,18 @@
 import contextlib
 import csv
 import io
+import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PureWindowsPath
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
+from deepknn_jax.data.walk import images_in, suffix_of, walk
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import sound
 
@@ -92,11 +95,13 @@ class Table(NamedTuple):
     lines: list[int]
 
 
-def read_table(path: Path, columns: Sequence[str]) -> Table:
+def read_table(
+    path: Path, columns: Sequence[str], options: Mapping[str, str] = MappingProxyType({})
+) -> Table:
     """The named columns of a csv file with a header; rows without any text are passed over.
 
     Fields are parted by commas, semicolons or tabs: whichever finds all columns in the header, else
-    the most fields.
+    the most fields. `options` are what the user sets to name a column, for messages.
 
     Raises:
         UserError: no such file, not a csv in UTF-8, a column is missing (those that exist are
@@ -106,8 +111,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Table:
     separator, header = _csv_header(text, columns)
     for column in columns:
         if header.count(column) != 1:
-            how = "more than one" if column in header else "no"
-            raise UserError(f"{path}: {how} column {column!r}; it has: {', '.join(header)}")
+            raise _no_column(path, header, column, options.get(column, ""))
     rows, lines = [], []
     reader = _csv_reader(text, separator)
     try:
@@ -131,13 +135,28 @@ def read_table(path: Path, columns: Sequence[str]) -> Table:
     return Table({name: [row[i].strip() for row in rows] for name, i in places.items()}, lines)
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> list[list[str]]:
+def _no_column(path: Path, header: Sequence[str], column: str, option: str) -> UserError:
+    """The error for a column that is not there once; `option` is what names it, if any."""
+    how = "more than one" if column in header else "no"
+    if not header:
+        return UserError(f"{path}: is empty; wanted is a csv with a header")
+    words = f"{path}: {how} column {column!r}; it has: {', '.join(header)}"
+    if len(header) == 1:
+        words += " (fields are parted by commas, semicolons or tabs)"
+    if column in header:
+        return UserError(f"{words}; rename all but one")
+    return UserError(words + (f"; name one with `{option}`" if option else ""))
+
+
+def read_csv(
+    path: Path, columns: Sequence[str], options: Mapping[str, str] = MappingProxyType({})
+) -> list[list[str]]:
     """The named columns of a csv file with a header, each a list of N stripped strings.
 
     Raises:
         UserError: as `read_table`; or a cell of a wanted column is empty.
     """
-    table = read_table(path, columns)
+    table = read_table(path, columns, options)
     check_filled(path, table, columns)
     return [table.columns[column] for column in columns]
 
@@ -147,7 +166,7 @@ def check_filled(path: Path, table: Table, columns: Sequence[str]) -> None:
     for i, line in enumerate(table.lines):
         for column in columns:
             if not table.columns[column][i]:
-                raise UserError(f"{path}, line {line}: {column} is empty")
+                raise UserError(f"{path}, line {line}: {column} is empty; fill it in")
 
 
 def read_header(path: Path, columns: Sequence[str] = ()) -> list[str]:
@@ -200,20 +219,62 @@ def read_fields(path: Path, least: int, separator: str | None = None) -> list[li
     rows = [(number, line.split(separator)) for number, line in enumerate(lines, 1) if line.strip()]
     for number, row in rows:
         if len(row) < least:
-            raise UserError(f"{path}, line {number}: has {len(row)} fields, wanted are {least}")
+            raise UserError(f"{path}, line {number}: has {len(row)} fields, but {least} are wanted;"
+                            " mend the line")  # fmt: skip
     return [[field.strip() for field in row] for _, row in rows]
 
 
-def check_present(table: Path, files: Iterable[Path], remedy: str = "") -> None:
-    """Raises UserError where one of the `files` that rows of `table` name does not exist.
+def with_files(listing: Listing, root: Path, table: str, on_error: str = "") -> Listing:
+    """The listing of those rows of `table`, which lies in `root`, whose image file is there.
 
-    `remedy` ends the message.
+    Rows without one are left out with `on_error` = skip, and told; images beside those that the
+    rows name, but without a row, are counted.
+
+    Raises:
+        UserError: a row has no file, and `on_error` is another; or none has one.
     """
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise UserError(
-            f"{table}: {len(missing)} rows have no image file, the first is {missing[0]}{remedy}"
-        )
+    files = listing.files
+    assert files is not None
+    left_out = Counter(listing.account.left_out)
+    named = {os.path.normpath(file) for file in (*map(str, files), *listing.account.skipped)}
+    for folder in sorted({file.parent for file in files if file.parent.is_dir()}):
+        for file in images_in(folder):
+            if os.path.normpath(file) not in named:
+                left_out[f"{suffix_of(file.name)} without a row in {table}"] += 1
+    listing = listing._replace(account=listing.account._replace(left_out=left_out))
+    kept = [i for i, file in enumerate(files) if file.is_file()]
+    absent = [file for file in files if not file.is_file()]
+    if not absent:
+        return listing
+    if on_error != "skip" or not kept:
+        rows = "1 row has" if len(absent) == 1 else f"{len(absent):,} rows have"
+        or_skip = "; set `on_error`=skip to leave such rows out" if kept and on_error else ""
+        raise UserError(f"{root / table}: {rows} no image file, the first is {absent[0]}"
+                        f"{_may_be_meant(root, absent[0])}{or_skip}")  # fmt: skip
+    line = f"{root / table}: left out: {len(absent):,} of {len(files):,} rows, which have no image"
+    account = listing.account
+    account = account._replace(
+        lines=(*account.lines, f"{line} file"), skipped=(*account.skipped, *map(str, absent))
+    )
+    splits, groups = (None if of is None else of[kept] for of in (listing.splits, listing.groups))
+    return listing._replace(
+        names=tuple(listing.names[i] for i in kept),
+        labels=listing.labels[kept],
+        files=tuple(files[i] for i in kept),
+        splits=splits,
+        groups=groups,
+        account=account,
+    )
+
+
+def _may_be_meant(root: Path, missing: Path) -> str:
+    """Words on an image in or below `root` that is called like the one that is not there."""
+    name = PureWindowsPath(missing.name)  # a name from Windows holds its folders
+    files = walk(root).files
+    alike = [file for file in files if file.name.lower() == name.name.lower()]
+    alike += [file for file in files if file.stem.lower() == name.stem.lower()]
+    alike.sort(key=lambda file: file.parent != missing.parent)  # which keeps their order
+    return f" (is {alike[0]} meant?)" if alike else ""
 
 
 def doubtful_labels(labels_N: np.ndarray, class_names: Sequence[str]) -> list[str]:
@@ -250,17 +311,22 @@ def checked(listing: Listing, where: str | Path) -> Listing:
     Labels that are in doubt (`doubtful_labels`) are told.
 
     Raises:
-        UserError: no examples; a name twice; an array of another length; a label outside the
-            classes; a feature that is not finite.
+        UserError: no examples; a name or a file twice; an array of another length; a label outside
+            the classes; a feature that is not finite.
     """
     listing = listing._replace(
         names=tuple(map(sound, listing.names)), class_names=tuple(map(sound, listing.class_names))
     )
     n = len(listing.names)
     if n == 0:
-        raise UserError(f"{where}: holds no examples")
+        raise UserError(f"{where}: holds no examples; give `folder` one that does")
     if (name := first_repeated(listing.names)) is not None:
         raise UserError(f"{where}: {name} is listed more than once; list each example once")
+    if listing.files is not None:
+        paths = map(os.path.normpath, listing.files)
+        if (path := first_repeated(paths)) is not None:
+            raise UserError(f"{where}: {path} is listed more than once, under names that differ; "
+                            "list each example once")  # fmt: skip
     for key in ("labels", "inputs", "files", "splits", "groups"):
         value = getattr(listing, key)
         if value is not None and len(value) != n:

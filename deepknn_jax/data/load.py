@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepknn_jax.data.account import classes_line, files_line, inputs_line, left_out_lines
-from deepknn_jax.data.cache import ON_ERROR, cached_images
+from deepknn_jax.data.cache import cached_images
 from deepknn_jax.data.dataset import TRAIN, Dataset, Listing
 from deepknn_jax.data.decode import decode
 from deepknn_jax.data.images import DECODER_VERSION, check_fit, fit_array
@@ -17,8 +17,9 @@ from deepknn_jax.data.levels import scale_arrays
 from deepknn_jax.data.options import ALWAYS, FILES, check_all_read, check_source_reads
 from deepknn_jax.data.sources import SOURCES, list_source, options_of
 from deepknn_jax.data.splits import assign_splits, check_class_sizes, chosen_split, split_lines
+from deepknn_jax.data.view import View
 from deepknn_jax.data.walk import open_heic
-from deepknn_jax.errors import UserError, check_choice
+from deepknn_jax.errors import UserError
 
 
 class Survey(NamedTuple):
@@ -90,6 +91,10 @@ def survey(
     """What `source` finds and how it is split, before files are decoded. As `load_dataset`.
 
     `given` are the names of those options that the user has set: each must be read by something.
+
+    Raises:
+        UserError: as `load_dataset`, save for what decoding finds; an option that nothing reads.
+        TypeError: an option that no source reads.
     """
     _check_names(options)
     if len(value_range) and not (len(value_range) == 2 and value_range[0] < value_range[1]):
@@ -141,26 +146,32 @@ def decoded(
     frame: str,
     on_error: str,
     cache_dir: str | Path,
+    set_range: Sequence[float] = (),
 ) -> Dataset:
-    """The data set that was surveyed, its files decoded and its arrays fitted: `load_dataset`."""
+    """The data set that was surveyed, its files decoded and its arrays fitted: `load_dataset`.
+
+    `set_range`: what an earlier run scaled wide integers by, in place of this training part's.
+    """
     listing, splits = found.listing, found.splits
     if listing.files is None:
         assert listing.inputs is not None
-        bytes_ = scale_arrays(
-            listing.inputs, training=np.flatnonzero(splits == TRAIN), value_range=value_range
-        )
+        bytes_, ends = scale_arrays(
+            listing.inputs, training=np.flatnonzero(splits == TRAIN), value_range=value_range,
+            set_range=set_range,
+        )  # fmt: skip
         inputs = _fit_arrays(
             listing._replace(inputs=bytes_), size, resize_rule, channels, cache_dir
         )
         return Dataset(inputs, listing.labels, listing.names, listing.class_names, splits,
-                       account=found.account, groups=listing.groups)  # fmt: skip
-    check_choice("`on_error`", on_error, ON_ERROR)
+                       listing.account.skipped, found.account, listing.groups, ends,
+                       listing.view)  # fmt: skip
     there, absent = _readable(listing.files, on_error)
     files = [listing.files[i] for i in there]
     open_heic(files)
-    images, kept, undecodable = decode(
-        files, size=size, resize_rule=resize_rule, channels=channels or 3,
-        value_range=value_range, frame=frame, training=np.flatnonzero(splits[there] == TRAIN),
+    how: dict[str, Any] = {"size": size, "resize_rule": resize_rule, "channels": channels or 3,
+                           "value_range": value_range, "frame": frame}  # fmt: skip
+    images, kept, undecodable, ends = decode(
+        files, **how, set_range=set_range, training=np.flatnonzero(splits[there] == TRAIN),
         cache_dir=cache_dir, on_error=on_error,
     )  # fmt: skip
     rows = there[kept]
@@ -168,8 +179,9 @@ def decoded(
         check_class_sizes(listing.labels[rows], splits[rows], listing.class_names)
     return Dataset(
         images, listing.labels[rows], tuple(listing.names[i] for i in rows), listing.class_names,
-        splits[rows], (*absent, *undecodable), found.account,
-        None if listing.groups is None else listing.groups[rows],
+        splits[rows], (*listing.account.skipped, *absent, *undecodable), found.account,
+        None if listing.groups is None else listing.groups[rows], ends,
+        View(tuple(listing.files[i] for i in rows), how | {"set_range": ends}),
     )  # fmt: skip
 
 

@@ -6,9 +6,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
+from deepknn_jax.data.listing import doubtful_labels
 from deepknn_jax.errors import UserError, check_choice
 
 SPLITS = ("published", "stratified", "grouped")
+_HOW_TO_PUBLISH = (
+    "parts are published by folders train/ and test/, by the keys or the splits [N] of an .npz "
+    "file, by `split_column` of a csv, or by the `fold` of skin7 and survival_csv"
+)
 
 
 def assign_splits(
@@ -138,10 +143,11 @@ def check_class_sizes(labels: np.ndarray, splits: np.ndarray, class_names: tuple
     sizes = np.bincount(labels[splits == TRAIN], minlength=len(class_names))
     if small := [f"{class_names[c]} ({sizes[c]})" for c in np.flatnonzero(sizes < 2)]:
         shown = ", ".join(small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
+        doubts = "".join(f" ({line})" for line in doubtful_labels(labels, class_names))
         raise UserError(f"too few training examples, each class needs 2: {shown}; "
-                        "add examples or leave the class out")  # fmt: skip
+                        f"add examples or leave the class out{doubts}")  # fmt: skip
     if not (splits == TEST).any():
-        raise UserError("the test part is empty")
+        raise UserError("the test part is empty: add examples, or choose another `split`")
 
 
 def _with_test_part(listing: Listing) -> np.ndarray:
@@ -155,14 +161,15 @@ def _with_test_part(listing: Listing) -> np.ndarray:
 
 def _published(listing: Listing) -> np.ndarray:
     if listing.splits is None:
-        raise UserError("`split` is 'published': the source publishes none; choose stratified or "
-                        "grouped (skin7 publishes one for each `fold` 1..5)")  # fmt: skip
+        raise UserError("`split` is 'published': the source publishes none; choose stratified, or "
+                        f"grouped where there are groups; {_HOW_TO_PUBLISH}")  # fmt: skip
     splits = listing.splits.astype("<U10")
     for part in (TRAIN, TEST):
         if not (splits == part).any():
             other = "" if part == TRAIN else f", or none: a {VALIDATION} part then tests"
             raise UserError(f"`split` is 'published': the source has no {part} part; "
-                            f"choose stratified or grouped{other}")  # fmt: skip
+                            f"choose stratified or grouped{other}; {_HOW_TO_PUBLISH}"
+                            )  # fmt: skip
     return splits
 
 

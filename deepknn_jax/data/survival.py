@@ -22,7 +22,7 @@ class Survival(NamedTuple):
 
 
 class SurvivalTable(NamedTuple):
-    """N patients as in `Survival`, with `features` float32 [N, F] under `feature_names`."""
+    """N patients as in `Survival`, with `features` float64 [N, F] under `feature_names`."""
 
     names: tuple[str, ...]
     times: np.ndarray
@@ -75,6 +75,12 @@ def alive_beyond(
     return ((times_N > days) | (events_N == 0)).astype(np.int32)
 
 
+def censored_lines(count: int) -> list[str]:
+    """Tells of the patients that were left out as censored before SURVIVAL_DAYS; none: nothing."""
+    words = f"left out: {count:,} patients, censored before {SURVIVAL_DAYS:,.0f} days"
+    return [f"{words} (`leave_out_censored`)"] if count else []
+
+
 def read_survival(
     path: str | Path, *, time_column: str, event_column: str, name_column: str
 ) -> Survival:
@@ -85,7 +91,8 @@ def read_survival(
             name twice.
     """
     path = Path(path).expanduser()
-    names, times, events = read_csv(path, (name_column, time_column, event_column))
+    options = {name_column: "name_column", time_column: "time_column", event_column: "event_column"}
+    names, times, events = read_csv(path, (name_column, time_column, event_column), options)
     if (name := first_repeated(names)) is not None:
         raise UserError(f"{path}: {name} is listed more than once; give each patient one row")
     checked_times, checked_events = check_survival(
@@ -149,7 +156,7 @@ def read_survival_csv(
         ],
         axis=1,
     )
-    return SurvivalTable(*survival, features.astype(np.float32), feature_names)
+    return SurvivalTable(*survival, features, feature_names)
 
 
 def _numbers(path: Path, names: Sequence[str], column: str, cells: Sequence[str]) -> np.ndarray:

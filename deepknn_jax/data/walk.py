@@ -11,7 +11,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import NamedTuple
 
-from deepknn_jax.data.dicom import is_dicom as has_mark
+from deepknn_jax.data.dicom import is_dicom
 from deepknn_jax.errors import UserError
 
 HEIC_SUFFIXES = (".heic", ".heif")
@@ -101,23 +101,24 @@ def loose_files(folder: Path, ignore: Sequence[str] = ()) -> tuple[Counter[str],
     return images, others
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The images right in `folder`, sorted.
+
+    Raises:
+        UserError: `folder` cannot be read.
+    """
+    return sorted(
+        path
+        for path, mode in _entries(folder)
+        if (mode is None or not S_ISDIR(mode)) and not _no_image(path, mode)
+    )
+
+
 def suffix_of(name: str) -> str:
     """The suffix in lower case (".nii.gz", too), or NO_SUFFIX, as in "IM-1" and "p. 3 of it"."""
     suffixes = Path(name.lower()).suffixes
     suffix = "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
     return suffix if suffix.replace(".", "").isalnum() and len(suffix) <= 9 else NO_SUFFIX
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether it has the suffix of DICOM, or its mark after the 128 bytes of the preamble."""
-    if path.suffix.lower() == ".dcm":
-        return True
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return False
-    try:
-        return has_mark(path)
-    except OSError:
-        return False
 
 
 def heic_is_read() -> bool:
@@ -192,4 +193,7 @@ def _no_image(path: Path, mode: int | None) -> str:
         return ""
     if path.name.upper() == "DICOMDIR":  # an index of DICOM files that is one itself
         return "DICOMDIR"
-    return "" if is_dicom(path) else suffix
+    try:
+        return "" if is_dicom(path) else suffix
+    except OSError:
+        return suffix

@@ -94,7 +94,8 @@ def check_batching(
     check_choice("`kind`", kind, KINDS)
     if not 1 <= batch_size <= len(labels_N):
         raise UserError(
-            f"`batch_size` is {batch_size}: choose 1 to the {len(labels_N)} training images"
+            f"`batch_size` is {batch_size}: choose 1 to the {len(labels_N)} training images, or 0 "
+            "for what fits"
         )
     if kind != "balanced":
         return

@@ -32,11 +32,14 @@ class Store(NamedTuple):
 
 def make_store(devices: Devices, inputs: np.ndarray, labels: np.ndarray, placement: str) -> Store:
     """Inputs [N, ...] and labels [N] placed as `placement`, one of PLACEMENTS, says."""
-    resident = placement == "device" or (
-        placement == "auto" and inputs.nbytes <= _most_bytes(devices)
-    )
+    resident = is_resident(devices, inputs.nbytes, placement)
     pool = replicate(devices, np.asarray(inputs)) if resident else None
     return Store(inputs, replicate(devices, labels), pool)
+
+
+def is_resident(devices: Devices, nbytes: int, placement: str) -> bool:
+    """Whether inputs of so many bytes are kept in the memory of each device."""
+    return placement == "device" or (placement == "auto" and nbytes <= _most_bytes(devices))
 
 
 def _most_bytes(devices: Devices) -> int:

@@ -1,4 +1,4 @@
-"""Stored inputs (uint8 images or volumes, float32 features) to what a network takes."""
+"""Stored inputs (uint8 images or volumes, features) to what a network takes."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,6 +22,13 @@ class InputFunctions(NamedTuple):
 
     augment: Callable[[Array, Array, Array], Array]
     prepare: Callable[[Array], Array]
+
+
+class Scale(NamedTuple):
+    """Mean and deviation float64 [F] of F features, as (x - mean) / std takes them."""
+
+    mean: np.ndarray
+    std: np.ndarray
 
 
 def input_functions(
@@ -63,8 +70,8 @@ def input_functions(
         mean, std = pixel_statistics(dataset)
     elif len(mean) != channels:
         raise UserError(
-            f"`mean` has {len(mean)} numbers for {channels} channel(s); published weights want "
-            "`channels`=3"
+            f"`mean` has {len(mean)} numbers for {channels} channel(s): set `channels` to "
+            f"{len(mean)}, or give one number a channel"
         )
     of_kind = _of_volumes if kind == "volumes" else _of_images
     return of_kind(dataset, crop, flip, mean, std)
@@ -107,16 +114,37 @@ def _of_volumes(
     return InputFunctions(augment, lambda volumes: normalize(volumes, mean=mean, std=std))
 
 
-def standardized(dataset: Dataset) -> Dataset:
-    """With feature vectors of mean 0 and deviation 1 (0: constant) in the training part.
+def feature_scale(dataset: Dataset) -> Scale | None:
+    """Mean and deviation of each feature in the training part; None where there are no features.
 
-    Done to the data, not by the program that trains on them: every fold runs the same one.
+    The deviation of a constant one is 1.
+    """
+    if dataset.inputs.ndim > 2:
+        return None
+    features = dataset.inputs[dataset.rows(TRAIN)].astype(np.float64)
+    mean, std = features.mean(axis=0), features.std(axis=0)
+    # A constant's deviation may be rounding alone: 0.1 + 1e9 is not the mean of many of it.
+    varies = (std > 0) & (np.ptp(features, axis=0) > 0)
+    return Scale(np.where(varies, mean, features[0]), np.where(varies, std, 1.0))
+
+
+def standardized(dataset: Dataset, scale: Scale | None = None) -> Dataset:
+    """With features as (x - mean) / std, taken in float64, then float32; images as they are.
+
+    `scale` is by default that of the training part, which then has mean 0 and deviation 1. Done to
+    the data, not by the program that trains on them: every fold runs the same one.
+
+    Raises:
+        UserError: the features are of another number than `scale`.
     """
     if dataset.inputs.ndim > 2:
         return dataset
-    features = dataset.inputs[dataset.rows(TRAIN)].astype(np.float64)
-    mean, std = features.mean(axis=0), features.std(axis=0)
-    found = (dataset.inputs - mean[None, :]) / np.where(std > 0, std, 1)[None, :]
+    scale = scale or feature_scale(dataset)
+    assert scale is not None
+    if len(scale.mean) != dataset.inputs.shape[1]:
+        raise UserError(f"there are {dataset.inputs.shape[1]} features, but the run that "
+                        f"standardises them had {len(scale.mean)}")  # fmt: skip
+    found = (dataset.inputs - scale.mean[None, :]) / scale.std[None, :]
     return dataset._replace(inputs=found.astype(np.float32))
 
 

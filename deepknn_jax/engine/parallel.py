@@ -1,6 +1,7 @@
 """The one place that maps the per-device functions over devices: jit, shard_map or pmap."""
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -46,13 +47,31 @@ class Devices(NamedTuple):
         return AXIS if self.size > 1 else None
 
 
+def present_devices() -> list[jax.Device]:
+    """What JAX shows here.
+
+    Raises:
+        UserError: JAX_PLATFORMS asks for a kind of device that is not there.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        if not (wanted := os.environ.get("JAX_PLATFORMS")):
+            raise
+        reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        raise UserError(
+            f"JAX_PLATFORMS={wanted}: JAX finds no such device here{reason}; unset it, or set "
+            "JAX_PLATFORMS=cpu; for a GPU install jax[cuda12]"
+        ) from error
+
+
 def get_devices(count: int, mode: str) -> Devices:
     """The first `count` devices (0: all).
 
     Raises:
-        UserError: there are fewer.
+        UserError: there are fewer, or none of the kind that was asked for.
     """
-    found = jax.devices()
+    found = present_devices()
     if count > len(found):
         raise UserError(
             f"`devices` is {count}, but this machine shows {len(found)} device(s): choose "

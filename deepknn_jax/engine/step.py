@@ -241,6 +241,7 @@ def train_steps(
         state, log = step(t, carry[0])
         return state, jax.tree.map(lambda all_T, one: all_T.at[t].set(one), carry[1], log)
 
+    call = jax.tree.map(jnp.asarray, call)  # without jit they come as numpy's
     _, log = jax.eval_shape(step, 0, state)
     logs = jax.tree.map(lambda one: jnp.zeros(call.rows.shape[0], one.dtype), log)
     return lax.fori_loop(0, call.steps, body, (state, logs))

@@ -6,13 +6,32 @@ from typing import Any
 
 import numpy as np
 
+from deepknn_jax.errors import UserError
+from deepknn_jax.knn.intake import as_array, as_classes, check_shape
+
 
 def confusion_matrix(
     labels_n: np.ndarray, predictions_n: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """Counts int64 [C, C]: rows are true classes, columns predicted ones."""
-    cells = np.asarray(labels_n, np.int64) * num_classes + predictions_n
+    """Counts int64 [C, C]: rows are true classes, columns predicted ones; of -1, none, no column.
+
+    Raises:
+        UserError: shapes or dtypes that do not fit; a class that is none of the C.
+    """
+    labels_n, predictions_n = _classes(labels_n, predictions_n, num_classes)
+    voted_n = predictions_n >= 0
+    cells = labels_n[voted_n].astype(np.int64) * num_classes + predictions_n[voted_n]
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def _classes(
+    labels_n: np.ndarray, predictions_n: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    labels = as_classes("labels", labels_n, "n", num_classes=num_classes)
+    predictions = as_classes(
+        "predictions", predictions_n, len(labels), num_classes=num_classes, least=-1
+    )
+    return labels, predictions
 
 
 def classification_metrics(
@@ -25,8 +44,8 @@ def classification_metrics(
     """Metrics of n predictions, shares between 0 and 1, ready for JSON.
 
     Args:
-      labels_n: true classes, integers below C.
-      predictions_n: predicted classes, integers below C.
+      labels_n: true classes, integers in 0..C-1.
+      predictions_n: predicted classes, likewise; -1, nobody voted, is wrong.
       class_names: C names.
       train_counts: C numbers of training images.
 
@@ -38,17 +57,21 @@ def classification_metrics(
       names joined with ", ". n: number of predictions.
 
     Raises:
-      ValueError: no predictions, or not as many as labels.
+      UserError: no predictions, or not as many as labels; a class that is none of the C; not C
+        counts.
     """
     if len(labels_n) != len(predictions_n) or len(labels_n) == 0:
-        raise ValueError(f"{len(labels_n)} labels and {len(predictions_n)} predictions")
-    labels_n, right_n = np.asarray(labels_n), np.asarray(labels_n) == np.asarray(predictions_n)
+        raise UserError(f"{len(labels_n)} labels and {len(predictions_n)} predictions")
+    labels_n, predictions_n = _classes(labels_n, predictions_n, len(class_names))
+    counts_C = as_array("train_counts", train_counts)
+    check_shape("train_counts", counts_C, len(class_names))
+    right_n = labels_n == predictions_n
     images_C, right_C = (  # not by a confusion matrix: of 10,000 classes it is 800 MB
         np.bincount(labels, minlength=len(class_names)) for labels in (labels_n, labels_n[right_n])
     )
     occurring = np.flatnonzero(images_C)
     recall = right_C[occurring] / images_C[occurring]
-    counts = np.asarray(train_counts)[occurring]
+    counts = counts_C[occurring]
     smallest = counts == counts.min()
     recalls = dict(zip(occurring.tolist(), recall.tolist(), strict=True))
     return {

@@ -23,7 +23,6 @@ _COLORS = (
     *("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc"),
     *("#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"),
 )
-_RIGHT, _WRONG = "#029e73", "#d55e00"
 _REST = (0.75, 0.75, 0.75, 1.0)  # of the classes that are not named
 _PANELS = (  # title, {key of a record: its name in the legend}, format of the axis
     ("loss", {"loss": "loss"}, "from 0"),
@@ -88,7 +87,7 @@ def confusion(
     C = len(class_names)
     few = C <= 20
     cell, font = (max(0.55, 2.6 / C), 8) if few else (0.13, 6)  # inches, points
-    names = [_shown(name, 28) for name in class_names]
+    names = [shown_name(name, 28) for name in class_names]
     beside = max(map(len, names)) * font * 0.0085 * (1 if few else 2)  # a letter is 0.6 em wide
     figure = new_figure(cell * C + beside + 1.4, cell * C + beside + 0.6)
     axes = figure.add_subplot()
@@ -164,58 +163,6 @@ def tsne(
     save(path, figure)
 
 
-def neighbors(
-    path: Path,
-    query_images: np.ndarray,
-    query_labels: np.ndarray,
-    predictions: np.ndarray,
-    neighbor_images: np.ndarray,
-    neighbor_labels: np.ndarray,
-    distances: np.ndarray,
-    class_names: Sequence[str],
-) -> None:
-    """Draw q test images, a row each, beside their k nearest training images.
-
-    Args:
-      path: file to write.
-      query_images: uint8 [q, H, W, C], C = 1 (grey) or 3.
-      query_labels: true classes [q].
-      predictions: predicted classes [q].
-      neighbor_images: uint8 [q, k, H, W, C].
-      neighbor_labels: classes [q, k].
-      distances: to the query [q, k]; a place at distance inf stays empty.
-      class_names: names of all classes.
-    """
-    q, k = neighbor_labels.shape
-    figure = new_figure(1.35 * (k + 1) + 0.3, 1.85 * q + 0.3)
-    figure.suptitle(
-        "A test image, then its nearest training images: class and distance", fontsize=9
-    )
-    for row, part in enumerate(figure.subfigures(q, 1, squeeze=False)[:, 0]):
-        true, predicted = query_labels[row], predictions[row]
-        right = true == predicted
-        part.suptitle(
-            f"true: {_shown(class_names[true])}    predicted: {_shown(class_names[predicted])}"
-            f"    ({'right' if right else 'wrong'})",
-            x=0.01,
-            ha="left",
-            fontsize=9,
-            fontweight="bold",
-            color="black" if right else _WRONG,
-        )
-        grid = part.subplots(1, k + 1)
-        _framed(grid[0], query_images[row], "test image", "black")
-        for i, axes in enumerate(grid[1:]):
-            label, distance = neighbor_labels[row, i], distances[row, i]
-            if not np.isfinite(distance):
-                axes.set_axis_off()
-                continue
-            sign, color = ("✓", _RIGHT) if label == true else ("✗", _WRONG)
-            caption = f"{sign} {_shown(class_names[label], 22)}\n{distance:#.3g}"
-            _framed(axes, neighbor_images[row, i], caption, color)
-    save(path, figure)
-
-
 def scatter(
     path: Path,
     train_x: np.ndarray,
@@ -264,7 +211,7 @@ def _name_classes(
         x, y = np.median(points_Nx2[labels_N == c], axis=0)
         above = 12 if np.sum(labels_N == c) < 10 else 0  # points: not to hide what is named
         place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center"}
-        name = axes.annotate(_shown(class_names[c], 24), (x, y), (0, above), **place)
+        name = axes.annotate(shown_name(class_names[c], 24), (x, y), (0, above), **place)
         name.set(fontweight="bold", path_effects=[withStroke(linewidth=3, foreground="white")])
 
 
@@ -319,7 +266,7 @@ def kaplan_meier(
     return float(test.p_value)
 
 
-def _shown(name: str, longest: int = 30) -> str:
+def shown_name(name: str, longest: int = 30) -> str:
     """A class name as matplotlib can show it: not too long, "$" not the start of a formula."""
     short = name if len(name) <= longest else name[: longest - 1] + "…"
     return short.replace("$", r"\$")
@@ -389,12 +336,3 @@ def _tsne_map(embeddings_NxD: np.ndarray) -> np.ndarray:
     # Threads that wait for each other in each iteration: on a busy machine 30 s for 5 points.
     with threadpool_limits(1):
         return TSNE(perplexity=perplexity, init=init, random_state=0).fit_transform(centered)
-
-
-def _framed(axes: "Axes", image: np.ndarray, caption: str, color: str) -> None:
-    shown = image[..., 0] if image.shape[-1] == 1 else image
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
-    axes.set(xticks=[], yticks=[])
-    axes.set_xlabel(caption, fontsize=7, color=color)
-    for spine in axes.spines.values():
-        spine.set(color=color, linewidth=2.5)

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from deepknn_jax.data import view
 from deepknn_jax.data.dataset import Dataset
-from deepknn_jax.evaluation import pictures
+from deepknn_jax.errors import UserError
+from deepknn_jax.evaluation import neighbors, pictures
 from deepknn_jax.evaluation.classes import shown_classes
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
 from deepknn_jax.evaluation.metrics import confusion_matrix, format_table
@@ -28,9 +30,16 @@ def write_results(workdir: Path, results: dict[str, Any]) -> None:
 
 
 def read_results(workdir: Path) -> dict[str, Any] | None:
-    """results.json, or None where the run is not finished."""
-    found: dict[str, Any] | None = read_json(workdir / "results.json")
-    return found
+    """results.json, or None where the run is not finished; a damaged one is told of, and none."""
+    path = workdir / "results.json"
+    try:
+        found: Any = read_json(path)
+    except UserError:
+        found = {}
+    if found is None or (isinstance(found, dict) and {"test", "references"} <= found.keys()):
+        return found
+    say(f"{path}: is damaged, so that the run does not count as finished")
+    return None
 
 
 def table(results: dict[str, Any]) -> str:
@@ -39,13 +48,25 @@ def table(results: dict[str, Any]) -> str:
     return format_table([*rows, (results["method"], results["test"])])
 
 
-def write_embeddings(
-    path: Path, dataset: Dataset, parts: Iterable[Embedded], *, key: str = "embeddings"
-) -> None:
-    """An .npz of `key` [N, D], labels [N], names, splits and classes, in the data set's order.
+def write_embeddings(path: Path, dataset: Dataset, parts: Iterable[Embedded]) -> None:
+    """An .npz of embeddings [N, D], labels [N], names, splits and classes, in the set's order.
 
     And of groups [N], numbers, where the data set has some.
     """
+    write_arrays(path, _arrays("embeddings", dataset, parts))
+
+
+def write_features(path: Path, dataset: Dataset, part: Embedded) -> None:
+    """`write_embeddings` of all of a data set under the key features, and its `data.view`."""
+    arrays = _arrays("features", dataset, [part])
+    if dataset.view is not None:
+        arrays |= view.to_arrays(dataset.view, part.rows, path.parent)
+    elif dataset.inputs.ndim == 4:
+        arrays["thumbnails"] = view.thumbnails(dataset.inputs)[part.rows]
+    write_arrays(path, arrays)
+
+
+def _arrays(key: str, dataset: Dataset, parts: Iterable[Embedded]) -> dict[str, np.ndarray]:
     rows, embeddings = _joined(parts)
     order = np.argsort(rows)
     rows = rows[order]
@@ -58,7 +79,7 @@ def write_embeddings(
     }
     if dataset.groups is not None:
         arrays["groups"] = dataset.groups[rows]
-    write_arrays(path, arrays)
+    return arrays
 
 
 def _joined(parts: Iterable[Embedded]) -> tuple[np.ndarray, np.ndarray]:
@@ -106,17 +127,15 @@ def draw(
     truth = dataset.labels[queries.rows]
     rows, embeddings = _joined(parts)
     labels, splits = dataset.labels[rows], dataset.splits[rows]
-    curves, confusion, tsne, neighbors = (workdir / name for name in PICTURES)
+    curves, confusion, tsne, beside = (workdir / name for name in PICTURES)
     records = workdir / "metrics.jsonl"
     drawings = {
         curves: lambda: pictures.training_curves(curves, read_records(records)),
         confusion: lambda: _draw_confusion(confusion, dataset, truth, predicted),
         tsne: lambda: pictures.tsne(tsne, embeddings, labels, dataset.class_names, splits),
     }
-    if dataset.inputs.ndim == 4:
-        drawings[neighbors] = lambda: _draw_neighbors(
-            neighbors, dataset, queries, evidence, predicted
-        )
+    if dataset.inputs.ndim == 4 or dataset.view is not None:
+        drawings[beside] = lambda: _draw_neighbors(beside, dataset, queries, evidence, predicted)
     return {path.name: _attempt(path, drawing) for path, drawing in drawings.items()}
 
 
@@ -136,7 +155,8 @@ def _draw_confusion(path: Path, dataset: Dataset, truth: np.ndarray, predicted: 
     names = dataset.class_names
     counts = np.bincount(dataset.labels, minlength=len(names))
     shown = shown_classes(counts, names, enough=_CONFUSED)
-    matrix = confusion_matrix(shown.place[truth], shown.place[predicted], len(shown.names))
+    places = np.where(predicted < 0, -1, shown.place[predicted])
+    matrix = confusion_matrix(shown.place[truth], places, len(shown.names))
     note = f"{shown.names[-1]}: right there is any of them" if shown.rest else ""
     pictures.confusion(path, matrix, shown.names, note)
 
@@ -153,13 +173,22 @@ def _draw_neighbors(
     if (evidence.rows[shown] < 0).any():
         raise ValueError("a test image has fewer neighbours than vote")
     rows = evidence.rows[shown, :_BESIDE]
-    pictures.neighbors(
+    neighbors.draw(
         path,
-        dataset.inputs[queries.rows[shown]],
+        _images(dataset, queries.rows[shown]),
         truth[shown],
         predicted[shown],
-        dataset.inputs[rows.ravel()].reshape(*rows.shape, *dataset.inputs.shape[1:]),
+        _images(dataset, rows),
         dataset.labels[rows],
         evidence.distances[shown, :_BESIDE],
         dataset.class_names,
     )
+
+
+def _images(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """The images uint8 [..., H, W, C] of `rows` [...], of features those that they are of."""
+    if dataset.inputs.ndim == 2 and dataset.view is not None:
+        found = dataset.view.images(rows.ravel())
+    else:
+        found = dataset.inputs[rows.ravel()]
+    return found.reshape(*rows.shape, *found.shape[1:])

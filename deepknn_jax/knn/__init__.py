@@ -1,4 +1,4 @@
 """Distances, the search for neighbours, and their vote: what all else stands on.
 
-Imports no other room.
+Also the door by which the public functions' arguments come in (intake.py). Imports errors only.
 """

@@ -4,27 +4,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from deepknn_jax.knn.intake import as_order, as_rows
+
 
 def at_least_float32(x: Array) -> Array:
     """`x` in its own dtype, or in float32 where that is narrower (bfloat16, float16, integers)."""
     x = jnp.asarray(x)
     wide = jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits >= 32
     return x if wide else x.astype(jnp.float32)
-
-
-def check_p(p: float) -> None:
-    """Raises ValueError unless `p` is a finite number >= 1, for which L_p is a metric."""
-    if not 1.0 <= p < float("inf"):
-        raise ValueError(f"p must be a finite number of at least 1, got {p}")
-
-
-def check_pairs(x_QxD: Array, y_GxD: Array, p: float) -> None:
-    """Raises ValueError unless the two are matrices of one width and `p` an order (`check_p`)."""
-    check_p(p)
-    if x_QxD.ndim != 2 or y_GxD.ndim != 2 or x_QxD.shape[1] != y_GxD.shape[1]:
-        raise ValueError(
-            f"expected [Q, D] and [G, D] with one D, got {x_QxD.shape} and {y_GxD.shape}"
-        )
 
 
 def lp_norm(x: Array, *, p: float = 2.0) -> Array:
@@ -39,6 +26,8 @@ def lp_norm(x: Array, *, p: float = 2.0) -> Array:
     """
     if p == 1.0:
         return jnp.sum(jnp.abs(x), axis=-1)
+    if p == float("inf"):
+        return jnp.max(jnp.abs(x), axis=-1, initial=0.0)
     total = jnp.sum(jnp.square(x) if p == 2.0 else _power(jnp.abs(x), p), axis=-1)
     # Both branches of the outer where must be safe: the gradient of a root at 0 is infinite.
     zero = total == 0
@@ -52,8 +41,10 @@ def _power(x: Array, p: float) -> Array:
     return jnp.where(zero, 0.0, jnp.where(zero, 1.0, x) ** p)
 
 
-def centre_of(x_NxD: Array) -> Array:
+def centre_of(x_NxD: Array, where_N: Array | None = None) -> Array:
     """A point [D] near the mean of the finite entries, constant under differentiation.
+
+    `where_N`: bool, False leaves a row out.
 
     Non-finite entries are left out: one NaN row must not spoil the others' distances. The mean is
     rounded to multiples of a power of two, about the data's reach: whole numbers, or any data on a
@@ -61,6 +52,8 @@ def centre_of(x_NxD: Array) -> Array:
     """
     x_NxD = lax.stop_gradient(x_NxD)
     finite_NxD = jnp.isfinite(x_NxD)
+    if where_N is not None:
+        finite_NxD &= where_N[:, None]
     mean_D = jnp.mean(x_NxD, axis=0, where=finite_NxD)
     reach = jnp.max(jnp.abs(x_NxD - mean_D[None, :]), where=finite_NxD, initial=0.0)
     _, exponent = jnp.frexp(reach)
@@ -92,16 +85,18 @@ def pairwise_distances(x_QxD: Array, y_GxD: Array, *, p: float = 2.0) -> Array:
     Args:
         x_QxD: [Q, D], any real dtype.
         y_GxD: [G, D].
-        p: order of the norm, a static number >= 1.
+        p: order of the norm, a static number >= 1 or infinity.
 
     Returns:
-        Distances [Q, G], at least float32.
+        Distances [Q, G], at least float32. NaN in a row stays NaN.
 
     Raises:
-        ValueError: p < 1 or not finite; D differs.
+        UserError: p < 1; not [Q, D] and [G, D] with one D; no numbers.
     """
-    check_pairs(x_QxD, y_GxD, p)
-    x_QxD, y_GxD = at_least_float32(x_QxD), at_least_float32(y_GxD)
+    p = as_order(p)
+    x_QxD, y_GxD = map(at_least_float32, as_rows(finite=False, x=x_QxD, y=y_GxD))
+    if 0 in (len(x_QxD), len(y_GxD)):
+        return jnp.zeros((len(x_QxD), len(y_GxD)), jnp.promote_types(x_QxD.dtype, y_GxD.dtype))
     if p != 2.0:
         return lax.map(lambda x_D: lp_norm(x_D[None, :] - y_GxD, p=p), x_QxD)
     centre_1xD = centre_of(y_GxD)[None, :]

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from deepknn_jax.errors import UserError
 from deepknn_jax.knn.distances import (
     at_least_float32,
     centre_of,
-    check_pairs,
     lp_norm,
     selected_distances,
     squared_euclidean,
 )
+from deepknn_jax.knn.intake import as_count, as_integers, as_order, as_rows, comparable
 
 # Sizes measured on two CPU cores (docs/measurements.md, "Search in a gallery").
 _GROUP = 32  # rows of which the minimum is taken first
@@ -69,8 +70,10 @@ def cross_class_mask(anchors: Examples, gallery: Examples) -> Array:
 def nearest_in(distances_AxG: Array, mask_AxG: Array, k: int) -> Neighbors:
     """The k nearest allowed columns of each row, ascending, ties to the lower index."""
     k = min(k, distances_AxG.shape[1])
-    score_AxK, indices_AxK = _smallest(jnp.where(mask_AxG, distances_AxG, jnp.inf), k)
-    return Neighbors(indices_AxK, score_AxK != jnp.inf)
+    # Not inf, which a user's JAX_DEBUG_INFS would take for a fault. NaN is no less than it.
+    none = jnp.finfo(distances_AxG.dtype).max
+    score_AxK, indices_AxK = _smallest(jnp.where(mask_AxG, distances_AxG, none), k)
+    return Neighbors(indices_AxK, ~(score_AxK >= none))
 
 
 def furthest_in(distances_AxG: Array, mask_AxG: Array) -> Neighbors:
@@ -97,13 +100,14 @@ def nearest_neighbors(
     index. A neighbour may differ from the one that infinite precision would find only where the
     squares of the two distances differ by less than the product's error, about
     4 u (|x|^2 + |y|^2) with u the unit roundoff and x, y measured from about the gallery's mean.
-    A NaN row of the gallery comes first, at distance NaN: it is never hidden.
+    NaN and infinity are refused. Under jit, which cannot look, a NaN row of the gallery comes
+    first, at distance NaN: it is never hidden.
 
     Args:
-        queries_QxD: [Q, D].
+        queries_QxD: [Q, D]; Q may be 0.
         gallery_GxD: [G, D].
         k: neighbours wanted, static, 1 <= k <= G.
-        p: order of the norm, static, >= 1.
+        p: order of the norm, static, >= 1 or infinity.
         query_ids, gallery_ids: int [Q], [G]; pairs of equal ids are skipped. Give both or neither.
         query_labels, gallery_labels: int [Q], [G]; needed where `same_class` is set.
         same_class: static; True keeps only neighbours of the query's class, False only others.
@@ -113,20 +117,19 @@ def nearest_neighbors(
         neighbour left holds index -1 at distance inf.
 
     Raises:
-        ValueError: k outside 1..G; p < 1; ids or labels given for one side only; shapes that do
-            not fit.
+        UserError: k outside 1..G; p < 1; ids or labels of one side only; wrong shapes or dtypes.
     """
-    check_pairs(queries_QxD, gallery_GxD, p)
-    if not 1 <= k <= gallery_GxD.shape[0]:
-        raise ValueError(f"k = {k} is outside 1..{gallery_GxD.shape[0]}, the size of the gallery")
-    if (query_ids is None) != (gallery_ids is None):
-        raise ValueError("give query_ids and gallery_ids both, or neither")
-    if same_class is not None and (query_labels is None or gallery_labels is None):
-        raise ValueError("same_class needs query_labels and gallery_labels")
-    labels = None if same_class is None else (query_labels, gallery_labels)
-    queries, gallery = at_least_float32(queries_QxD), at_least_float32(gallery_GxD)
-    dtype = jnp.promote_types(queries.dtype, gallery.dtype)
-    queries, gallery = queries.astype(dtype), gallery.astype(dtype)
+    p = as_order(p)
+    queries, gallery, k = _searched(queries_QxD, gallery_GxD, k)
+    sizes = len(queries), len(gallery)
+    query_ids, gallery_ids = _matched(*sizes, query_ids=query_ids, gallery_ids=gallery_ids)
+    labels = None
+    if same_class is not None:
+        if query_labels is None or gallery_labels is None:
+            raise UserError("same_class needs query_labels and gallery_labels")
+        labels = _matched(*sizes, query_labels=query_labels, gallery_labels=gallery_labels)
+    if not len(queries):
+        return jnp.zeros((0, k), queries.dtype), jnp.zeros((0, k), jnp.int32)
 
     block_size, tile_size = _tile_sizes(k, *gallery.shape)
     tile_rows = _gallery_tiles(gallery, gallery_ids, labels and labels[1], tile_size)
@@ -137,6 +140,34 @@ def nearest_neighbors(
     distances, indices = lax.map(search, blocks)
     count = queries.shape[0]
     return distances.reshape(-1, k)[:count], indices.reshape(-1, k)[:count]
+
+
+def _searched(queries_QxD: Array, gallery_GxD: Array, k: int) -> tuple[Array, Array, int]:
+    """The two sides in one dtype, at least float32, and how many neighbours; checked."""
+    given = as_rows(finite=True, queries=queries_QxD, gallery=gallery_GxD)
+    queries, gallery = map(at_least_float32, given)
+    size, k = len(gallery), as_count("k", k, least=0)
+    if not size:
+        raise UserError("the gallery is empty: there is nobody to find")
+    if not 1 <= k <= size:
+        raise UserError(f"k = {k} is outside 1..{size}, the size of the gallery")
+    dtype = jnp.promote_types(queries.dtype, gallery.dtype)
+    return queries.astype(dtype), gallery.astype(dtype), k
+
+
+def _matched(
+    num_queries: int, gallery_size: int, **given: Array | None
+) -> tuple[Array | None, Array | None]:
+    """Integers of the queries and of the gallery that are compared, or None twice; checked."""
+    (one, one_values), (other, other_values) = given.items()
+    if one_values is None and other_values is None:
+        return None, None
+    if one_values is None or other_values is None:
+        raise UserError(f"give {one} and {other} both, or neither")
+    of_queries = as_integers(one, one_values, num_queries)
+    of_gallery = as_integers(other, other_values, gallery_size)
+    both = comparable(**{one: of_queries, other: of_gallery})
+    return both[0], both[1]
 
 
 @functools.lru_cache
@@ -179,14 +210,12 @@ def own_class_neighbors(
     As `nearest_neighbors`: -1 at distance inf where the class has no more.
 
     Raises:
-        ValueError: as `nearest_neighbors`; labels that are not [N].
+        UserError: as `nearest_neighbors`; labels that are not int [N].
     """
-    x_NxD, labels_N = jnp.asarray(x_NxD), jnp.asarray(labels_N)
-    rows_N = jnp.arange(x_NxD.shape[0], dtype=jnp.int32)
-    if labels_N.shape != rows_N.shape:
-        raise ValueError(f"expected labels {rows_N.shape}, got shape {labels_N.shape}")
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    k, p = as_count("k", k), as_order(p)
+    (x_NxD,) = as_rows(finite=True, embeddings=x_NxD)
+    rows_N = jnp.arange(len(x_NxD), dtype=jnp.int32)
+    labels_N = as_integers("labels", labels_N, len(rows_N))
     examples = x_NxD, rows_N, labels_N
     return class_search(min(k, len(rows_N)), p, same_class=True)(*examples, *examples)
 

@@ -7,6 +7,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from deepknn_jax.errors import UserError
+from deepknn_jax.knn.intake import (
+    as_array,
+    as_classes,
+    as_count,
+    as_numbers,
+    check_no_nan,
+    check_shape,
+)
 from deepknn_jax.knn.neighbors import nearest_neighbors
 
 _PAIRS = 2**22  # of voters, compared at a time
@@ -31,14 +40,31 @@ def vote(distances_Qxk: Array, labels_Qxk: Array, *, num_classes: int) -> tuple[
     A tie goes to the tied class whose voters are nearer in sum; equal again, to the smaller label.
 
     Args:
-        distances_Qxk: [Q, k].
-        labels_Qxk: int [Q, k] in 0..num_classes-1; any other value (-1) casts no vote.
+        distances_Qxk: [Q, k], k >= 1; inf is a distance.
+        labels_Qxk: int [Q, k] in 0..num_classes-1; -1 casts no vote (nor does, under jit, another
+            value, which is refused where it is seen).
         num_classes: static.
 
     Returns:
         Labels int32 [Q] (-1 where nobody voted) and vote shares [Q, C], in the distances' dtype,
         which sum to 1 over the classes (0 where nobody voted).
+
+    Raises:
+        UserError: shapes or dtypes that do not fit; a label outside -1..num_classes-1; NaN.
     """
+    num_classes = as_count("num_classes", num_classes)
+    distances_Qxk = as_numbers("distances", distances_Qxk, "Q", "k")
+    if not jnp.issubdtype(distances_Qxk.dtype, jnp.floating):
+        distances_Qxk = distances_Qxk.astype(jnp.float32)
+    check_no_nan("distances", distances_Qxk)
+    if not distances_Qxk.shape[1]:
+        raise UserError("distances have no column: nobody votes")
+    shape = distances_Qxk.shape
+    labels_Qxk = jnp.asarray(
+        as_classes("labels", labels_Qxk, *shape, num_classes=num_classes, least=-1)
+    )
+    if not len(distances_Qxk):
+        return jnp.zeros(0, jnp.int32), jnp.zeros((0, num_classes), distances_Qxk.dtype)
     votes_QxC = _counts(labels_Qxk, num_classes)
     voters_Qx1 = jnp.sum(votes_QxC, axis=1, keepdims=True)
     shares_QxC = (votes_QxC / jnp.maximum(voters_Qx1, 1)).astype(distances_Qxk.dtype)
@@ -96,18 +122,24 @@ def knn_classify(
         gallery_labels: int [G] in 0..num_classes-1.
         k: K_p of the paper, static, 1 <= k <= G.
         num_classes: C, static.
-        p: order of the norm, static, >= 1.
+        p: order of the norm, static, >= 1 or infinity.
         query_ids, gallery_ids: int [Q], [G]; pairs of equal ids are skipped (leave-one-out).
 
     Returns:
         The predictions with their evidence; `vote` says how ties are broken.
 
     Raises:
-        ValueError: as `nearest_neighbors`.
+        UserError: as `nearest_neighbors`; labels that are not int [G] in 0..num_classes-1.
     """
+    num_classes = as_count("num_classes", num_classes)
+    gallery = as_array("gallery", gallery)
+    check_shape("gallery", gallery, "G", "D")
+    gallery_labels = jnp.asarray(
+        as_classes("gallery_labels", gallery_labels, len(gallery), num_classes=num_classes)
+    )
     distances_Qxk, indices_Qxk = nearest_neighbors(
         queries, gallery, k=k, p=p, query_ids=query_ids, gallery_ids=gallery_ids
     )
-    voters_Qxk = jnp.where(indices_Qxk < 0, -1, jnp.asarray(gallery_labels)[indices_Qxk])
+    voters_Qxk = jnp.where(indices_Qxk < 0, -1, gallery_labels[indices_Qxk])
     labels_Q, shares_QxC = vote(distances_Qxk, voters_Qxk, num_classes=num_classes)
     return KNNPredictions(labels_Q, shares_QxC, indices_Qxk, distances_Qxk)

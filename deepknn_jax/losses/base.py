@@ -9,9 +9,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from deepknn_jax.knn.distances import at_least_float32, centre_of, check_p, squared_euclidean
+from deepknn_jax.errors import UserError
+from deepknn_jax.knn.distances import at_least_float32, centre_of, squared_euclidean
+from deepknn_jax.knn.intake import (
+    as_array,
+    as_integers,
+    as_mask,
+    as_rows,
+    check_shape,
+    comparable,
+)
 from deepknn_jax.knn.neighbors import Examples
 
 
@@ -53,20 +63,38 @@ def mean(sums: Sums) -> Array:
 
 
 def as_examples(
-    embeddings: Array, labels: Array, ids: Array | None, where: Array | None, p: float
+    embeddings: Array, labels: Array, ids: Array | None, where: Array | None
 ) -> Examples:
-    """The public arguments as Examples, checked."""
-    check_p(p)
-    embeddings, labels = jnp.asarray(embeddings), jnp.asarray(labels)
-    if embeddings.ndim != 2:
-        raise ValueError(f"expected embeddings [B, D], got shape {embeddings.shape}")
-    size = embeddings.shape[0]
-    ids = jnp.arange(size) if ids is None else jnp.asarray(ids)
-    where = jnp.ones(size, bool) if where is None else jnp.asarray(where)
-    for name, array in (("labels", labels), ("ids", ids), ("where", where)):
-        if array.shape != (size,):
-            raise ValueError(f"expected {name} [{size}], got shape {array.shape}")
-    return Examples(embeddings, labels, ids, where)
+    """The public arguments as Examples, checked (knn/intake.py).
+
+    Raises:
+        UserError: shapes or dtypes that do not fit; no example.
+    """
+    return with_targets(embeddings, labels, None, ids, where)[0]
+
+
+def with_targets(
+    embeddings: Array,
+    labels: Array,
+    targets: Array | None,
+    ids: Array | None,
+    where: Array | None,
+) -> tuple[Examples, Array]:
+    """As `as_examples`, and `targets` [B, K], whose ids are numbered as the examples' are."""
+    embeddings = as_array("embeddings", embeddings)
+    check_shape("embeddings", embeddings, "B", "D")
+    size = len(embeddings)
+    where = as_mask("where", where, size)
+    (embeddings,) = as_rows(finite=False, where=where, embeddings=embeddings)
+    if not size:
+        raise UserError("embeddings have no row: there is nothing to take a mean of")
+    (labels,) = comparable(labels=as_integers("labels", labels, size))
+    ids = as_integers("ids", np.arange(size) if ids is None else ids, size)
+    if targets is None:
+        targets = jnp.zeros((size, 0), jnp.int32)
+    targets = as_integers("targets", targets, size, "K")
+    ids, targets = comparable(ids=ids, targets=targets)
+    return Examples(embeddings, labels, ids, jnp.asarray(where)), targets
 
 
 def squared_distances(anchors: Examples, gallery: Examples) -> Array:
@@ -79,7 +107,7 @@ def squared_distances(anchors: Examples, gallery: Examples) -> Array:
     offset, and the product would lose digits.
     """
     x_AxD, y_GxD = at_least_float32(anchors.embeddings), at_least_float32(gallery.embeddings)
-    centre_1xD = centre_of(jnp.where(gallery.where[:, None], y_GxD, jnp.inf))[None, :]
+    centre_1xD = centre_of(y_GxD, gallery.where)[None, :]
     return squared_euclidean(
         jnp.where(anchors.where[:, None], x_AxD - centre_1xD, 0.0),
         jnp.where(gallery.where[:, None], y_GxD - centre_1xD, 0.0),

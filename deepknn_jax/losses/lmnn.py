@@ -3,13 +3,14 @@
 import jax.numpy as jnp
 from jax import Array
 
+from deepknn_jax.knn.intake import as_count, check_number
 from deepknn_jax.knn.neighbors import (
     Examples,
     cross_class_mask,
     own_class_neighbors,
     same_class_mask,
 )
-from deepknn_jax.losses.base import Sums, as_examples, mean, squared_distances, with_nan_shown
+from deepknn_jax.losses.base import Sums, mean, squared_distances, with_nan_shown, with_targets
 from deepknn_jax.losses.triplet import find_listed, hinge_sums
 
 
@@ -91,8 +92,8 @@ def lmnn_loss(
         embeddings_BxD: [B, D], any float dtype.
         labels_B: int [B].
         targets_BxK: int [B, K], ids of the targets; -1 is none.
-        mu: weight of the push, in 0..1.
-        margin: in the units of a squared distance.
+        mu: weight of the push, in 0..1; may be traced.
+        margin: in the units of a squared distance; may be traced.
         ids: int [B], by default the positions.
         where: bool [B], False removes an example as anchor and as neighbour, NaN and all.
 
@@ -100,14 +101,11 @@ def lmnn_loss(
         Scalar, float32 or wider. NaN where a present embedding is NaN or infinite.
 
     Raises:
-        ValueError: mu outside 0..1; shapes that do not fit.
+        UserError: mu outside 0..1; shapes or dtypes that do not fit.
     """
-    if not 0 <= mu <= 1:
-        raise ValueError(f"mu must be in 0..1, got {mu}")
-    batch = as_examples(embeddings_BxD, labels_B, ids, where, 2.0)
-    targets_BxK = jnp.asarray(targets_BxK)
-    if targets_BxK.ndim != 2 or targets_BxK.shape[0] != batch.labels.shape[0]:
-        raise ValueError(f"expected targets [{batch.labels.shape[0]}, K], got {targets_BxK.shape}")
+    check_number("mu", mu, holds=lambda mu: 0 <= mu <= 1, words="be in 0..1")
+    check_number("margin", margin)
+    batch, targets_BxK = with_targets(embeddings_BxD, labels_B, targets_BxK, ids, where)
     return mean(lmnn_sums(batch, batch, targets_BxK, mu=mu, margin=margin))
 
 
@@ -126,8 +124,9 @@ def target_neighbors(inputs_NxF: Array, labels_N: Array, *, k: int) -> Array:
         int32 [N, K]: rows of `inputs_NxF`, nearest first; -1 where the class has no more.
 
     Raises:
-        ValueError: k below 1; shapes that do not fit.
+        UserError: k below 1; shapes or dtypes that do not fit; NaN or infinity, where seen.
     """
+    k = as_count("k", k)
     _, targets_NxK = own_class_neighbors(inputs_NxF, labels_N, k=k)
     missing = k - targets_NxK.shape[1]
     return jnp.pad(targets_NxK, ((0, 0), (0, missing)), constant_values=-1)

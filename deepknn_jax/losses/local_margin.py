@@ -14,9 +14,13 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
+from jax.typing import ArrayLike
 
+from deepknn_jax.errors import check_choice
 from deepknn_jax.knn.distances import at_least_float32
+from deepknn_jax.knn.intake import as_array, as_mask, as_numbers, check_number
 from deepknn_jax.knn.neighbors import Examples, Neighbors, nearest_in
 from deepknn_jax.losses.base import Sums, mean, with_nan_shown
 from deepknn_jax.losses.triplet import (
@@ -32,7 +36,7 @@ REDUCTIONS = get_args(Reduction)
 Total = Callable[[Array], Array]
 
 
-class Weights(NamedTuple):
+class TermWeights(NamedTuple):
     """Weights of the objective's five terms (section 3).
 
     `lm`: the hinge; `ms`, `md`: the means of D_ap and D_an; `ss`, `sd`: their variances.
@@ -68,7 +72,7 @@ def local_margin_loss(
         kth_positive_B: d_{a,k+} [B], in the units of D
             (`mining.local_triplets.kth_positive_distances`).
         c_b: factor of the local margin; below 3 (D squared: 9) theorem 1 does not hold.
-        eps: added to the margin, in the units of D.
+        eps: added to the margin, in the units of D; like c_b may be traced.
         where: bool [B], False leaves an anchor out.
         reduction: "sum" as the paper prints it, or "mean" over the triplets that count.
 
@@ -76,10 +80,13 @@ def local_margin_loss(
         Scalar, float32 or wider; 0 where nothing counts.
 
     Raises:
-        ValueError: shapes that do not fit, another reduction.
+        UserError: shapes or dtypes that do not fit, another reduction.
     """
+    check_number("c_b", c_b)
+    check_number("eps", eps)
+    kth_positive_B = as_numbers("kth_positive", kth_positive_B, _size_of(d_pos))
     margin_B = c_b * at_least_float32(kth_positive_B) + eps
-    weights = Weights(1.0, 0.0, 0.0, 0.0, 0.0)
+    weights = TermWeights(1.0, 0.0, 0.0, 0.0, 0.0)
     return neighborhood_watch_loss(
         d_pos, d_neg, margin_B, weights=weights, where=where, reduction=reduction
     )
@@ -90,7 +97,7 @@ def neighborhood_watch_loss(
     d_neg: Array,
     margin: Array | float,
     *,
-    weights: Weights = Weights(),  # noqa: B008
+    weights: TermWeights = TermWeights(),  # noqa: B008
     where: Array | None = None,
     reduction: Reduction = "mean",
 ) -> Array:
@@ -103,7 +110,7 @@ def neighborhood_watch_loss(
     Args:
         d_pos, d_neg: as in `local_margin_loss`.
         margin: c_b d_{a,k+} + eps [B], or one number for every anchor (equation 1).
-        weights: of the five terms.
+        weights: of the five terms; may be traced.
         where: bool [B]; False leaves an anchor out of the hinge, not out of means and variances.
         reduction: of the hinge.
 
@@ -111,18 +118,16 @@ def neighborhood_watch_loss(
         Scalar, float32 or wider.
 
     Raises:
-        ValueError: shapes that do not fit, another reduction.
+        UserError: shapes or dtypes that do not fit, another reduction.
     """
-    if reduction not in ("sum", "mean"):
-        raise ValueError(f"reduction is {reduction!r}: choose sum or mean")
-    positive_BxK, negative_BxM = (_columns(at_least_float32(d)) for d in (d_pos, d_neg))
-    size = positive_BxK.shape[0]
-    where_B = jnp.ones(size, bool) if where is None else jnp.asarray(where)
-    margin_B = jnp.broadcast_to(at_least_float32(jnp.asarray(margin)), (size,))
-    if negative_BxM.shape[0] != size or where_B.shape != (size,):
-        raise ValueError(
-            f"got {size} anchors, {len(negative_BxM)} rows of negatives, {where_B.shape}"
-        )
+    check_choice("reduction", reduction, REDUCTIONS)
+    size = _size_of(d_pos)
+    positive_BxK = _columns("d_pos", d_pos, size)
+    negative_BxM = _columns("d_neg", d_neg, size)
+    where_B = jnp.asarray(as_mask("where", where, size))
+    margin = as_numbers("margin", margin, *(() if np.ndim(margin) == 0 else (size,)))
+    margin_B = jnp.broadcast_to(at_least_float32(margin), (size,))
+    weights = TermWeights(*weights)
     return mean(
         objective_sums(
             positive_BxK,
@@ -136,8 +141,17 @@ def neighborhood_watch_loss(
     )
 
 
-def _columns(distances: Array) -> Array:
-    return distances if distances.ndim == 2 else distances[:, None]
+def _size_of(d_pos: ArrayLike) -> int:
+    """The number of anchors."""
+    shape = as_array("d_pos", d_pos).shape
+    return shape[0] if shape else 0
+
+
+def _columns(name: str, distances: ArrayLike, size: int) -> Array:
+    """Distances [size] or [size, K] as [size, K], at least float32."""
+    several = np.ndim(as_array(name, distances)) == 2
+    distances = as_numbers(name, distances, size, *(["K"] if several else []))
+    return at_least_float32(distances).reshape(size, -1)
 
 
 def objective_sums(
@@ -147,7 +161,7 @@ def objective_sums(
     pushed_A: Array,
     margin_A: Array,
     *,
-    weights: Weights,
+    weights: TermWeights,
     reduction: Reduction,
     without_margin: bool = False,
     total: Total = lambda x: x,
@@ -211,7 +225,7 @@ def local_margin_sums(
     kth_positive: Array,
     c_b: float,
     eps: float,
-    weights: Weights,
+    weights: TermWeights,
     reduction: Reduction,
     squared: bool,
     p: float = 2.0,
@@ -249,7 +263,7 @@ def max_margin_sums(
     negatives: Array | None = None,
     select: Selector = select_batch_hard,
     margin: float,
-    weights: Weights,
+    weights: TermWeights,
     reduction: Reduction,
     squared: bool,
     p: float = 2.0,

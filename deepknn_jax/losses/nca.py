@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from deepknn_jax.knn.intake import check_number
 from deepknn_jax.knn.neighbors import Examples, cross_class_mask, same_class_mask
 from deepknn_jax.losses.base import Sums, as_examples, mean, squared_distances, with_nan_shown
 
@@ -54,7 +55,7 @@ def nca_loss(
     Args:
         embeddings_BxD: [B, D], any float dtype.
         labels_B: int [B].
-        temperature: in the units of a squared distance, > 0.
+        temperature: in the units of a squared distance, > 0; may be traced.
         log: static.
         ids: int [B], by default the positions; examples of equal id are not each other's
             neighbours.
@@ -64,9 +65,8 @@ def nca_loss(
         Scalar, float32 or wider. NaN where a present embedding is NaN or infinite.
 
     Raises:
-        ValueError: temperature not above 0; shapes that do not fit.
+        UserError: temperature not above 0; shapes or dtypes that do not fit.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
-    batch = as_examples(embeddings_BxD, labels_B, ids, where, 2.0)
+    check_number("temperature", temperature, holds=lambda t: t > 0, words="be above 0")
+    batch = as_examples(embeddings_BxD, labels_B, ids, where)
     return mean(nca_sums(batch, batch, temperature=temperature, log=log))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from deepknn_jax.knn.distances import batch_distances, pairwise_distances
+from deepknn_jax.knn.intake import as_count, as_order, check_number
 from deepknn_jax.knn.neighbors import (
     Examples,
     Neighbors,
@@ -177,8 +178,8 @@ def deep_knn_loss(
         embeddings_BxD: [B, D], any float dtype.
         labels_B: int [B].
         k, m: numbers of positives and negatives, static, >= 1.
-        margin: alpha, in the units of the distance.
-        p: order of the norm, static, >= 1.
+        margin: alpha, in the units of the distance; may be traced.
+        p: order of the norm, static, >= 1 or infinity.
         ids: int [B], by default the positions; examples of equal id are not each other's positives.
         where: bool [B], False removes an example as anchor and as neighbour, NaN and all.
 
@@ -186,11 +187,11 @@ def deep_knn_loss(
         Scalar, float32 or wider. NaN where a present embedding is NaN or infinite.
 
     Raises:
-        ValueError: k or m below 1; p < 1; shapes that do not fit.
+        UserError: k or m below 1; p < 1; shapes or dtypes that do not fit.
     """
-    if k < 1 or m < 1:
-        raise ValueError(f"k and m must be at least 1, got k = {k}, m = {m}")
-    batch = as_examples(embeddings_BxD, labels_B, ids, where, p)
+    k, m, p = as_count("k", k), as_count("m", m), as_order(p)
+    check_number("margin", margin)
+    batch = as_examples(embeddings_BxD, labels_B, ids, where)
     return mean(deep_knn_sums(batch, batch, k=k, m=m, margin=margin, p=p))
 
 
@@ -211,8 +212,8 @@ def batch_hard_triplet_loss(
     Args:
         embeddings_BxD: [B, D], any float dtype.
         labels_B: int [B].
-        margin: in the units of the distance.
-        p: order of the norm, static, >= 1.
+        margin: in the units of the distance; may be traced.
+        p: order of the norm, static, >= 1 or infinity.
         ids: as in `deep_knn_loss`.
         where: as in `deep_knn_loss`.
 
@@ -220,7 +221,9 @@ def batch_hard_triplet_loss(
         Scalar, float32 or wider. NaN where a present embedding is NaN or infinite.
 
     Raises:
-        ValueError: p < 1; shapes that do not fit.
+        UserError: p < 1; shapes or dtypes that do not fit.
     """
-    batch = as_examples(embeddings_BxD, labels_B, ids, where, p)
+    p = as_order(p)
+    check_number("margin", margin)
+    batch = as_examples(embeddings_BxD, labels_B, ids, where)
     return mean(batch_hard_triplet_sums(batch, batch, margin=margin, p=p))

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from deepknn_jax.errors import UserError
+from deepknn_jax.knn.intake import as_classes, as_integers, as_rows, comparable
 from deepknn_jax.knn.neighbors import MapSearch, class_search, ids_at, own_class_neighbors
 
 # Classes are filled up to a multiple of this for the search: few programs are compiled.
@@ -46,16 +48,17 @@ def kth_positive_distances(
         embeddings_NxD: [N, D], any float dtype.
         labels_N: int [N].
         k: static, >= 1; above the number of others in the class the furthest of them counts.
-        p: order of the norm, static, >= 1.
+        p: order of the norm, static, >= 1 or infinity.
         squared: static; the distance's square in its place.
 
     Returns:
         [N], float32 or wider, without gradient; 0 for an example alone in its class.
 
     Raises:
-        ValueError: k below 1; p < 1; shapes that do not fit.
+        UserError: k below 1; p < 1; shapes or dtypes that do not fit; NaN or infinity, where seen.
     """
-    embeddings_NxD = lax.stop_gradient(jnp.asarray(embeddings_NxD))
+    (embeddings_NxD,) = as_rows(finite=True, embeddings=embeddings_NxD)
+    embeddings_NxD = lax.stop_gradient(embeddings_NxD)
     distances_NxK, places_NxK = own_class_neighbors(embeddings_NxD, labels_N, k=k, p=p)
     kth_N = jnp.max(jnp.where(places_NxK < 0, 0.0, distances_NxK), axis=1)
     return jnp.square(kth_N) if squared else kth_N
@@ -82,8 +85,12 @@ def local_triplets(
         anchors_A: int [A], positions in the N.
         key: PRNG key.
         mine: static.
+
+    Raises:
+        UserError: shapes or dtypes that do not fit; a position that is not below N, where known;
+            no neighbours where they are needed.
     """
-    labels_N, anchors_A = jnp.asarray(labels_N), jnp.asarray(anchors_A)
+    neighbors_Nxk, labels_N, anchors_A = _drawn_from(neighbors_Nxk, labels_N, anchors_A, mine)
     size = labels_N.shape[0]
     order_N = jnp.argsort(labels_N, stable=True)
     rank_N = jnp.argsort(order_N)
@@ -96,8 +103,7 @@ def local_triplets(
         below = jnp.maximum(count_A, 1)
         return jax.vmap(lambda keys, n: jax.random.randint(keys[part], (), 0, n))(keys_Ax2, below)
 
-    assert neighbors_Nxk is not None or not mine, "mining needs the neighbours"
-    near_Axk, alike_Axk, local_Axk = _inside(neighbors_Nxk if mine else None, labels_N, anchors_A)
+    near_Axk, alike_Axk, local_Axk = _inside(neighbors_Nxk, labels_N, anchors_A)
     near_rank_Axk = jnp.where(alike_Axk, rank_N[near_Axk] - start_A[:, None], _NO_RANK)
     own_Ax1 = (rank_N[anchors_A] - start_A)[:, None]
     outside_A = count_A - 1 - jnp.sum(near_rank_Axk < _NO_RANK, axis=1)
@@ -117,6 +123,21 @@ def local_triplets(
         negatives_A = jnp.where(locals_A > 0, local_A, negatives_A)
     pushed_A = (locals_A > 0) if mine else (others_A > 0)
     return Triplets(positives_A, negatives_A, (outside_A > 0) & (count_A > 1), pushed_A)
+
+
+def _drawn_from(
+    neighbors_Nxk: Array | None, labels_N: Array, anchors_A: Array, mine: bool
+) -> tuple[Array | None, Array, Array]:
+    """The arguments of `local_triplets`, checked; neighbours only to `mine`."""
+    (labels_N,) = comparable(labels=as_integers("labels", labels_N, "N"))
+    size = len(labels_N)
+    anchors_A = jnp.asarray(as_classes("anchors", anchors_A, "A", num_classes=size))
+    if not mine:
+        return None, labels_N, anchors_A
+    if neighbors_Nxk is None:
+        raise UserError("mine needs the neighbors [N, k]")
+    near = as_classes("neighbors", neighbors_Nxk, size, "k", num_classes=size, least=-1)
+    return jnp.asarray(near), labels_N, anchors_A
 
 
 def _inside(

@@ -3,14 +3,13 @@
 Import what __all__ names. The room imports no other.
 """
 
-import difflib
 from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from deepknn_jax.errors import UserError
+from deepknn_jax.errors import UserError, check_choice
 from deepknn_jax.models.cnn import SmallCNN
 from deepknn_jax.models.densenet import DenseNet121
 from deepknn_jax.models.efficientnet_lite0 import EfficientNetLite0
@@ -75,10 +74,7 @@ def build(
     Raises:
         UserError: no backbone has that name; it has no dropout.
     """
-    if name not in BACKBONES:
-        near = difflib.get_close_matches(name, BACKBONES)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise UserError(f"no model is named {name!r}: {hint}there are {', '.join(BACKBONES)}")
+    check_choice("`model`", name, BACKBONES)
     options = {"dropout": dropout} if dropout else {}
     if dropout and name != "mlp":
         raise UserError(f"{name} has no dropout, only mlp has: leave `dropout` at 0")

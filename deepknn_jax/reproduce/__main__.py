@@ -31,7 +31,11 @@ _PLANS = COUNTS | TABLES
 
 
 def main() -> None:
-    """Writes OUT/table<name>.md, or fig<name>.md, after running what it needs."""
+    """Writes OUT/table<name>.md, or fig<name>.md, after running what it needs.
+
+    Raises:
+        UserError: no data folder or table is given, or whatever stops a run.
+    """
     values = flags.FLAGS
     if values.data_root is None or not (values.table or values.tune):
         raise UserError("say --data_root=DIR, and --table=" + "|".join(_PLANS) + " or --tune")

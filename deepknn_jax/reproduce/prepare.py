@@ -126,6 +126,9 @@ def omniglot(name: str, data_root: Path, out: Path) -> Arrays:
     """Keras's arrays of a zip of alphabet/character/<class>_<drawer>.png, 105 x 105.
 
     The published split that it makes: drawers 16 to 20 of each alphabet test.
+
+    Raises:
+        UserError: the zip holds no such files.
     """
     from PIL import Image
 

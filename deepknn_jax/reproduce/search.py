@@ -103,7 +103,11 @@ def run_search(name: str, options: Options) -> Path:
 def best(
     method: str, tried: Sequence[tuple[Changes, Cell]], out: Path, votes: Sequence[str]
 ) -> dict[str, Any]:
-    """The best trial's changes and vote, and all trials with their figures in per cent."""
+    """The best trial's changes and vote, and all trials with their figures in per cent.
+
+    Raises:
+        UserError: every trial failed.
+    """
     lines = []
     for changes, trial in tried:
         record = store.read(out, trial)

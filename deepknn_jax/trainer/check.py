@@ -9,19 +9,23 @@ from ml_collections import ConfigDict
 from deepknn_jax.config import default, flatten, near_keys
 from deepknn_jax.data.cache import ON_ERROR
 from deepknn_jax.data.images import RESIZE_RULES
+from deepknn_jax.data.sources import SOURCES
 from deepknn_jax.data.splits import SPLITS
 from deepknn_jax.engine import batching
 from deepknn_jax.engine.feed import PLACEMENTS
 from deepknn_jax.engine.parallel import MAPPINGS
 from deepknn_jax.errors import UserError, check_choice
 from deepknn_jax.losses.local_margin import REDUCTIONS
-from deepknn_jax.trainer.methods import METHODS
+from deepknn_jax.models import BACKBONES
+from deepknn_jax.trainer.methods import METHODS, method_of
 
 _CHOICES: dict[str, tuple[str, ...]] = {
+    "data.source": tuple(SOURCES),
     "data.split": ("", *SPLITS),
     "data.resize_rule": ("", *RESIZE_RULES),
     "data.on_error": ON_ERROR,
     "data.placement": PLACEMENTS,
+    "model.name": tuple(BACKBONES),
     "model.dtype": ("float32", "bfloat16"),
     "loss.name": tuple(METHODS),
     "loss.reduction": REDUCTIONS,
@@ -61,7 +65,9 @@ _LEAST: dict[str, float] = {
     "optimizer.learning_rate": 0.0,
     "optimizer.weight_decay": 0.0,
     "optimizer.halve_every_epochs": 0,
-    "batch.size": 1,
+    "batch.size": 0,
+    "batch.classes": 0,
+    "batch.per_class": 0,
     "epochs": 1,
     "devices": 0,
     "steps_per_call": 0,
@@ -92,6 +98,7 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{key} is {flat[key]}: it must be finite and at least {least}")
     _check_ranges(flat)
     _check_lists(flat)
+    method_of(config)
 
 
 def _check_ranges(flat: Mapping[str, Any]) -> None:
@@ -101,6 +108,9 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
         raise UserError(f"config.loss.mu is {flat['loss.mu']}: choose 0 to 1")
     if flat["loss.squared"] and flat["loss.p"] != 2:
         raise UserError("config.loss.squared goes with config.loss.p=2")
+    if flat["augment.crop"] > flat["data.size"] > 0:
+        raise UserError(f"config.augment.crop is {flat['augment.crop']}, but config.data.size "
+                        f"{flat['data.size']}: choose a smaller crop or a larger size")  # fmt: skip
     if not 0 <= flat["model.dropout"] < 1:
         raise UserError(f"config.model.dropout is {flat['model.dropout']}: choose 0 to below 1")
     if flat["loss.temperature"] <= 0:
@@ -113,7 +123,7 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
 
 def _check_lists(flat: Mapping[str, Any]) -> None:
     k_p = flat["evaluate.k_p"]
-    if not k_p or not all(isinstance(k, int) and k >= 1 for k in k_p) or list(k_p) != sorted(k_p):
+    if not all(isinstance(k, int) and k >= 1 for k in k_p) or list(k_p) != sorted(k_p):
         raise UserError(f"config.evaluate.k_p is {k_p}: ascending whole numbers of at least 1")
     if not all(isinstance(pattern, str) and pattern for pattern in flat["data.ignore"]):
         raise UserError(f"config.data.ignore is {flat['data.ignore']}: patterns as '*_mask.*'")

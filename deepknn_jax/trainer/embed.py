@@ -1,27 +1,36 @@
 """Features as a command: a whole data set through a backbone, into one .npz file."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from deepknn_jax import config as config_lib
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import embed_rows
+from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
+from deepknn_jax.trainer import inherited
 from deepknn_jax.trainer.assess import variables_of
-from deepknn_jax.trainer.loop import check_workdir, prepare
-from deepknn_jax.trainer.setup import first_state
+from deepknn_jax.trainer.keys import say_in_keys
+from deepknn_jax.trainer.lock import holding
+from deepknn_jax.trainer.loop import check_workdir, describe
+from deepknn_jax.trainer.setup import Embedder, build_embedder, decoded, settle, survey
 
 FILE = "features.npz"
 
 
+@holding
 def run(config: ConfigDict, workdir: Path) -> Path:
     """Writes features.npz: features [N, D], labels, names, splits, classes, groups; its path.
 
-    The images go through the config's centre crop and preprocessing and the backbone in evaluation
-    mode. The file is a data set of source npz (configs/features.py).
+    And where the images lie, or thumbnails of arrays (`data.view`). The images go through the
+    config's centre crop and preprocessing, or a run's with its weights (`trainer.inherited`), and
+    the backbone in evaluation mode. The file is a data set of source npz (configs/features.py).
 
     Raises:
         UserError: for whatever the user can mend.
@@ -33,21 +42,37 @@ def run(config: ConfigDict, workdir: Path) -> Path:
         return path
     if weights is None:
         say("config.model.weights is not set: these are features of a random network")
-    config, setup = prepare(config, weights, workdir)
-    state = first_state(setup)
+    config, embedder = prepare(config, weights, workdir)
     began = time.monotonic()
     part = embed_rows(
-        setup.embed,
-        variables_of(state),
-        setup.store,
-        setup.devices,
-        np.arange(len(setup.dataset.labels), dtype=np.int32),
+        embedder.embed,
+        variables_of(embedder.state),
+        embedder.store,
+        embedder.devices,
+        np.arange(len(embedder.dataset.labels), dtype=np.int32),
         config.evaluate.batch_size,
     )
     if not np.isfinite(part.embeddings).all():
         raise UserError(f"{config.model.weights or config.model.name}: features are not finite")
-    report.write_embeddings(path, setup.dataset, [part], key="features")
+    report.write_features(path, embedder.dataset, part)
     count, width = part.embeddings.shape
     speed = count / (time.monotonic() - began)
     say(f"{count} x {width} features written to {path} ({speed:,.0f} images/s)")
     return path
+
+
+def prepare(
+    config: ConfigDict, weights: Mapping[str, Any] | None, workdir: Path
+) -> tuple[ConfigDict, Embedder]:
+    """Loads, builds what embeds, and writes config.json: as `loop.prepare` of a training."""
+    found = survey(config)
+    for line in found.account:
+        say_in_keys(line)
+    kept = inherited.kept_for(config, workdir)
+    dataset = decoded(config, found, kept.set_range)
+    describe(dataset)
+    config = settle(config, dataset)
+    embedder = build_embedder(config, dataset, weights, inherited.scale_of(kept, dataset))
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_text(workdir / "config.json", config_lib.to_json(config))
+    return config, embedder

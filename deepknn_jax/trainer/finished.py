@@ -12,6 +12,7 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.files import sound
 from deepknn_jax.logs import Seconds, clock
+from deepknn_jax.trainer import checkpoint
 from deepknn_jax.trainer.assess import Variables, embed_split, knn_entries, references
 from deepknn_jax.trainer.methods import METHODS
 from deepknn_jax.trainer.setup import Setup
@@ -49,12 +50,17 @@ def changes(config: ConfigDict, results: Mapping[str, Any], workdir: Path) -> st
 
 
 def check_trained(workdir: Path) -> None:
-    """Raises UserError where a finished run has no checkpoint to evaluate anew."""
-    if not any((workdir / "checkpoints").glob("[0-9]*")):
+    """Raises UserError where a finished run has no checkpoint to go on from."""
+    if not checkpoint.steps_in(workdir / "checkpoints"):
         raise UserError(
-            f"{workdir}: its checkpoints are gone, so it cannot be evaluated anew: leave"
-            " config.evaluate as it was, or choose another --workdir"
+            f"{workdir}: its checkpoints are gone, so it can neither be evaluated anew nor go on:"
+            " leave config.evaluate and config.epochs as they were, or choose another --workdir"
         )
+
+
+def set_results_aside(workdir: Path, epochs: int) -> None:
+    """Renames results.json, which tells that a run of so many epochs is finished: it goes on."""
+    (workdir / "results.json").rename(workdir / f"results_of_{epochs}_epochs.json")
 
 
 def evaluate_run(
@@ -84,6 +90,7 @@ def evaluate_run(
             "test": test,
             "train": knn_entries(config, setup, parts[TRAIN], parts[TRAIN])[0],
             "references": _references(config, setup),
+            "epochs": config.epochs,
             "reported": {"step": fitted.step, "validation": fitted.figure},
             "skipped": [sound(name) for name in dataset.skipped],
             "pictures": {},

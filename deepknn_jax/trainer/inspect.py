@@ -1,24 +1,34 @@
 """What a run would find, and what it would take, told without training."""
 
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from ml_collections import ConfigDict
 
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.data.load import Survey
+from deepknn_jax.data.preview import Preview, preview
 from deepknn_jax.engine.batching import steps_per_epoch
+from deepknn_jax.engine.feed import is_resident
 from deepknn_jax.engine.inputs import input_functions
 from deepknn_jax.engine.parallel import get_devices
 from deepknn_jax.logs import duration, say
+from deepknn_jax.models.network import Network
+from deepknn_jax.trainer import inherited
 from deepknn_jax.trainer.check import check
 from deepknn_jax.trainer.keys import naming_keys, say_in_keys
-from deepknn_jax.trainer.setup import check_enough, network, resolve, survey
+from deepknn_jax.trainer.recipe import learning_rate, network, optimizer
+from deepknn_jax.trainer.setup import resolve, steps_per_call, survey
+from deepknn_jax.trainer.sizes import check_enough, devices_of, tell_sizes, with_sizes
 
 _TIMED = 16  # images that go forward through the network to tell its speed
 _BACKWARD = 3  # a training step takes about three times the time of the forward pass
+_PREVIEWED = ("size", "channels", "value_range", "frame", "on_error")
 
 
 def run(config: ConfigDict) -> None:
@@ -29,52 +39,135 @@ def run(config: ConfigDict) -> None:
     """
     check(config)
     config, _ = resolve(config, None)
+    devices_of(config)
     found = survey(config)
     for line in found.account:
         say_in_keys(line)
-    check_enough(config, found.listing.labels[found.splits == TRAIN])
-    for line in expected(config, found):
+    labels = found.listing.labels[found.splits == TRAIN]
+    check_enough(config, labels)
+    given, config = config, with_sizes(config, len(labels))
+    tell_sizes(given, config, labels)
+    looked = _preview(config, found)
+    for line in looked.lines:
+        say_in_keys(line)
+    for line in expected(config, found, looked):
         say(line)
 
 
 @naming_keys()
-def expected(config: ConfigDict, found: Survey) -> list[str]:
-    """Lines on memory and time, from the model, the data's shape, and a measurement here."""
+def _preview(config: ConfigDict, found: Survey) -> Preview:
+    data, kept = config.data, inherited.of_weights(config)
+    return preview(
+        found, resize_rule=data.resize_rule, set_range=kept.set_range,
+        **{key: data[key] for key in _PREVIEWED},
+    )  # fmt: skip
+
+
+class _Costs(NamedTuple):
+    """Of the network: forward passes a second, and bytes.
+
+    Those of the parameters, of what the optimizer keeps beside them, and of a step's activations
+    (0: not known).
+    """
+
+    speed: float
+    parameters: int
+    optimizer: int
+    activations: int
+
+
+@naming_keys()
+def expected(config: ConfigDict, found: Survey, looked: Preview) -> list[str]:
+    """Lines on memory and time, from the model, the data's shape, and measurements here."""
     dataset = _stand_in(config, found)
-    devices = get_devices(config.devices, config.parallel)
+    devices = devices_of(config)
+    costs = _costs(config, dataset, config.batch.size // devices.size or 1)
+    per_epoch = steps_per_epoch(len(dataset.rows(TRAIN)), config.batch.size)
+    steps = config.epochs * per_epoch
+    seconds = (2 if config.first_stage else 1) * steps * config.batch.size * _BACKWARD / costs.speed
+    shape, nbytes = " x ".join(map(str, dataset.inputs.shape[1:])), dataset.inputs.nbytes
+    resident = is_resident(devices, nbytes, config.data.placement)
+    call = steps_per_call(config, dataset) * config.batch.size // devices.size
+    held = nbytes if resident else 2 * call * dataset.inputs[:1].nbytes  # one is being loaded
+    lines = [f"data: {len(dataset.labels):,} examples of {shape}, {_mb(nbytes)}"]
+    if looked.seconds:
+        lines.append(
+            f"decoding: about {duration(looked.seconds * len(dataset.labels))} by a few images"
+            f" decoded here, once; {_mb(nbytes)} on the disk, in the cache"
+        )
+    parts = {
+        "parameters": costs.parameters, "gradients": costs.parameters,
+        "optimizer": costs.optimizer, "activations": costs.activations,
+        "examples, all of them" if resident else "examples, streamed": held,
+    }  # fmt: skip
+    known = ", ".join(f"{name} {_mb(size)}" for name, size in parts.items() if size)
+    without = "" if costs.activations else " without the activations, which are not known"
+    return [
+        *lines,
+        f"model: {config.model.name}, {costs.parameters // 4:,} parameters, "
+        f"{_mb(costs.parameters)}",
+        f"memory: about {_mb(sum(parts.values()))} a device{without}: {known}",
+        f"training: {config.epochs} epochs of {per_epoch:,} steps, {steps:,} steps of "
+        f"{config.batch.size}; about {duration(seconds)} by {min(_TIMED, len(dataset.labels))} "
+        "images timed here; decoding, compiling, evaluation and pictures besides",
+    ]
+
+
+def _mb(nbytes: float) -> str:
+    return f"{nbytes / 1e6:,.1f} MB"
+
+
+def _costs(config: ConfigDict, dataset: Dataset, batch: int) -> _Costs:
+    """What the config's network takes for examples of this shape, `batch` of them a device."""
     channels = dataset.inputs.shape[-1]
     _, prepare = input_functions(
         dataset, config.model.name, crop=config.augment.crop, flip=config.augment.flip,
         mean=tuple(config.augment.mean) or (0.5,) * channels,
         std=tuple(config.augment.std) or (0.5,) * channels,
     )  # fmt: skip
-    net = network(config, dataset, devices)
+    net = network(config, get_devices(1, config.parallel), None)
     images = jnp.asarray(dataset.inputs[:_TIMED])
     shapes = jax.eval_shape(net.init, jax.random.key(0), jax.eval_shape(prepare, images))
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
     variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-    def forward(images: jax.Array) -> jax.Array:
-        return jax.block_until_ready(embed(variables, images))
-
     embed = jax.jit(lambda variables, images: net.apply(variables, prepare(images), train=False))
-    forward(images)  # compiles
+
+    def forward() -> None:
+        jax.block_until_ready(embed(variables, images))
+
+    forward()  # compiles
     began = time.monotonic()
     for _ in range(3):
-        forward(images)
+        forward()
     speed = 3 * len(images) / (time.monotonic() - began)
-    rows = len(dataset.rows(TRAIN))
-    steps = config.epochs * steps_per_epoch(rows, config.batch.size)
-    stages = 2 if config.first_stage else 1
-    seconds = stages * steps * config.batch.size * _BACKWARD / speed
-    shape = " x ".join(map(str, dataset.inputs.shape[1:]))
-    return [
-        f"data: {len(dataset.labels):,} examples of {shape}, {dataset.inputs.nbytes / 1e6:,.1f} MB",
-        f"model: {config.model.name}, {parameters:,} parameters, {4 * parameters / 1e6:,.1f} MB",
-        f"training: {config.epochs} epochs, {steps:,} steps of {config.batch.size}; about"
-        f" {duration(seconds)} by {len(images)} images timed here; decoding, compiling, evaluation"
-        " and pictures besides",
-    ]
+    state = jax.eval_shape(optimizer(config, learning_rate(config, 1)).init, shapes["params"])
+    inputs = jax.ShapeDtypeStruct((batch, *images.shape[1:]), images.dtype)
+    activations = _activation_bytes(net, prepare, shapes, inputs)
+    return _Costs(speed, _bytes(shapes["params"]), _bytes(state), activations)
+
+
+def _activation_bytes(
+    net: Network, prepare: Callable[[Array], Array], shapes: Any, inputs: jax.ShapeDtypeStruct
+) -> int:
+    """What the compiler sets aside for the gradient of one batch; 0 where it does not tell.
+
+    Of a sum of squares in the loss's place: beside the network's activations a loss's are few.
+    """
+
+    def objective(params: Any, rest: Any, images: Array) -> Array:
+        (embeddings, _), _ = net.apply(
+            {**rest, "params": params}, prepare(images), train=True, mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(0)},
+        )  # fmt: skip
+        return jnp.sum(embeddings.astype(jnp.float32) ** 2)
+
+    rest = {name: leaves for name, leaves in shapes.items() if name != "params"}
+    compiled = jax.jit(jax.grad(objective)).lower(shapes["params"], rest, inputs).compile()
+    analysis = compiled.memory_analysis()
+    return int(getattr(analysis, "temp_size_in_bytes", 0) or 0)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _stand_in(config: ConfigDict, found: Survey) -> Dataset:
@@ -84,8 +177,10 @@ def _stand_in(config: ConfigDict, found: Survey) -> Dataset:
     if inputs is None:
         shape: tuple[int, ...] = (data.size, data.size, data.channels or 3)
         inputs = np.broadcast_to(np.uint8(0), (len(listing.names), *shape))
-    elif inputs.ndim == 4 and (data.size or data.channels):
+    elif inputs.ndim == 4:
         height, width, channels = inputs.shape[1:]
         shape = (data.size or height, data.size or width, data.channels or channels)
         inputs = np.broadcast_to(np.uint8(0), (len(inputs), *shape))
+    elif inputs.ndim == 2:
+        inputs = np.broadcast_to(np.float32(0), inputs.shape)
     return Dataset(inputs, listing.labels, listing.names, listing.class_names, found.splits)

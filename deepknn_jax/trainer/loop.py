@@ -3,8 +3,8 @@
 import contextlib
 import itertools
 import operator
-import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,18 +18,26 @@ from ml_collections import ConfigDict
 from deepknn_jax import config as config_lib
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from deepknn_jax.engine.feed import plan_calls, train_calls
+from deepknn_jax.engine.parallel import present_devices
 from deepknn_jax.engine.step import StepLog, TrainState
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
-from deepknn_jax.files import read_json, write_text
+from deepknn_jax.files import write_text
 from deepknn_jax.logs import Record, Seconds, clock, duration, read_records, record_log, say
 from deepknn_jax.mining.batches import Mined
-from deepknn_jax.trainer import checkpoint
+from deepknn_jax.trainer import checkpoint, identity, inherited
 from deepknn_jax.trainer.assess import Variables, embed_split, epoch_figures, variables_of
 from deepknn_jax.trainer.check import check
-from deepknn_jax.trainer.finished import Fitted, changes, check_trained, evaluate_run
+from deepknn_jax.trainer.finished import (
+    Fitted,
+    changes,
+    check_trained,
+    evaluate_run,
+    set_results_aside,
+)
 from deepknn_jax.trainer.keys import say_in_keys
-from deepknn_jax.trainer.methods import METHODS, unread
+from deepknn_jax.trainer.lock import check_held, check_writable, holding
+from deepknn_jax.trainer.methods import METHODS
 from deepknn_jax.trainer.setup import (
     Setup,
     build,
@@ -40,8 +48,10 @@ from deepknn_jax.trainer.setup import (
     settle,
     survey,
 )
+from deepknn_jax.trainer.sizes import devices_of
 
 
+@holding
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Trains, or goes on training, and evaluates; returns what results.json holds.
 
@@ -56,15 +66,23 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         say(f"first stage: {METHODS[config.first_stage].title}")
         run(first_stage(config), start)
     config, weights = check_workdir(config, workdir, start)
-    results = report.read_results(workdir)
+    results, longer = report.read_results(workdir), False
     if results is not None:
+        stored = identity.stored_run(workdir)
         changed = changes(config, results, workdir)
-        say(f"{workdir}: finished before{changed and f'; evaluated anew for {changed}'}")
-        if not changed:
+        longer = config.epochs > (before := identity.epochs_of(results, stored))
+        if not changed and not longer and identity.moved(config, stored):
+            prepare(config, weights, workdir)  # it compares the data
+        anew = changed and f"; evaluated anew for {changed}"
+        more = f"; goes on from {before} to {config.epochs} epochs" if longer else anew
+        say(f"{workdir}: finished before{more}")
+        if not more:
             say(report.table(results))
             return results
         check_trained(workdir)
     config, setup = prepare(config, weights, workdir)
+    if longer:
+        set_results_aside(workdir, before)
     seconds: Seconds = {}
     fitted = fit(config, setup, workdir, seconds)
     results = evaluate_run(config, setup, fitted, workdir, seconds)
@@ -77,15 +95,24 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 def prepare(
     config: ConfigDict, weights: Mapping[str, Any] | None, workdir: Path
 ) -> tuple[ConfigDict, Setup]:
-    """Loads, builds, and writes config.json: the config as the weights and the data settle it."""
+    """Loads, builds, and writes config.json and inputs.npz: what weights and data have settled.
+
+    Raises:
+        UserError: for whatever is wrong with the data; `workdir` holds a run on others.
+    """
+    devices_of(config)  # what does not fit this machine is told before any data are read
     found = survey(config)
     for line in found.account:
         say_in_keys(line)
-    dataset = load(config, found)
+    kept = inherited.kept_for(config, workdir)
+    dataset = load(config, found, kept.set_range)
     describe(dataset)
     config = settle(config, dataset)
-    setup = build(config, dataset, weights)
+    scale = inherited.scale_of(kept, dataset)
+    setup = build(config, dataset, weights, scale)
+    identity.check_data(setup.content, identity.stored_run(workdir), workdir)
     workdir.mkdir(parents=True, exist_ok=True)
+    inherited.write(workdir, dataset, scale)  # first: with config.json the run has begun
     write_text(workdir / "config.json", config_lib.to_json(config))
     return config, setup
 
@@ -96,21 +123,19 @@ def check_workdir(
     """The config, resolved, and its weights, once it is known that they may go on in `workdir`.
 
     `start` is the run of the first stage, whose weights are taken.
+
+    Raises:
+        UserError: a folder that cannot be written to or holds another run; as `check` and
+            `resolve`.
     """
     check(config)
-    existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UserError(f"{existing}: cannot be written to; choose another --workdir")
-    stored = read_json(workdir / "config.json")
-    config, weights = resolve(config, stored, str(start or ""))
-    free = unread(config)
-    if report.read_results(workdir) is not None:
-        free.add("evaluate.k_p")  # until then it may have a say in which parameters are the best
-    if stored is not None and (differ := config_lib.differences(config, stored, unread=free)):
-        raise UserError(
-            f"{workdir} holds a run of another config ({'; '.join(differ)}): "
-            "choose another --workdir, or delete it"
-        )
+    present_devices()  # else found only when the data are decoded
+    check_writable(workdir)
+    stored = identity.stored_run(workdir)
+    config, weights = resolve(config, stored.config, str(start or ""))
+    finished = report.read_results(workdir) is not None
+    identity.check_config(config, stored, workdir, finished=finished)
+    identity.restore_config(workdir, stored)
     return config, weights
 
 
@@ -124,13 +149,15 @@ def describe(dataset: Dataset) -> None:
     shape = " x ".join(map(str, dataset.inputs.shape[1:]))
     say(f"data: {' + '.join(parts)} examples of {shape}, {len(dataset.class_names)} classes")
     if dataset.skipped:
-        say(f"left out, as undecodable: {len(dataset.skipped)} files, {dataset.skipped[0]} first")
+        first, n = dataset.skipped[0], len(dataset.skipped)
+        say(f"left out of the examples: {n:,}, {first} first; results.json will name all")
 
 
 def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fitted:
     """Trains from the last checkpoint, or from the start, to the end."""
     manager = checkpoint.open_manager(workdir / "checkpoints", keep=2)
     validates = config.data.validation > 0
+    begun = {"config": config_lib.to_json(config), "data": dict(setup.content)}
     state, mined, best = resumed(setup, manager, seconds, validates=validates)
     saved = time.monotonic()
     record = record_log(workdir, int(state.step))
@@ -155,7 +182,11 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
                     best = Fitted(_copy(state), step, figure)
             ended |= step == setup.total_steps
             if ended or stopped() or time.monotonic() - saved >= config.checkpoint_seconds:
-                extra = {"best_step": best.step, "best_figure": best.figure, "seconds": seconds}
+                check_held(workdir)
+                extra = begun | {
+                    "epoch": step / setup.steps_per_epoch, "best_step": best.step,
+                    "best_figure": best.figure, "seconds": seconds,
+                }  # fmt: skip
                 with clock(seconds, "checkpoints"):
                     checkpoint.save(manager, step, (state, best.variables, mined), extra)
                 saved = time.monotonic()
@@ -176,12 +207,12 @@ def resumed(
     """
     state, mined = first_state(setup), setup.mining.empty if setup.mining else {}
     best = Fitted(_copy(state) if validates else ((), ()), 0, None)
-    if (found := checkpoint.latest_step(manager)) is None:
-        return state, mined, best
     like = (state, best.variables, jax.tree.map(jnp.asarray, mined))
-    (state, variables, mined), extra = checkpoint.restore(manager, found, like)
+    if (found := checkpoint.restore_newest(manager, like)) is None:
+        return state, mined, best
+    step, (state, variables, mined), extra = found
     seconds.update(extra["seconds"])
-    say(f"going on from step {found} of {setup.total_steps}")
+    say(f"going on from step {step} of {setup.total_steps}")
     best = Fitted(variables, extra["best_step"], extra["best_figure"])
     return state, jax.tree.map(np.asarray, mined), best
 
@@ -315,7 +346,13 @@ def _copy(state: TrainState) -> Variables:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], int]]:
-    """In the block SIGTERM and Ctrl-C only set what the function returns: 0, or the signal."""
+    """In the block SIGTERM and Ctrl-C only set what the function returns: 0, or the signal.
+
+    In a thread, as a notebook's or an application's, signals are not the training's matter.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
     received = [0]
 
     def note(number: int, frame: object) -> None:

@@ -19,7 +19,7 @@ from deepknn_jax.losses.base import LossFn
 from deepknn_jax.losses.cross_entropy import balanced_class_weights, cross_entropy_sums
 from deepknn_jax.losses.lmnn import lmnn_anchor_sums
 from deepknn_jax.losses.local_margin import (
-    Weights,
+    TermWeights,
     local_margin_sums,
     max_margin_hard_sums,
     max_margin_sums,
@@ -60,15 +60,15 @@ class Method(NamedTuple):
 
 
 # The options that weigh the terms of Neighborhood Watch's objective.
-_TERM_WEIGHTS = tuple(f"w_{name}" for name in Weights._fields)
+_TERM_WEIGHTS = tuple(f"w_{name}" for name in TermWeights._fields)
 
 
 def _class_weights(config: ConfigDict, dataset: Dataset, devices: Devices) -> Array:
     return balanced_class_weights(jnp.asarray(dataset.train_counts()))
 
 
-def _term_weights(config: ConfigDict, dataset: Dataset, devices: Devices) -> Weights:
-    return Weights(*(config.loss[name] for name in _TERM_WEIGHTS))
+def _term_weights(config: ConfigDict, dataset: Dataset, devices: Devices) -> TermWeights:
+    return TermWeights(*(config.loss[name] for name in _TERM_WEIGHTS))
 
 
 def _total(config: ConfigDict, dataset: Dataset, devices: Devices) -> Callable[[Array], Array]:
@@ -126,7 +126,7 @@ METHODS: dict[str, Method] = {
         local_margin_sums,
         ("c_b", "eps", *_WATCH_OPTIONS),
         facts=_WATCH_FACTS,
-        miner=miners.local_triplets,
+        miner=miners.neighborhood_triplets,
         mined_by=("neighborhood", "mine", "draws", "squared", "p"),
         warning=_small_c_b,
     ),

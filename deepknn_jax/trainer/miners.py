@@ -66,7 +66,7 @@ def fixed_targets(run: Run, *, targets: int) -> Mining:
     )
 
 
-def local_triplets(
+def neighborhood_triplets(
     run: Run, *, neighborhood: int, mine: bool, draws: int, squared: bool, p: float
 ) -> Mining:
     """Neighborhood Watch's triplets and d_{a,k+}, drawn and measured at each epoch's start."""

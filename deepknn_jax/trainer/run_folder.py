@@ -28,23 +28,23 @@ def open_weights(name: str, path: str | Path, *, embedding_size: int | None = No
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return read_weights(name, find_weights(name, path))
-    return Pretrained(_variables(name, folder, embedding_size), preprocessing(folder))
+    return Pretrained(_variables(name, folder, embedding_size), run_preprocessing(folder))
 
 
-def preprocessing(folder: Path) -> Preprocessing:
+def run_preprocessing(folder: Path) -> Preprocessing:
     """The resizing and normalisation of a run's images.
 
     Raises:
         UserError: the folder is not a run's, or its config.json is damaged.
     """
-    config = _run_config(folder)
+    config = run_config(folder)
     mean, std = (tuple(config["augment"][key]) for key in ("mean", "std"))
     return Preprocessing(mean, std, config["data"]["resize_rule"] or "square")
 
 
 def _variables(name: str, folder: Path, embedding_size: int | None) -> dict[str, Any]:
     """The backbone's variables in the newest checkpoint of a run."""
-    workdir, own = _workdir(folder), _run_config(folder)["model"]
+    workdir, own = workdir_of(folder), run_config(folder)["model"]
     found = f"{own['name']} with config.model.embedding_size={own['embedding_size']}"
     if own["name"] != name or embedding_size not in (None, own["embedding_size"]):
         size = "" if embedding_size is None else f" with {embedding_size}"
@@ -68,11 +68,17 @@ def _names(variables: Any) -> list[str]:
     ]
 
 
-def _run_config(folder: Path) -> dict[str, Any]:
-    """The config of the run whose workdir, or folder of checkpoints, `folder` is."""
-    path = _workdir(folder) / "config.json"
+def run_config(folder: Path) -> dict[str, Any]:
+    """The config of the run whose workdir, or folder of checkpoints, `folder` is.
+
+    Raises:
+        UserError: the folder is not a run's, or its config.json is damaged.
+    """
+    workdir = workdir_of(folder)
+    path = workdir / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        _, extra = checkpoint.newest_extra(workdir / "checkpoints") or (0, {})
+        config = json.loads(extra.get("config") or path.read_text(encoding="utf-8"))
         _ = config["model"]["name"], config["model"]["embedding_size"]
         _ = config["augment"]["mean"], config["augment"]["std"], config["data"]["resize_rule"]
     except FileNotFoundError as error:
@@ -82,6 +88,7 @@ def _run_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def _workdir(folder: Path) -> Path:
+def workdir_of(folder: Path) -> Path:
+    """The workdir of the run: `folder` itself, or what the folder of checkpoints lies in."""
     inside = folder.name == "checkpoints" and not (folder / "config.json").exists()
     return folder.absolute().parent if inside else folder

@@ -11,18 +11,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 from ml_collections import ConfigDict
 
-from deepknn_jax import models
 from deepknn_jax.config import default
 from deepknn_jax.data import load as data_load
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.data.load import Survey
-from deepknn_jax.engine.batching import batch_indices, check_batching, steps_per_epoch
+from deepknn_jax.engine.batching import batch_indices, steps_per_epoch
 from deepknn_jax.engine.feed import Store, make_store
-from deepknn_jax.engine.inputs import input_functions, pixel_statistics, standardized
+from deepknn_jax.engine.inputs import Scale, pixel_statistics, standardized
 from deepknn_jax.engine.parallel import (
     Devices,
     Embed,
@@ -36,11 +34,19 @@ from deepknn_jax.engine.step import Recipe, TrainState, flat_inputs, init_state
 from deepknn_jax.errors import UserError
 from deepknn_jax.logs import say
 from deepknn_jax.mining.batches import Batches, Mined, Mining, with_partners
-from deepknn_jax.models.network import Network
 from deepknn_jax.models.weights.load import find_weights
-from deepknn_jax.trainer import run_folder
+from deepknn_jax.trainer import inherited, run_folder
+from deepknn_jax.trainer.content import of_data
 from deepknn_jax.trainer.keys import naming_keys
-from deepknn_jax.trainer.methods import loss_function, method_of, miner
+from deepknn_jax.trainer.methods import miner
+from deepknn_jax.trainer.recipe import embedding_recipe, learning_rate, training_recipe
+from deepknn_jax.trainer.sizes import (
+    check_enough,
+    devices_of,
+    take_stored,
+    tell_sizes,
+    with_sizes,
+)
 
 # How many numbers of input the steps of one call take in together: enough work to hide the
 # dispatch, and little enough that progress shows and a signal is heard (docs/measurements.md,
@@ -56,7 +62,8 @@ class Setup(NamedTuple):
 
     `sampler(first, mined)` gives the batches of the steps from `first` to the next mining;
     `positions(steps)` [T, A] are the anchors' places in the training part. `weights` are the
-    backbone's variables to start from, None where it starts at random.
+    backbone's variables to start from, None where it starts at random. `content` are digests of the
+    data and the weights (trainer/content.py).
     """
 
     dataset: Dataset
@@ -74,6 +81,17 @@ class Setup(NamedTuple):
     steps_per_call: int
     total_steps: int
     weights: Mapping[str, Any] | None
+    content: Mapping[str, str]
+
+
+class Embedder(NamedTuple):
+    """What embeds a data set: `state` is of the network, `embed` as `parallel.map_embed`."""
+
+    dataset: Dataset
+    devices: Devices
+    store: Store
+    embed: Embed
+    state: TrainState
 
 
 def resolve(
@@ -81,19 +99,22 @@ def resolve(
 ) -> tuple[ConfigDict, Mapping[str, Any] | None]:
     """The config with what the weights and an earlier start decide, and the weights' variables.
 
-    Mean and deviation belong to the weights and are always theirs; the resize rule is theirs where
-    the config leaves it unset. They are those of config.model.weights, or of `start` in its place:
-    the run of the first stage. `stored` is the config.json of the run that goes on, if any: the
-    mean and deviation of its training part, which it holds, are used again.
+    Mean and deviation belong to the weights and are always theirs; channels and the resize rule are
+    theirs where the config leaves them unset, and of a run's weights whatever
+    `inherited.of_run` takes. They are those of config.model.weights, or of `start` in its place:
+    the run of the first stage. `stored` is the config.json of the run that goes on, if any: what
+    was decided for it, as the mean and deviation of its training part, holds.
 
     Raises:
-        UserError: weights that cannot be read or do not fit; a mean beside the weights' own.
+        UserError: weights that cannot be read or do not fit; a mean, channels or, beside a run's
+            weights, other options that are not the weights' own.
     """
+    path = start or config.model.weights
+    config = inherited.as_begun(config, stored) if stored else inherited.of_run(config, path)
     config = config.copy_and_resolve_references().unlock()
     name, augment, data = config.model.name, config.augment, config.data
-    if stored and not data.split:  # a run from before "" was the default had "stratified"
-        data.split = stored.get("data", {}).get("split", "")
-    path = start or config.model.weights
+    if stored:
+        take_stored(config, stored)
     variables = None
     if path:
         variables, own, unused = run_folder.open_weights(
@@ -107,6 +128,8 @@ def resolve(
             )
         augment.mean, augment.std = own.mean, own.std
         data.resize_rule = data.resize_rule or own.resize_rule
+        if not stored:
+            data.channels = inherited.channels(config, path, own.mean)
     data.resize_rule = data.resize_rule or "square"
     if stored and not augment.mean:
         earlier = stored.get("augment", {})
@@ -137,7 +160,10 @@ def first_stage(config: ConfigDict) -> ConfigDict:
 
 
 def settle(config: ConfigDict, dataset: Dataset) -> ConfigDict:
-    """The config with the pixels' mean and deviation in it, also where they are the data's own."""
+    """The config with the sizes in it, and the pixels' mean and deviation, that are the data's."""
+    labels = dataset.labels[dataset.rows(TRAIN)]
+    given, config = config, with_sizes(config, len(labels))
+    tell_sizes(given, config, labels)
     if config.augment.mean or dataset.inputs.ndim == 2:
         return config
     config = config.copy_and_resolve_references()
@@ -163,58 +189,53 @@ def _given(config: ConfigDict) -> set[str]:
     data, usual = config.data, default().data
     given = {key for key in usual if key not in _NOT_PASSED_ON and data[key] != usual[key]}
     given |= {"folder"} if data.dir else set()
-    return given | ({"resize_rule"} if data.resize_rule not in ("", "square") else set())
+    given |= {"resize_rule"} if data.resize_rule not in ("", "square") else set()
+    return given - inherited.options(config)
 
 
 @naming_keys()
-def load(config: ConfigDict, found: Survey | None = None) -> Dataset:
+def load(
+    config: ConfigDict, found: Survey | None = None, set_range: Sequence[float] = ()
+) -> Dataset:
     """The config's data set, checked against its batching and evaluation.
 
-    `found` is what `survey` gave, if that was asked before.
+    `found` is what `survey` gave, if that was asked before; `set_range` as in `decoded`.
     """
-    data = config.data
     found = found or survey(config)
     check_enough(config, found.listing.labels[found.splits == TRAIN])
-    dataset = data_load.decoded(
-        found, resize_rule=data.resize_rule or "square", **{key: data[key] for key in _OF_FILES}
-    )
+    dataset = decoded(config, found, set_range)
     check_enough(config, dataset.labels[dataset.rows(TRAIN)])  # some may have been skipped
     return dataset
 
 
 @naming_keys()
-def check_enough(config: ConfigDict, labels_N: np.ndarray) -> None:
-    """Raises UserError where N training examples are too few for the batches or the neighbours."""
-    most = max(config.evaluate.k_p)
-    if most >= len(labels_N):
-        raise UserError(
-            f"config.evaluate.k_p has {most}, but leave-one-out leaves {len(labels_N) - 1} of the "
-            f"{len(labels_N)} training examples: choose smaller numbers"
-        )
-    batch = config.batch
-    check_batching(
-        batch.kind,
-        labels_N,
-        batch_size=batch.size,
-        classes=batch.classes,
-        per_class=batch.per_class,
-    )
+def decoded(config: ConfigDict, found: Survey, set_range: Sequence[float] = ()) -> Dataset:
+    """What was surveyed, decoded as the config says; `set_range` as in `data.load.decoded`."""
+    data = config.data
+    fit = {key: data[key] for key in _OF_FILES}
+    rule = data.resize_rule or "square"
+    return data_load.decoded(found, resize_rule=rule, set_range=set_range, **fit)
 
 
 @naming_keys()
-def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | None = None) -> Setup:
-    """The setup of a training on `dataset` that starts from the backbone's `weights`, if any."""
-    devices = get_devices(config.devices, config.parallel)
-    if config.batch.size % devices.size:
-        raise UserError(
-            f"config.batch.size is {config.batch.size}: the {devices.size} devices cannot share "
-            "it evenly; change it, or config.devices"
-        )
-    dataset = standardized(dataset)
+def build(
+    config: ConfigDict,
+    dataset: Dataset,
+    weights: Mapping[str, Any] | None = None,
+    scale: Scale | None = None,
+) -> Setup:
+    """The setup of a training on `dataset` that starts from the backbone's `weights`, if any.
+
+    Features are standardised by `scale`, by default that of the training part.
+    """
+    config = with_sizes(config, len(dataset.rows(TRAIN)))  # as `settle`, where that was not asked
+    devices = devices_of(config)
+    content = of_data(dataset, weights)
+    dataset = standardized(dataset, scale)
     rows = dataset.rows(TRAIN)
     per_epoch = steps_per_epoch(len(rows), config.batch.size)
     schedule = learning_rate(config, per_epoch)
-    recipe = _recipe(config, dataset, devices, schedule)
+    recipe = training_recipe(config, dataset, devices, schedule)
     store = make_store(devices, dataset.inputs, dataset.labels, config.data.placement)
     positions = _positions(config, dataset.labels[rows])
     mining = miner(config, dataset, devices, per_epoch)
@@ -232,31 +253,10 @@ def build(config: ConfigDict, dataset: Dataset, weights: Mapping[str, Any] | Non
         positions=positions,
         sampler=_sampler(rows, positions, mining, devices.size),
         steps_per_epoch=per_epoch,
-        steps_per_call=config.steps_per_call or _steps_per_call(config, dataset),
+        steps_per_call=steps_per_call(config, dataset),
         total_steps=config.epochs * per_epoch,
         weights=weights,
-    )
-
-
-def _recipe(
-    config: ConfigDict, dataset: Dataset, devices: Devices, schedule: Callable[[int], Any]
-) -> Recipe:
-    """What stays fixed in the training."""
-    augment, prepare = input_functions(
-        dataset,
-        config.model.name,
-        crop=config.augment.crop,
-        flip=config.augment.flip,
-        mean=tuple(config.augment.mean),
-        std=tuple(config.augment.std),
-    )
-    return Recipe(
-        network=network(config, dataset, devices),
-        optimizer=optimizer(config, schedule),
-        loss=loss_function(config, dataset, devices),
-        augment=augment,
-        prepare=prepare,
-        seed=config.seed,
+        content=content,
     )
 
 
@@ -302,16 +302,39 @@ def _sampler(
 
 
 @naming_keys()
+def build_embedder(
+    config: ConfigDict,
+    dataset: Dataset,
+    weights: Mapping[str, Any] | None = None,
+    scale: Scale | None = None,
+) -> Embedder:
+    """What embeds `dataset` by the backbone with its `weights`; nothing of a training is asked."""
+    devices = get_devices(config.devices, config.parallel)
+    dataset = standardized(dataset, scale)
+    recipe = embedding_recipe(config, dataset, devices)
+    store = make_store(devices, dataset.inputs, dataset.labels, config.data.placement)
+    embed = map_embed(devices, recipe, pool_is_cut=store.streams)
+    state = replicate(devices, _started(recipe, dataset, weights))
+    return Embedder(dataset, devices, store, embed, state)
+
+
+@naming_keys()
 def first_state(setup: Setup) -> TrainState:
     """The state before training, on every device."""
-    state = init_state(setup.recipe, jnp.asarray(setup.dataset.inputs[:1]))
-    if setup.weights is not None:
-        params = state.params | {"backbone": _placed("params", state.params, setup.weights)}
-        state = state._replace(params=params)
-        if state.batch_stats:
-            own = _placed("batch_stats", state.batch_stats, setup.weights)
-            state = state._replace(batch_stats=state.batch_stats | {"backbone": own})
-    return replicate(setup.devices, state)
+    return replicate(setup.devices, _started(setup.recipe, setup.dataset, setup.weights))
+
+
+def _started(recipe: Recipe, dataset: Dataset, weights: Mapping[str, Any] | None) -> TrainState:
+    """The state before the first step, with the backbone's `weights` in it, if any."""
+    state = init_state(recipe, jnp.asarray(dataset.inputs[:1]))
+    if weights is None:
+        return state
+    params = state.params | {"backbone": _placed("params", state.params, weights)}
+    state = state._replace(params=params)
+    if not state.batch_stats:
+        return state
+    own = _placed("batch_stats", state.batch_stats, weights)
+    return state._replace(batch_stats=state.batch_stats | {"backbone": own})
 
 
 def _placed(
@@ -331,7 +354,7 @@ def _placed(
             has = "nothing" if node is None else list(node.shape)
             raise UserError(
                 f"config.model.weights has {has} for {'/'.join(keys)}, the network wants "
-                f"{list(array.shape)}; published weights want config.data.channels=3"
+                f"{list(array.shape)}: its inputs have other channels or features"
             )
         return jnp.asarray(node, array.dtype)
 
@@ -339,41 +362,9 @@ def _placed(
     return placed
 
 
-def _steps_per_call(config: ConfigDict, dataset: Dataset) -> int:
-    """By the size of the inputs, at least 1 and at most 100."""
+def steps_per_call(config: ConfigDict, dataset: Dataset) -> int:
+    """The training steps of one call; where the config leaves it open 1 to 100, by inputs' size."""
+    if config.steps_per_call:
+        return int(config.steps_per_call)
     numbers = config.batch.size * int(np.prod(dataset.inputs.shape[1:]))
     return int(np.clip(_NUMBERS_PER_CALL // numbers, 1, 100))
-
-
-def learning_rate(config: ConfigDict, per_epoch: int) -> Callable[[int], Any]:
-    """Step -> learning rate, halved every so many epochs (Deep kNN, section 3)."""
-    options = config.optimizer
-    if not options.halve_every_epochs:
-        return optax.constant_schedule(options.learning_rate)
-    return optax.exponential_decay(
-        options.learning_rate, options.halve_every_epochs * per_epoch, 0.5, staircase=True
-    )
-
-
-def optimizer(config: ConfigDict, schedule: Callable[[int], Any]) -> optax.GradientTransformation:
-    """SGD with momentum, weight decay added to the gradient as in PyTorch; or AdamW."""
-    options = config.optimizer
-    if options.name == "adam":
-        return optax.adamw(schedule, weight_decay=options.weight_decay)
-    return optax.chain(
-        optax.add_decayed_weights(options.weight_decay), optax.sgd(schedule, options.momentum)
-    )
-
-
-def network(config: ConfigDict, dataset: Dataset, devices: Devices) -> Network:
-    """The config's backbone, with a head where its loss needs one."""
-    options = config.model
-    backbone = models.build(
-        options.name,
-        embedding_size=options.embedding_size or None,
-        dtype=jnp.dtype(options.dtype),
-        bn_axis=devices.axis,
-        dropout=options.dropout,
-    )
-    head = len(dataset.class_names) if method_of(config).head else None
-    return Network(backbone, head, normalize=options.normalize)

@@ -64,6 +64,9 @@ def main() -> None:
     """Writes transfer.json, scatter.png and, with --survival, km.png; prints the table.
 
     The validation part of the embeddings is not used.
+
+    Raises:
+        UserError: no embeddings are given, or they or the survival cannot be used.
     """
     values = flags.FLAGS
     if not values.embeddings:

@@ -7,6 +7,7 @@ import numpy as np
 
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation.metrics import classification_metrics
+from deepknn_jax.knn.intake import as_classes, as_count, as_wide_rows
 from deepknn_jax.knn.vote import knn_classify
 from deepknn_jax.mining.local_triplets import neighborhood_size
 
@@ -15,10 +16,16 @@ _LEAST_SHARE = 1e-10
 
 
 def standardize(train_x: np.ndarray, test_x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64, less the training part's mean and over its deviation; constants give 0."""
+    """Both as float64, less the training part's mean and over its deviation; constants give 0.
+
+    Raises:
+        UserError: not [N, D] and [M, D]; no training example; NaN or infinity.
+    """
     from sklearn.preprocessing import StandardScaler
 
-    train, test = train_x.astype(np.float64), test_x.astype(np.float64)
+    train, test = as_wide_rows(train_x=train_x, test_x=test_x)
+    if not len(train):
+        raise UserError("train_x has no row: there is nothing to learn from")
     scaler = StandardScaler().fit(train)
     return scaler.transform(train), scaler.transform(test)
 
@@ -35,8 +42,9 @@ def reduce(train_x: np.ndarray, test_x: np.ndarray, pca: int) -> tuple[np.ndarra
         float64 [N, d] and [M, d].
 
     Raises:
-        UserError: the training part is one point.
+        UserError: the training part is one point; as `standardize`.
     """
+    pca = as_count("pca", pca)
     from sklearn.decomposition import PCA
 
     train, test = standardize(train_x, test_x)
@@ -73,13 +81,18 @@ def classify_all(
         {"kNN" | "SVM" | "DT" | "MLP": {"acc": share, "mcr": mean class recall}}.
 
     Raises:
-        UserError: k above N; training examples of one class only; as `reduce`.
+        UserError: k above N; training examples of one class only; labels that are not as many as
+            the embeddings, or no integers from 0; as `reduce`.
     """
     from sklearn.neural_network import MLPClassifier
     from sklearn.svm import SVC
     from sklearn.tree import DecisionTreeClassifier
 
-    k = neighborhood_size(k, len(train_y))
+    train_y = as_classes("train_y", train_y, len(train_x), num_classes=None)
+    test_y = as_classes("test_y", test_y, len(test_x), num_classes=None)
+    if not len(test_y):
+        raise UserError("the test part is empty: nothing to classify")
+    k = neighborhood_size(as_count("k", k, least=0), len(train_y))
     if k > len(train_y):
         raise UserError(f"`k` is {k}, but there are {len(train_y)} training examples: choose fewer")
     if len(np.unique(train_y)) < 2:

@@ -18,7 +18,8 @@ from deepknn_jax.data.dataset import TEST, TRAIN, Listing
 from deepknn_jax.data.survival import Survival, check_survival, of_names
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation.pictures import kaplan_meier
-from deepknn_jax.losses.cox import cox_loss
+from deepknn_jax.knn.intake import as_array, as_values, check_finite, check_shape
+from deepknn_jax.losses.cox import cox_loss, time_ranks
 from deepknn_jax.transfer.classifiers import reduce, standardize
 
 
@@ -29,13 +30,16 @@ def c_index(log_hazards_M: ArrayLike, times_M: ArrayLike, events_M: ArrayLike) -
     hazard; equal hazards count half.
 
     Raises:
-        UserError: what `check_survival` refuses; there is no such pair.
+        UserError: what `check_survival` refuses; hazards that are not [M] or not finite; there is
+            no such pair.
     """
     from lifelines.utils import concordance_index
 
     times, events = check_survival(times_M, events_M)
+    hazards = np.asarray(as_values("log_hazards", log_hazards_M, len(times)), np.float64)
+    check_finite("log_hazards", hazards)
     try:
-        return float(concordance_index(times, -np.asarray(log_hazards_M), events))
+        return float(concordance_index(times, -hazards, events))
     except ZeroDivisionError as error:
         raise UserError("survival: nobody outlived a death, so no pair can be compared") from error
 
@@ -73,12 +77,15 @@ def fit_cox_network(
         seed: of the initialisation, all that is random.
 
     Raises:
-        UserError: times or events that `check_survival` refuses.
+        UserError: times or events that `check_survival` refuses; inputs that are not as many or
+            not finite.
     """
-    times_N, events_N = map(jnp.asarray, check_survival(times_N, events_N))
+    times, events = check_survival(times_N, events_N)
+    inputs = as_array("inputs", inputs_NxF)
+    check_shape("inputs", inputs, len(times), *"FGHI"[: inputs.ndim - 1])
+    check_finite("inputs", inputs)
     network = models.build("feed_forward", embedding_size=1) if model is None else model
     apply: Callable[..., Any] = network.apply
-    inputs_NxF = jnp.asarray(inputs_NxF)
     optimizer = optax.adam(learning_rate)
 
     @jax.jit
@@ -96,7 +103,8 @@ def fit_cox_network(
         (params, _), losses = lax.scan(step, (params, optimizer.init(params)), length=steps)
         return params, losses
 
-    params, losses = train(inputs_NxF, times_N, events_N)
+    # Ranks, as float32 would make ties of large times.
+    params, losses = train(jnp.asarray(inputs), time_ranks(times), events)
     embed = jax.jit(apply)
     return CoxNetwork(
         lambda inputs: np.asarray(embed(params, jnp.asarray(inputs)))[:, 0], np.asarray(losses)
@@ -119,13 +127,15 @@ def cox_log_hazards(
         pca: as `reduce`.
 
     Raises:
-        UserError: what `check_survival` or `reduce` refuses; the fit does not converge.
+        UserError: what `check_survival` or `reduce` refuses; another number of embeddings than of
+            times; the fit does not converge.
     """
     import pandas
     from lifelines import CoxPHFitter
     from lifelines.exceptions import ConvergenceError, ConvergenceWarning
 
     times, events = check_survival(train_time, train_event, "training part")
+    check_shape("train_x", as_array("train_x", train_x), len(times), "D")
     train, test = standardize(*reduce(train_x, test_x, pca))
     frame = pandas.DataFrame(train, columns=[f"pc{i}" for i in range(train.shape[1])])
     try:

@@ -58,7 +58,7 @@ def decoded(monkeypatch):
 
 
 def test_decoded_once_in_order_and_read_only(files, tmp_path, decoded):
-    images, kept, skipped = run(files, tmp_path)
+    images, kept, skipped, _ = run(files, tmp_path)
     assert images.shape == (20, 8, 8, 3)
     assert isinstance(images, np.memmap)
     assert not images.flags.writeable
@@ -68,7 +68,7 @@ def test_decoded_once_in_order_and_read_only(files, tmp_path, decoded):
             row, read_image(file, size=8, resize_rule="square", channels=3)
         )
     assert sorted(decoded) == [file.name for file in files]
-    again, _, _ = run(files, tmp_path)
+    again, *_ = run(files, tmp_path)
     np.testing.assert_array_equal(again, images)
     assert len(decoded) == 20
     (entry,) = entries(tmp_path)
@@ -128,7 +128,7 @@ def test_truncated_jpeg_is_an_error(tmp_path):
 def test_broken_files_are_skipped_and_named(files, tmp_path, decoded):
     broken = break_files(files)
     for _ in range(2):  # the second time from the cache
-        images, kept, skipped = run(files, tmp_path, on_error="skip")
+        images, kept, skipped, _ = run(files, tmp_path, on_error="skip")
         assert kept.tolist() == [i for i in range(20) if i not in broken]
         assert skipped == tuple(str(files[i]) for i in broken)
         assert images.shape == (17, 8, 8, 3)

@@ -21,8 +21,9 @@ from support.optional import require
 from support.tiny_sets import save_dicom
 
 from deepknn_jax.data import dicom
+from deepknn_jax.data.account import files_line
 from deepknn_jax.data.decode import decode
-from deepknn_jax.data.dicom import open_dicom
+from deepknn_jax.data.dicom import is_dicom, open_dicom
 from deepknn_jax.data.images import kind_of, read_image
 from deepknn_jax.data.levels import EIGHT_BITS, WIDE, Grey, scale
 from deepknn_jax.errors import UserError
@@ -267,6 +268,19 @@ def test_what_cannot_be_decoded_is_one_line_that_names_the_file(tmp_path):
                 [tmp_path / f"{name}.dcm"], size=8, resize_rule="square", channels=1,
                 cache_dir=tmp_path / "cache",
             )  # fmt: skip
+
+
+def test_what_a_file_is_its_content_says_and_not_its_name(tmp_path):
+    """The account, the kind of the pixels and the reader go by one rule."""
+    save_dicom(tmp_path / "scan.jpg", RAMP8)
+    Image.fromarray(RAMP8).save(tmp_path / "photo.png")
+    (tmp_path / "photo.png").rename(tmp_path / "photo.dcm")
+    assert is_dicom(tmp_path / "scan.jpg")
+    assert not is_dicom(tmp_path / "photo.dcm")
+    for name, kind in (("scan.jpg", "DICOM, 8 bits"), ("photo.dcm", "PNG, grey")):
+        assert f"opened: {kind} 1" in files_line([tmp_path / name])
+        image = read_image(tmp_path / name, size=16, resize_rule="square", channels=1)
+        np.testing.assert_array_equal(image[..., 0], RAMP8)
 
 
 def test_the_image_reader_takes_dicom(tmp_path):

@@ -34,7 +34,7 @@ def run(tmp_path, monkeypatch):
         return read_image(file, **options)
 
     def run(files):
-        images, _, _ = decode(
+        images, *_ = decode(
             files, size=4, resize_rule="square", channels=1, cache_dir=tmp_path / "cache"
         )
         return images[:, 0, 0, 0].tolist()

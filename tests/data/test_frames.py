@@ -54,7 +54,7 @@ def test_skipping_does_not_leave_out_what_an_option_mends(tmp_path, on_error):
 def test_another_frame_is_another_entry_of_the_cache(tmp_path):
     files = [save(tmp_path / "a.tif")]
     for frame, expected in (("0", 10), ("1", 20), ("0", 10)):
-        images, _, _ = decode(
+        images, *_ = decode(
             files, size=4, resize_rule="square", channels=1, cache_dir=tmp_path / "c", frame=frame
         )
         assert (images == expected).all()

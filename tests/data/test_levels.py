@@ -19,7 +19,7 @@ HU = np.linspace(-1000, 3000, 64).round().astype(np.int32).reshape(8, 8)
 
 def run(files, tmp_path, **options):
     defaults = {"size": 8, "resize_rule": "square", "channels": 1, "cache_dir": tmp_path / "cache"}
-    images, _, _ = decode(files, **(defaults | options))
+    images, *_ = decode(files, **(defaults | options))
     return images[..., 0]
 
 
@@ -217,17 +217,23 @@ def test_a_range_of_one_value_is_black():
 def test_arrays_of_any_numbers(capsys):
     images = (np.arange(64, dtype=np.uint16).reshape(4, 4, 4, 1)) * 300
     training = np.asarray([0, 1])
-    scaled = scale_arrays(images, training=training)
+    scaled, ends = scale_arrays(images, training=training)
+    assert ends == (0, 9300)
     np.testing.assert_array_equal(scaled, spread(images, 0, 31 * 300))
     told = "grey levels: 16-bit images scaled from 0..9300 of the training part\n"
     assert capsys.readouterr().out == told
+    again, ends = scale_arrays(images, training=training, set_range=(300, 6000))
+    assert ends == (300, 6000)
+    np.testing.assert_array_equal(again, spread(images, 300, 6000))
+    assert "scaled from 300..6000 of an earlier run's training part" in capsys.readouterr().out
     floats = images / 1000
     with pytest.raises(UserError, match="float64 have no range of their own: set `value_range`"):
         scale_arrays(floats, training=training)
-    scaled = scale_arrays(floats, training=training, value_range=(0, 10))
+    scaled, ends = scale_arrays(floats, training=training, value_range=(0, 10))
+    assert ends == ()
     np.testing.assert_array_equal(scaled, spread(floats, 0, 10))
     for kept in (images.astype(np.uint8), np.eye(3, dtype=np.float32)):
-        assert scale_arrays(kept, training=training, value_range=(0, 1)) is kept
+        assert scale_arrays(kept, training=training, value_range=(0, 1))[0] is kept
 
 
 def test_an_npz_of_wide_images_is_scaled_by_the_part_that_trains(tmp_path, capsys):

@@ -91,7 +91,7 @@ def test_many_threads_read_at_once(tmp_path, switching):
     for i, file in enumerate(files):
         np.save(file, np.full((4, 4), i, np.uint8))
     for turn in range(8):
-        images, _, _ = decode(
+        images, *_ = decode(
             files, size=4, resize_rule="square", channels=1, cache_dir=tmp_path / f"cache{turn}"
         )
         assert images[:, 0, 0, 0].tolist() == list(range(200))

@@ -29,7 +29,7 @@ def test_features_are_the_columns_of_the_prefixes(tmp_path):
     path = write(tmp_path, patients())
     found = read_survival_csv(path, **COLUMNS, feature_prefixes=("ct_b", "ct_a"))
     assert found.feature_names == ("ct_a", "ct_b")
-    assert found.features.dtype == np.float32
+    assert found.features.dtype == np.float64
     np.testing.assert_array_equal(found.features, [[i, -i / 2] for i in range(20)])
     assert found.times[:3].tolist() == [100, 2001, 102]
     assert found.events[:5].tolist() == [False, True, True, True, False]

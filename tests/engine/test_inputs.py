@@ -6,7 +6,13 @@ import pytest
 from support.batches import images
 
 from deepknn_jax.data.dataset import Dataset
-from deepknn_jax.engine.inputs import input_functions, pixel_statistics, standardized
+from deepknn_jax.engine.inputs import (
+    Scale,
+    feature_scale,
+    input_functions,
+    pixel_statistics,
+    standardized,
+)
 from deepknn_jax.errors import UserError
 
 
@@ -33,6 +39,31 @@ def test_features_are_standardised_by_the_training_part():
     assert (found[:, 2] == 0).all()
     np.testing.assert_array_equal(augment(found, None, None), found)
     np.testing.assert_array_equal(prepare(found), found)
+
+
+def test_features_of_large_offsets_keep_their_digits():
+    """POSIX seconds: in float32 their steps are 128 s."""
+    dataset = features()
+    seconds = 1.7e9 + np.random.default_rng(1).uniform(0, 60, len(dataset.labels))
+    inputs = np.stack([seconds, np.full_like(seconds, 0.1 + 1e9)], axis=1)
+    found = standardized(dataset._replace(inputs=inputs)).inputs
+    train = seconds[dataset.rows("train")] - 1.7e9
+    wanted = (seconds - 1.7e9 - train.mean()) / train.std()
+    np.testing.assert_allclose(found[:, 0], wanted, atol=1e-6)
+    assert found.dtype == np.float32
+    assert (found[:, 1] == 0).all()  # a constant, whatever the rounding of its mean
+
+
+def test_features_are_standardised_by_a_scale_that_is_given():
+    dataset = features()
+    scale = Scale(np.array([1.0, 2.0, 3.0]), np.array([0.5, 4.0, 1.0]))
+    found = standardized(dataset, scale).inputs
+    np.testing.assert_allclose(found, (dataset.inputs - scale.mean) / scale.std, rtol=1e-5)
+    own = feature_scale(dataset)
+    np.testing.assert_array_equal(standardized(dataset, own).inputs, standardized(dataset).inputs)
+    assert feature_scale(VOLUMES) is None
+    with pytest.raises(UserError, match=r"there are 3 features, .* had 2"):
+        standardized(dataset, Scale(np.zeros(2), np.ones(2)))
 
 
 def test_pixels_are_normalised_by_the_training_part_or_by_the_config():

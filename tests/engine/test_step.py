@@ -100,6 +100,21 @@ def rows():
     return np.stack([np.random.default_rng(s).permutation(20)[:12] for s in range(5)])
 
 
+def test_without_jit_the_steps_are_the_same():
+    """JAX_DISABLE_JIT=1, by which people look for faults; a call's arrays then stay numpy's."""
+    recipe, rng = linear_recipe(), np.random.default_rng(5)
+    pool, rows = rng.normal(size=(9, 4)).astype(np.float32), np.int32([[0, 3, 8, 5, 1], [7] * 5])
+    call = Call(pool, rng.permutation(9).astype(np.int32) % 2, rows, rows, {}, 1)
+    steps = functools.partial(train_steps, recipe=recipe, collectives=ALONE)
+    first = init_state(recipe, pool[:1])
+    compiled, log = jax.jit(steps)(first, call)
+    with jax.disable_jit():
+        plain, plain_log = steps(first, call)
+    np.testing.assert_allclose(plain_log.loss, log.loss, rtol=1e-5)
+    for one, other in zip(*map(jax.tree.leaves, (plain.params, compiled.params)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
 def test_any_cut_into_calls_gives_the_same_bits(rows):
     _, start, _ = started()
     whole, log = run(start, rows, 5)

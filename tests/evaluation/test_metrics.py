@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.memory import peak_memory
 
+from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation.metrics import classification_metrics, confusion_matrix, format_table
 
 NAMES = ("akiec", "bcc", "bkl", "df", "vasc")
@@ -83,6 +84,34 @@ def test_no_predictions_or_too_few_are_an_error():
             classification_metrics(
                 np.array(labels), np.array(predictions), class_names=NAMES, train_counts=[1] * 5
             )
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "message"),
+    [
+        ([1, 5], [0, 0], r"labels must be 0\.\.4, got 1\.\.5"),
+        ([-1, 2], [0, 0], r"labels must be 0\.\.4, got -1\.\.2"),
+        ([1, 2], [0, 7], r"predictions must be -1\.\.4, got 0\.\.7"),
+        ([1, 2], [[0], [1]], r"predictions \[2\], got shape \(2, 1\)"),
+        ([1.0, np.nan], [0, 1], "labels must be integers, got dtype float64"),
+        (["bcc", "df"], [0, 1], "labels must be integers, got text"),
+    ],
+)
+def test_classes_that_are_none_are_refused(labels, predictions, message):
+    with pytest.raises(UserError, match=message):
+        classification_metrics(labels, predictions, class_names=NAMES, train_counts=[1] * 5)
+    with pytest.raises(UserError, match=message):
+        confusion_matrix(labels, predictions, 5)
+
+
+def test_nobody_s_vote_is_wrong_and_in_no_column():
+    found = classification_metrics(
+        [0, 1, 1], [0, -1, 1], class_names=["a", "b"], train_counts=[5, 4]
+    )
+    assert (found["acc"], found["mcr"]) == (2 / 3, 0.75)
+    np.testing.assert_array_equal(confusion_matrix([0, 1, 1], [0, -1, 1], 2), np.eye(2))
+    with pytest.raises(UserError, match=r"train_counts \[2\], got shape \(3,\)"):
+        classification_metrics([0], [0], class_names=["a", "b"], train_counts=[5, 4, 1])
 
 
 def test_the_table_reads_well():

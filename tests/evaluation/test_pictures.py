@@ -5,30 +5,19 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.stats import CensoredData, logrank
 from support.patients import patients
+from support.png import count, pixels_of
 
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import pictures
 from deepknn_jax.evaluation.metrics import confusion_matrix
 
-GREEN, RED = (0x02, 0x9E, 0x73), (0xD5, 0x5E, 0x00)
 NAMES = ("nevus", "a class of the longest name that anybody has thought of", "$5 or $6 & 50 %")
-
-
-def pixels_of(path):
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        return np.asarray(image.convert("RGB"))
 
 
 def near(pixels, color, within=40):
     return int(np.sum(np.abs(pixels.astype(int) - color).max(-1) < within))
-
-
-def count(pixels, color):
-    return int(np.sum(np.all(pixels == color, axis=-1)))
 
 
 def test_curves_have_a_panel_for_each_thing_recorded(tmp_path):
@@ -119,42 +108,6 @@ def test_rows_drawn_are_in_proportion_to_splits_and_classes():
             share = np.sum((labels == c) & (splits == split)) * 2000 / 7001
             assert abs(np.sum((labels[rows] == c) & (splits[rows] == split)) - share) < 2
     np.testing.assert_array_equal(pictures._spread_rows(splits, labels, 9000), np.arange(7001))
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_neighbors_are_framed_by_agreement_with_the_true_class(tmp_path, channels):
-    images = np.full((2, 4, 28, 28, channels), 128, np.uint8)
-    frames = {}
-    for name, neighbor_labels, distance in (
-        ("agree", [[0, 0, 0], [1, 1, 1]], 1.0),
-        ("mixed", [[0, 1, 2], [1, 1, 2]], 1.0),
-        ("none", [[0, 0, -1], [1, 1, -1]], np.inf),
-    ):
-        path = tmp_path / f"{name}.png"
-        distances = np.array([[0.5, 0.7, distance]] * 2)
-        true = np.array([0, 1])
-        pictures.neighbors(
-            *(path, images[:, 0], true, true, images[:, 1:]),
-            *(np.array(neighbor_labels), distances, NAMES),
-        )
-        pixels = pixels_of(path)
-        frames[name] = count(pixels, GREEN), count(pixels, RED)
-        assert count(pixels, (128, 128, 128)) > 6 * 100**2
-    assert frames["agree"][1] == frames["none"][1] == 0
-    assert frames["mixed"][0] == pytest.approx(frames["agree"][0] / 2, rel=0.1)
-    assert frames["mixed"][1] == pytest.approx(frames["agree"][0] / 2, rel=0.1)
-    assert frames["none"][0] == pytest.approx(frames["agree"][0] * 2 / 3, rel=0.1)
-
-
-def test_one_query_with_one_neighbor(tmp_path):
-    image = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1) * 4
-    one = np.array([1])
-    pictures.neighbors(
-        *(tmp_path / "one.png", image, one, one * 0, image[None]),
-        *(one[None], np.array([[0.1]]), NAMES),
-    )
-    pixels = pixels_of(tmp_path / "one.png")
-    assert count(pixels, GREEN) > 0 < count(pixels, RED)  # right neighbour, wrong prediction
 
 
 def test_kaplan_meier_and_its_log_rank(tmp_path):

@@ -174,6 +174,7 @@ def test_nothing_temporary_is_left(finished):
     assert not [path for path in workdir.rglob("*") if "tmp" in path.name]
     assert {path.name.split(".")[0] for path in workdir.iterdir()} == {
         "config", "metrics", "tensorboard", "checkpoints", "embeddings", "neighbors", "results",
+        "inputs",
         *PICTURES,
     }  # fmt: skip
 
@@ -203,9 +204,13 @@ def test_a_head_is_reported_for_cross_entropy_alone(tmp_path, name):
 
 def test_results_are_read_only_where_a_run_is_finished(tmp_path):
     assert report.read_results(tmp_path) is None
-    report.write_results(tmp_path, {"a": 0.5})
-    assert report.read_results(tmp_path) == {"a": 0.5}
+    results = {"test": {"1": {"acc": 0.5}}, "references": {}}
+    report.write_results(tmp_path, results)
+    assert report.read_results(tmp_path) == results
     with pytest.raises(ValueError, match="not JSON compliant"):
-        report.write_results(tmp_path, {"a": float("nan")})
-    assert report.read_results(tmp_path) == {"a": 0.5}
+        report.write_results(tmp_path, results | {"a": float("nan")})
+    assert report.read_results(tmp_path) == results
+    for damaged in ("", '{"test": {"1', "[]", "{}"):
+        (tmp_path / "results.json").write_text(damaged)
+        assert report.read_results(tmp_path) is None
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]

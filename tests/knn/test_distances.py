@@ -89,14 +89,14 @@ def test_distances_are_symmetric_and_obey_the_triangle_inequality(seed, p):
     assert (d[:, None, :] <= d[:, :, None] + d[None, :, :] + 3e-3).all()
 
 
-@pytest.mark.parametrize("p", [0.5, np.inf, np.nan])
+@pytest.mark.parametrize("p", [0.5, -np.inf, np.nan, True, "two"])
 def test_an_order_that_is_no_metric_is_refused(p):
     with pytest.raises(ValueError, match="p must be"):
         pairwise_distances(np.ones((2, 2)), np.ones((2, 2)), p=p)
 
 
 def test_different_widths_are_refused():
-    with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"one width D, got \(2, 3\) and \(2, 4\)"):
         pairwise_distances(np.ones((2, 3)), np.ones((2, 4)))
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.optional import require
 
-from deepknn_jax import nearest_neighbors
+from deepknn_jax import UserError, nearest_neighbors
 from deepknn_jax.knn import neighbors
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
@@ -106,7 +106,9 @@ class TestAcrossTiles:
         x, gallery = points(4, 3, seed=11), points(21, 3, seed=12)
         clean, _ = nearest_neighbors(x, gallery, k=3)
         gallery = np.insert(gallery, 13, np.nan, axis=0)
-        distances, indices = nearest_neighbors(x, gallery, k=4)
+        with pytest.raises(UserError, match="gallery has NaN or infinity in row 13"):
+            nearest_neighbors(x, gallery, k=4)
+        distances, indices = compiled(x, gallery, k=4)
         assert (indices[:, 0] == 13).all()
         assert np.isnan(distances[:, 0]).all()
         np.testing.assert_array_equal(distances[:, 1:], clean)

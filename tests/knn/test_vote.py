@@ -48,7 +48,7 @@ def test_vote_is_that_by_all_classes_to_the_bit(k, classes, ties):
     distances = np.sort(distances, axis=1).astype(np.float32)
     distances[rng.random((3000, k)) < 0.05] = np.inf
     distances = jnp.asarray(distances)
-    labels = jnp.asarray(rng.integers(-1, classes + 1, (3000, k)).astype(np.int32))
+    labels = jnp.asarray(rng.integers(-1, classes, (3000, k)).astype(np.int32))
     expected, expected_shares = dense_vote(distances, labels, classes)
     predicted, shares = vote(distances, labels, num_classes=classes)
     np.testing.assert_array_equal(predicted, expected)

@@ -59,7 +59,7 @@ def test_squared_distances_are_the_loops_between_present_rows(offset):
 
 def test_what_is_not_given_is_everyone_and_a_number_each():
     x, labels = batch(5)
-    found = as_examples(x, labels, None, None, 2.0)
+    found = as_examples(x, labels, None, None)
     np.testing.assert_array_equal(found.ids, np.arange(5))
     assert found.where.all()
     assert found.where.shape == (5,)
@@ -68,10 +68,8 @@ def test_what_is_not_given_is_everyone_and_a_number_each():
 def test_wrong_arguments_are_named():
     x, labels = batch(5)
     with pytest.raises(ValueError, match=r"embeddings \[B, D\], got shape \(5,\)"):
-        as_examples(x[:, 0], labels, None, None, 2.0)
+        as_examples(x[:, 0], labels, None, None)
     with pytest.raises(ValueError, match=r"ids \[5\], got shape \(4,\)"):
-        as_examples(x, labels, np.arange(4), None, 2.0)
+        as_examples(x, labels, np.arange(4), None)
     with pytest.raises(ValueError, match=r"where \[5\], got shape \(6,\)"):
-        as_examples(x, labels, None, np.ones(6, bool), 2.0)
-    with pytest.raises(ValueError, match="p must be"):
-        as_examples(x, labels, None, None, 0.5)
+        as_examples(x, labels, None, np.ones(6, bool))

@@ -71,11 +71,11 @@ def test_wrong_options_are_refused():
     x, labels = batch()
     with pytest.raises(ValueError, match=r"mu must be in 0..1, got 1.5"):
         lmnn_loss(x, labels, targets_of(x, labels), mu=1.5)
-    with pytest.raises(ValueError, match=r"targets \[24, K\], got \(5, 3\)"):
+    with pytest.raises(ValueError, match=r"targets \[24, K\], got shape \(5, 3\)"):
         lmnn_loss(x, labels, targets_of(x, labels)[:5])
     with pytest.raises(ValueError, match=r"k must be at least 1, got 0"):
         target_neighbors(x, labels, k=0)
-    with pytest.raises(ValueError, match=r"expected labels \(24,\), got shape \(5,\)"):
+    with pytest.raises(ValueError, match=r"expected labels \[24\], got shape \(5,\)"):
         target_neighbors(x, labels[:5], k=1)
 
 

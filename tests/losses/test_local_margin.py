@@ -9,9 +9,10 @@ import pytest
 import reference
 from support.batches import ALL
 
+from deepknn_jax.errors import UserError
 from deepknn_jax.losses import local_margin
 from deepknn_jax.losses.local_margin import (
-    Weights,
+    TermWeights,
     local_margin_loss,
     neighborhood_watch_loss,
     objective_sums,
@@ -101,13 +102,13 @@ def test_each_weight_is_of_its_own_term(term):
     near, far, kth = distances(seed=2)
     weights = np.eye(5)[term]
     expected, _, _ = reference.watch_loop(near, far, kth, weights)
-    found = neighborhood_watch_loss(near, far, kth, weights=Weights(*weights))
+    found = neighborhood_watch_loss(near, far, kth, weights=TermWeights(*weights))
     assert abs(expected) > 0.1
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_defaults_are_those_of_the_paper_s_mnist():
-    assert Weights() == (1000, 1, 1, 0, 1)
+    assert TermWeights() == (1000, 1, 1, 0, 1)
     near, far, kth = distances(seed=3)
     expected, _, _ = reference.watch_loop(near, far, 3 * kth + 0.1, (1, 0, 0, 0, 0))
     np.testing.assert_allclose(local_margin_loss(near, far, kth, eps=0.1), expected, rtol=1e-5)
@@ -157,16 +158,16 @@ def test_nan_is_never_hidden():
 
 def test_wrong_arguments_are_refused():
     near, far, kth = distances()
-    with pytest.raises(ValueError, match="reduction is 'max': choose sum or mean"):
+    with pytest.raises(ValueError, match="reduction is 'max': choose from sum, mean"):
         local_margin_loss(near, far, kth, eps=0.1, reduction="max")
-    with pytest.raises(ValueError, match="9 anchors"):
+    with pytest.raises(UserError, match=r"expected d_neg \[9, K\], got shape \(8, 4\)"):
         local_margin_loss(near, far[:8], kth, eps=0.1)
-    with pytest.raises(ValueError, match="9 anchors"):
+    with pytest.raises(UserError, match=r"expected where \[9\], got shape \(8,\)"):
         local_margin_loss(near, far, kth, eps=0.1, where=np.ones(8, bool))
     for wrong in (kth[:8], kth[:, None]):
-        with pytest.raises(ValueError):  # noqa: PT011 (whatever the words)
+        with pytest.raises(UserError, match=r"expected kth_positive \[9\], got shape"):
             local_margin_loss(near, far, wrong, eps=0.1)
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(UserError, match=r"expected d_pos \[9\], got shape"):
         local_margin_loss(near[:, :, None], far, kth, eps=0.1)
 
 

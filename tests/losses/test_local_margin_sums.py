@@ -16,7 +16,7 @@ from deepknn_jax.engine.step import Call, init_state
 from deepknn_jax.knn.neighbors import Examples
 from deepknn_jax.losses.base import mean
 from deepknn_jax.losses.local_margin import (
-    Weights,
+    TermWeights,
     local_margin_sums,
     max_margin_sums,
     select_next_and_hardest,
@@ -131,7 +131,7 @@ def test_max_margin_is_the_hinge_without_its_margin(margin, squared, reduction):
 
 def test_beside_a_margin_of_1e6_changes_of_1e_3_show():
     """Float32's spacing there is 0.06, and 64 where the weight 1000 stands before it."""
-    weights = Weights(1000, 0, 0, 0, 0)
+    weights = TermWeights(1000, 0, 0, 0, 0)
 
     def value(gap):
         x = np.array([[0], [1], [5 + gap], [5 + gap]], np.float32)

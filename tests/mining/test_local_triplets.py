@@ -108,7 +108,7 @@ def test_no_gradient_and_wrong_arguments():
     assert (slope == 0).all()
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         kth_positive_distances(x, labels, k=0)
-    with pytest.raises(ValueError, match=r"expected labels \(23,\), got shape \(22,\)"):
+    with pytest.raises(ValueError, match=r"expected labels \[23\], got shape \(22,\)"):
         kth_positive_distances(x, labels[:-1], k=1)
     with pytest.raises(ValueError, match="p must be"):
         kth_positive_distances(x, labels, k=1, p=0.5)

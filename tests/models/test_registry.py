@@ -123,5 +123,5 @@ def test_embedding_size_is_the_width(name):
 def test_an_unknown_name_is_answered_with_the_near_ones():
     with pytest.raises(UserError, match=r"'resnet05'.*did you mean resnet50.*mlp"):
         models.build("resnet05")
-    with pytest.raises(UserError, match=r"'zzz': there are cnn, .*mlp, .*resnet18, .*resnet50"):
+    with pytest.raises(UserError, match=r"'zzz': choose from cnn, .*mlp, .*resnet18, .*resnet50"):
         models.build("zzz")

@@ -10,11 +10,11 @@ import optax
 from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.engine.step import Recipe
 from deepknn_jax.losses import cross_entropy, nca, triplet
-from deepknn_jax.losses.local_margin import Weights
+from deepknn_jax.losses.local_margin import TermWeights
 from deepknn_jax.models.mlp import MLP
 from deepknn_jax.models.network import Network
 
-ALL = Weights(lm=3.0, ms=0.7, md=0.4, ss=0.3, sd=0.2)
+ALL = TermWeights(lm=3.0, ms=0.7, md=0.4, ss=0.3, sd=0.2)
 
 BATCH, CLASSES = 32, 3
 

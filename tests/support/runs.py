@@ -68,12 +68,11 @@ def fit(config, workdir):
 def last_checkpoint(workdir, config):
     """(state, best variables, what was mined) of the newest checkpoint, its step, its extra."""
     manager = checkpoint.open_manager(workdir / "checkpoints", keep=2)
-    step = checkpoint.latest_step(manager)
     setup = setup_of(config)
     state, mined = first_state(setup), setup.mining.empty if setup.mining else {}
     best = (state.params, state.batch_stats) if config.data.validation > 0 else ((), ())
     like = (state, best, jax.tree.map(jnp.asarray, mined))
-    arrays, extra = checkpoint.restore(manager, step, like)
+    step, arrays, extra = checkpoint.restore_newest(manager, like)
     manager.close()
     return jax.tree.map(np.asarray, arrays), step, extra
 

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.runs import file_config, start
+from support.tiny_sets import save_image
 
 from deepknn_jax import config as config_lib
+from deepknn_jax.data.images import read_image
 from deepknn_jax.errors import UserError
-from deepknn_jax.trainer import embed
+from deepknn_jax.evaluation import report
+from deepknn_jax.trainer import embed, loop
 from deepknn_jax.trainer.setup import build, load
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -28,7 +31,8 @@ def test_features_of_a_runs_weights_are_the_runs_embeddings(finished, tmp_path, 
     path = embed.run(of_run(finished), tmp_path / "out")
     assert path == tmp_path / "out" / "features.npz"
     with np.load(path) as ours, np.load(finished[0] / "embeddings.npz") as theirs:
-        assert set(ours) == {"features", "labels", "names", "splits", "classes"}
+        keys = {"features", "labels", "names", "splits", "classes", "thumbnails"}
+        assert set(ours) == keys
         np.testing.assert_allclose(ours["features"], theirs["embeddings"], rtol=1e-5, atol=1e-5)
         for key in ("labels", "names", "splits", "classes"):
             np.testing.assert_array_equal(ours[key], theirs[key])
@@ -107,7 +111,6 @@ def test_features_keep_the_groups(tmp_path):
         source="class_folders", dir=str(folder), group_pattern=r"(p\d+)_", size=8,
         cache_dir=str(tmp_path / "cache"),
     )  # fmt: skip
-    config.batch.size, config.devices, config.evaluate.k_p = 8, 1, (1,)
     path = embed.run(config, tmp_path / "out")
     with np.load(path) as found:
         patients = [name.split("/")[1].split("_")[0] for name in found["names"].tolist()]
@@ -119,3 +122,45 @@ def test_features_keep_the_groups(tmp_path):
     test = {patients[i] for i in dataset.rows("test")}
     assert test
     assert test.isdisjoint(patients[i] for i in dataset.rows("train"))
+
+
+def folders(folder, count):
+    """So many images of 14 x 12 pixels in two class folders."""
+    for i in range(count):
+        save_image(folder / "ab"[i % 2] / f"{i}.png", i % 2)
+    config = config_lib.default()
+    config.data.update(source="class_folders", dir=str(folder), size=8)
+    config.data.cache_dir, config.devices = str(folder.parent / "cache"), 1
+    return config
+
+
+def test_nothing_is_asked_of_a_training(tmp_path):
+    """Five images: fewer than batches of 96, and than neighbours that vote."""
+    with np.load(embed.run(folders(tmp_path / "set", 5), tmp_path / "out")) as found:
+        assert found["features"].shape == (5, 64)
+
+
+def test_a_run_on_features_shows_the_images(tmp_path, capsys):
+    path = embed.run(folders(tmp_path / "set", 30), tmp_path / "out")
+    config = file_config("features")
+    config.data.dir, config.epochs, config.devices = str(path), 1, 1
+    config.batch.size, config.evaluate.references = 8, ()
+    shown = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report.pictures, "tsne", lambda *_: None)
+        patch.setattr(report.neighbors, "draw", lambda _, *arrays: shown.append(arrays))
+        results = loop.run(config, tmp_path / "run")
+    assert results["pictures"]["neighbors.png"] == "drawn"
+    queries, _, _, beside, *_ = shown[0]
+    kinds = {"channels": 3, "size": 8, "resize_rule": "square"}
+    images = [read_image(file, **kinds) for file in sorted((tmp_path / "set").glob("*/*.png"))]
+    for image in [*queries, *beside.reshape(-1, 8, 8, 3)]:
+        assert any(np.array_equal(image, each) for each in images)
+
+    for file in (tmp_path / "set").glob("*/*.png"):
+        file.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report.pictures, "tsne", lambda *_: None)
+        results = loop.run(config, tmp_path / "later")
+    assert "cannot be shown (No such file" in results["pictures"]["neighbors.png"]
+    assert capsys.readouterr().out.count("neighbors.png is not drawn") == 1

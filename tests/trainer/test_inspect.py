@@ -2,7 +2,9 @@
 
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 from support.runs import digits_file, file_config, small_config
 from support.tiny_sets import save_image
 
@@ -40,10 +42,45 @@ def test_inspect_tells_what_is_there_and_writes_nothing(forty, tmp_path, capsys)
     assert lines[0] == f"source: class_folders {tmp_path / 'set'}"
     assert lines[1:5] == ACCOUNT
     assert lines[5] == "data: 40 examples of 64 x 64 x 3, 0.5 MB"
-    assert lines[6] == "model: cnn, 249,440 parameters, 1.0 MB"
-    assert re.match(r"training: 60 epochs, 120 steps of 16; about \d+:\d\d by 16 images", lines[7])
-    assert len(lines) == 8
+    assert re.match(r"decoding: about 0:00 by a few .* once; 0.5 MB on the disk", lines[6])
+    assert lines[7] == "model: cnn, 249,440 parameters, 1.0 MB"
+    known = "parameters 1.0 MB, gradients 1.0 MB, optimizer 1.0 MB, activations"
+    found = re.fullmatch(rf"memory: about (.+) MB a device: {known} (.+) MB, (.+) 0.5 MB", lines[8])
+    assert found[3] == "examples, all of them"
+    assert float(found[1]) == pytest.approx(3.5 + float(found[2]), abs=0.2)
+    assert float(found[2]) > 16 * 56 * 56 * 32 * 4 / 1e6 / 4  # of the first map, after pooling
+    assert re.match(r"training: 60 epochs of 2 steps, 120 steps of 16; about \d+:\d\d by", lines[9])
+    assert len(lines) == 10
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_inspect_tells_grey_levels_and_what_stops_the_decoding(forty, tmp_path, capsys):
+    for i, path in enumerate(sorted((tmp_path / "set").glob("*/*.png"))):
+        Image.fromarray(np.full((12, 14), 100 * (i % 3), np.uint16)).save(path)
+    inspect.run(forty)
+    out = capsys.readouterr().out
+    where = r"of 16 images looked at; a run takes the range of the whole training part"
+    assert f"grey levels: 16-bit images scaled from 0..200 {where}" in out
+    assert "warning: the images have only 3 grey levels; set config.data.value_range" in out
+    forty.data.value_range = (0.0, 400.0)
+    inspect.run(forty)
+    assert "scaled from" not in capsys.readouterr().out
+    for path in (tmp_path / "set").glob("*/*.png"):
+        path.write_bytes(b"none")
+    with pytest.raises(UserError, match=r"png: cannot be decoded .*config\.data\.on_error=skip"):
+        inspect.run(forty)
+
+
+def test_inspect_tells_grey_levels_of_arrays(tmp_path, capsys):
+    images = np.arange(200 * 64, dtype=np.uint16).reshape(200, 8, 8)
+    labels = np.arange(200) % 2
+    np.savez(
+        tmp_path / "a.npz", x_train=images[:150], y_train=labels[:150], x_test=images[150:],
+        y_test=labels[150:],
+    )  # fmt: skip
+    config = small_config(model__name="cnn", data__source="npz", data__dir=str(tmp_path / "a.npz"))
+    inspect.run(config)
+    assert "16-bit images scaled from 0..9599 of the training part" in capsys.readouterr().out
 
 
 def test_forty_images_train_and_the_account_comes_first(forty, tmp_path, capsys):

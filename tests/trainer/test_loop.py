@@ -161,11 +161,11 @@ def test_another_config_in_the_workdir_is_refused_by_its_keys(finished):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("key", ["data.dir", "seed", "data.split_seed", "epochs", "batch.size"])
+@pytest.mark.parametrize("key", ["data.source", "seed", "data.split_seed", "batch.size"])
 def test_what_changes_the_result_is_refused(finished, key):
     workdir, config, _ = finished
     other = config.copy_and_resolve_references()
-    value = "elsewhere" if key == "data.dir" else 77
+    value = "tfds" if key == "data.source" else 77
     other.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=f"{key}: "):
         loop.check_workdir(other, workdir)

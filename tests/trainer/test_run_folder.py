@@ -7,7 +7,7 @@ from support.runs import fit, last_checkpoint, same_bits, small_config
 
 from deepknn_jax import config as config_lib
 from deepknn_jax.errors import UserError
-from deepknn_jax.trainer.run_folder import open_weights, preprocessing
+from deepknn_jax.trainer.run_folder import open_weights, run_preprocessing
 
 
 def test_a_runs_best_variables(finished):
@@ -46,7 +46,7 @@ def test_preprocessing_of_a_run(finished, tmp_path):
         stored["augment"] |= {"mean": mean, "std": std}
         stored["data"]["resize_rule"] = rule
         (tmp_path / "config.json").write_text(json.dumps(stored))
-        how = preprocessing(tmp_path)
+        how = run_preprocessing(tmp_path)
         assert how == (tuple(mean), tuple(std), rule or "square")
 
 
@@ -59,7 +59,7 @@ def test_folders_that_are_no_run(tmp_path, finished):
         with pytest.raises(UserError, match=r"config.json: is damaged, or not of a run"):
             open_weights("cnn", tmp_path)
         with pytest.raises(UserError, match=r"config.json: is damaged, or not of a run"):
-            preprocessing(tmp_path)
+            run_preprocessing(tmp_path)
     (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
     with pytest.raises(UserError, match="checkpoints: holds no checkpoint"):
         open_weights("cnn", tmp_path)

@@ -73,3 +73,31 @@ def test_what_cannot_be_classified_is_told():
         classify_all(train_x, train_y, test_x, test_y, k=119)
     with pytest.raises(UserError, match="one class"):
         classify_all(train_x, np.zeros_like(train_y), test_x, test_y)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_x": np.ones(118)}, r"train_x \[N, D\], got shape \(118,\)"),
+        ({"test_x": np.ones((60, 12))}, "train_x and test_x must have one width D"),
+        ({"test_x": np.full((60, 13), np.nan)}, "test_x has NaN or infinity in row 0"),
+        ({"train_y": np.zeros(117, int)}, r"train_y \[118\], got shape \(117,\)"),
+        ({"train_y": np.zeros((118, 1), int)}, r"train_y \[118\], got shape \(118, 1\)"),
+        ({"test_y": np.full(60, "a")}, "test_y must be integers, got text"),
+        ({"train_y": np.arange(118) - 1}, r"train_y must be 0\.\., got -1\.\.116"),
+        ({"k": 2.0}, "k must be an integer, got 2.0"),
+        ({"pca": 0}, "pca must be at least 1, got 0"),
+    ],
+)
+def test_wrong_arguments_are_refused(options, message):
+    names = ("train_x", "train_y", "test_x", "test_y")
+    arguments = dict(zip(names, wine(), strict=True)) | options
+    with pytest.raises(UserError, match=message):
+        classify_all(**arguments)
+
+
+def test_an_offset_that_float32_cannot_hold():
+    train_x, _, test_x, _ = wine()
+    wide = [np.float64(x) + 1e10 for x in (train_x, test_x)]
+    for found, expected in zip(reduce(*wide, 4), reduce(train_x, test_x, 4), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-3)

@@ -86,6 +86,40 @@ def test_it_is_not_trained_on_bad_survival():
         fit_cox_network(np.ones((3, 2)), [1.0, 2.0, 3.0], [0, 0, 0])
 
 
+def test_the_network_tells_times_apart_that_float32_does_not():
+    """Seconds since 1970; by ranks the losses are those of the small times to the bit."""
+    x, times, events = patients(30)
+    order = np.argsort(np.argsort(times))
+    small, large = (
+        fit_cox_network(x, 1 + offset + order, events, model=nn.Dense(1), steps=3).losses
+        for offset in (0, 1.7e9)
+    )
+    np.testing.assert_array_equal(small, large)
+
+
+@pytest.mark.parametrize(
+    ("hazards", "message"),
+    [
+        (np.ones((4, 1)), r"log_hazards \[4\], got shape \(4, 1\); say .*reshape"),
+        (np.array([1, np.nan, 0, 2]), "log_hazards has NaN or infinity in row 1"),
+        (np.ones(3), r"log_hazards \[4\], got shape \(3,\)"),
+    ],
+)
+def test_hazards_that_are_none_are_refused(hazards, message):
+    with pytest.raises(UserError, match=message):
+        c_index(hazards, [1.0, 2.0, 3.0, 4.0], [1, 0, 1, 1])
+
+
+def test_inputs_that_do_not_fit_the_survival_are_refused():
+    times, events = np.arange(1.0, 5.0), np.ones(4)
+    with pytest.raises(UserError, match=r"inputs \[4, F\], got shape \(3, 2\)"):
+        fit_cox_network(np.ones((3, 2)), times, events)
+    with pytest.raises(UserError, match="inputs has NaN or infinity in row 2"):
+        fit_cox_network(np.array([[0.0], [1], [np.nan], [3]]), times, events)
+    with pytest.raises(UserError, match=r"train_x \[4, D\], got shape \(3, 2\)"):
+        cox_log_hazards(np.ones((3, 2)), times, events, np.ones((2, 2)))
+
+
 def test_cox_is_lifelines_on_the_components():
     x, times, events = embedded_patients()
     train, test = slice(0, 120), slice(120, 200)

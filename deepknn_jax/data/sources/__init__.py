@@ -8,7 +8,6 @@ is heavy to import (tensorflow_datasets, nibabel, scikit-learn) a source imports
 
 import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from deepknn_jax.data.dataset import Listing
@@ -20,7 +19,7 @@ from deepknn_jax.data.sources.papers import cub200, pneumonia, sd198, tiny_image
 from deepknn_jax.data.sources.survival_csv import survival_csv
 from deepknn_jax.data.sources.tfds import tfds
 from deepknn_jax.data.sources.volumes import sarcoma
-from deepknn_jax.errors import UserError
+from deepknn_jax.errors import UserError, check_choice
 
 SOURCES: dict[str, Callable[..., Listing]] = {
     "breast_cancer": breast_cancer,
@@ -67,9 +66,5 @@ def list_source(source: str, options: Mapping[str, Any]) -> Listing:
 
 
 def _function(source: str) -> Callable[..., Listing]:
-    if source not in SOURCES:
-        near = get_close_matches(source, SOURCES) or SOURCES
-        raise UserError(
-            f"`source` is {source!r}, which is unknown; did you mean {', '.join(near)}?"
-        )
+    check_choice("`source`", source, SOURCES)
     return SOURCES[source]

@@ -9,6 +9,7 @@ import numpy as np
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
 from deepknn_jax.data.levels import tell_left_aside
 from deepknn_jax.data.listing import SPLIT_WORDS, checked, index_groups, index_labels
+from deepknn_jax.data.view import of_arrays
 from deepknn_jax.errors import UserError
 
 # For each layout: the part, the key of its inputs, the key of its labels.
@@ -62,7 +63,9 @@ def npz(folder: str | Path, *, fold: int = 0, value_range: Sequence[float] = ())
     `value_range`, floats: what is no uint8 yet is scaled once the split is known. A 2-D array is
     features.
     Features: features (or embeddings) [N, F], labels [N], and, if they like, names [N], splits [N],
-    groups [N], and classes [C], which labels then index. Labels are [N] or [N, 1]. Of splits
+    groups [N], and classes [C], which labels then index; and the images that they are of, as
+    `data.view` has it. Features stay float64 where they are: a large offset, as that of POSIX
+    seconds, would take all of float32's digits. Labels are [N] or [N, 1]. Of splits
     [N, S] `fold`, 1..S, chooses the column; 0: no split.
 
     Raises:
@@ -75,6 +78,9 @@ def npz(folder: str | Path, *, fold: int = 0, value_range: Sequence[float] = ())
     arrays = _read_npz(path)
     listing = _listed(path, arrays, fold, ranged=len(value_range) > 0)
     assert listing.inputs is not None
+    if fold and (listing.inputs.ndim == 4 or "splits" not in arrays):
+        raise UserError(f"`fold` is set, but {path} holds no features with splits [N, S] to "
+                        "choose from; leave it out")  # fmt: skip
     if len(value_range) and listing.inputs.ndim == 2:
         raise UserError(f"{path}: holds feature vectors, which have no use for `value_range`; "
                         "leave it out")  # fmt: skip
@@ -99,7 +105,7 @@ def _listed(path: Path, arrays: dict[str, np.ndarray], fold: int, *, ranged: boo
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise UserError(f"{path}: no such file (`folder`)")
+        raise UserError(f"{path}: no such file; set `folder` to an .npz file")
     key = ""
     try:
         # Opened here: np.load itself leaves a broken file open.
@@ -111,7 +117,8 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         if "allow_pickle" in str(error) and key:
             raise UserError(f"{path}: {key} holds Python objects; save a plain array") from error
-        raise UserError(f"{path}: is not a sound .npz file") from error
+        raise UserError(f"{path}: is not a sound .npz file (`folder`): copy or save it anew"
+                        ) from error  # fmt: skip
 
 
 def _from_parts(
@@ -132,19 +139,21 @@ def _from_parts(
         labels.append(_labels(path, label_key, arrays[label_key]))
         n = len(inputs[-1])
         if len(labels[-1]) != n:
-            raise UserError(f"{path}: {n} {input_key} but {len(labels[-1])} {label_key}")
+            raise UserError(f"{path}: {n} {input_key} but {len(labels[-1])} {label_key}; save one "
+                            "label for each")  # fmt: skip
         if inputs[-1].shape[1:] != inputs[0].shape[1:]:
             raise UserError(
                 f"{path}: {input_key} are {inputs[-1].shape[1:]}, but {parts[0][1]} "
-                f"{inputs[0].shape[1:]}"
+                f"{inputs[0].shape[1:]}: bring all parts to one shape"
             )
+        if (inputs[-1].dtype == np.uint8) != (inputs[0].dtype == np.uint8):
+            raise UserError(f"{path}: {input_key} are {inputs[-1].dtype}, but {parts[0][1]} "
+                            f"{inputs[0].dtype}: save all parts in one type")  # fmt: skip
         names += [f"{split}/{i:05d}" for i in range(n)]
         splits += [split] * n
     indexed, class_names = index_labels(np.concatenate(labels))
-    joined = np.concatenate(inputs)
-    if ranged and joined.dtype == np.uint8:
-        tell_left_aside()
-    listing = Listing(tuple(names), indexed, class_names, inputs=joined, splits=np.asarray(splits))
+    listing = Listing(tuple(names), indexed, class_names, inputs=np.concatenate(inputs),
+                      splits=np.asarray(splits))  # fmt: skip
     return checked(listing, path)
 
 
@@ -165,7 +174,10 @@ def _from_features(path: Path, arrays: dict[str, np.ndarray], key: str, fold: in
     names = tuple(str(name) for name in arrays.get("names", np.arange(len(features))))
     splits = _fold(path, arrays["splits"], fold) if "splits" in arrays else None
     groups = index_groups(arrays["groups"].astype(str).tolist()) if "groups" in arrays else None
-    listing = Listing(names, labels, class_names, inputs=features, splits=splits, groups=groups)
+    view = of_arrays(arrays, len(features), path)
+    listing = Listing(
+        names, labels, class_names, inputs=features, splits=splits, groups=groups, view=view
+    )
     return checked(listing, path)
 
 
@@ -173,7 +185,7 @@ def _fold(path: Path, splits: np.ndarray, fold: int) -> np.ndarray | None:
     """The only split [N], which fold 0 and 1 mean, or of several, [N, S], that of `fold`."""
     count = splits.shape[1] if splits.ndim == 2 else 1
     if fold > count:
-        raise UserError(f"{path}: `fold` is {fold}: its splits are 1..{count}")
+        raise UserError(f"{path}: `fold` is {fold}: choose one of its splits, 1..{count}")
     if splits.ndim == 2:
         if fold == 0:
             return None
@@ -185,18 +197,19 @@ def _fold(path: Path, splits: np.ndarray, fold: int) -> np.ndarray | None:
 
 
 def _inputs(path: Path, key: str, array: np.ndarray, *, ranged: bool = True) -> np.ndarray:
-    """Images [N, H, W, C] or features float32 [N, F] of an array as found.
+    """Images [N, H, W, C] or features float32 or float64 [N, F] of an array as found.
 
     `ranged`: floats are images, too, since their range is given.
     """
     if array.ndim == 2:
         if array.dtype.kind not in "fiu":
             raise UserError(f"{path}: {key} must be numbers, not {array.dtype}")
-        return array.astype(np.float32)
+        return as_features(array)
     images = array[..., None] if array.ndim == 3 else array
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise UserError(
-            f"{path}: {key} must be [N, H, W] or [N, H, W, 1 or 3], not {list(array.shape)}"
+            f"{path}: {key} must be [N, H, W] or [N, H, W, 1 or 3], not {list(array.shape)}; "
+            "colours come last: transpose and save it anew"
         )
     if images.dtype.kind not in "iuf" or (images.dtype.kind == "f" and not ranged):
         remedy = "; set `value_range` to their (low, high)" if images.dtype.kind == "f" else ""
@@ -205,13 +218,26 @@ def _inputs(path: Path, key: str, array: np.ndarray, *, ranged: bool = True) -> 
     return images
 
 
+def as_features(array_NxF: np.ndarray) -> np.ndarray:
+    """Numbers as float32 where that holds them all exactly, else as float64."""
+    exact = np.can_cast(array_NxF.dtype, np.float32)
+    return array_NxF.astype(np.float32 if exact else np.float64)
+
+
 def _labels(path: Path, key: str, array: np.ndarray) -> np.ndarray:
     """Labels [N] of integers or strings."""
     labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if labels.ndim != 1:
-        raise UserError(f"{path}: {key} must be [N] or [N, 1], one label each, not {array.shape}")
+        raise UserError(f"{path}: {key} must be [N] or [N, 1], one label each, not "
+                        f"{list(array.shape)}; of a column a class save the argmax")  # fmt: skip
+    if labels.dtype.kind == "b":
+        labels = labels.astype(np.int64)
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "replace")
     if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "iuU":
-        raise UserError(f"{path}: {key} must be integers or strings, not {labels.dtype}")
+        raise UserError(
+            f"{path}: {key} must be integers or strings, not {labels.dtype}; save it so"
+        )
     return labels

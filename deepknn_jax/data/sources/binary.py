@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
+from deepknn_jax.data.levels import tell_left_aside
 from deepknn_jax.data.listing import checked, existing_folder, read_fields
 from deepknn_jax.data.sources.arrays import npz
 from deepknn_jax.errors import UserError
@@ -21,16 +22,17 @@ MNIST_PARTS = (
 CIFAR10_FILES = {TRAIN: [f"data_batch_{i}.bin" for i in range(1, 6)], TEST: ["test_batch.bin"]}
 
 
-def mnist(folder: str | Path) -> Listing:
+def mnist(folder: str | Path, *, value_range: Sequence[float] = ()) -> Listing:
     """MNIST, 60,000 / 10,000, or a set in its form: Keras's .npz file, or a folder of idx files.
 
-    A folder holds {train,t10k}-{images-idx3,labels-idx1}-ubyte, with .gz or without.
+    A folder holds {train,t10k}-{images-idx3,labels-idx1}-ubyte, with .gz or without. `value_range`
+    is for an .npz file whose images are no uint8, see `npz`.
 
     Raises:
         UserError: no such file or folder, or one that is not sound.
     """
     if not str(folder) or Path(folder).suffix == ".npz":
-        return npz(folder)
+        return npz(folder, value_range=value_range)
     layout = ", ".join(f"{name}[.gz]" for part in MNIST_PARTS for name in part[1:])
     root = existing_folder(folder, f"{layout} (or give Keras's mnist.npz)")
     parts = []
@@ -41,8 +43,11 @@ def mnist(folder: str | Path) -> Listing:
             raise UserError(f"{root}: holds no {names[files.index(None)]}[.gz]; wanted: {layout}")
         images, labels = (_read_idx(file) for file in files if file)
         if images.ndim != 3 or labels.shape != images.shape[:1]:
-            raise UserError(f"{files[1]}: {list(labels.shape)} labels for {list(images.shape)}")
+            raise UserError(f"{files[1]}: has labels {list(labels.shape)} for images "
+                            f"{list(images.shape)}; give the pair of one part")  # fmt: skip
         parts.append((split, images[..., None], labels))
+    if len(value_range):
+        tell_left_aside()
     classes = 1 + max(int(labels.max(initial=0)) for _, _, labels in parts)
     return _joined(parts, [str(c) for c in range(classes)], root)
 
@@ -53,11 +58,11 @@ def _read_idx(path: Path) -> np.ndarray:
         data = path.read_bytes()
         data = gzip.decompress(data) if path.suffix == ".gz" else data
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+        raise UserError(f"{path}: cannot be read: {error}; copy it anew") from error
     start = 4 + 4 * data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
     shape = np.frombuffer(data[4:start], ">i4").tolist() if 4 < start <= len(data) else []
     if not shape or len(data) != start + math.prod(shape):
-        raise UserError(f"{path}: is not a sound idx file of bytes")
+        raise UserError(f"{path}: is not a sound idx file of bytes: copy it anew")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
@@ -102,7 +107,8 @@ def stl10(folder: str | Path) -> Listing:
         columns = _read_rows(root / f"{split}_X.bin", 3 * 96 * 96).reshape(-1, 3, 96, 96)
         labels = _read_rows(root / f"{split}_y.bin", 1)[:, 0].astype(np.int32) - 1
         if len(labels) != len(columns):
-            raise UserError(f"{root}: {len(labels)} {split} labels for {len(columns)} images")
+            raise UserError(f"{root}: {len(labels)} {split} labels for {len(columns)} images; "
+                            "copy both files anew")  # fmt: skip
         parts.append((split, columns.transpose(0, 3, 2, 1), labels))
     class_names = [row[0] for row in read_fields(root / "class_names.txt", 1)]
     return _joined(parts, class_names, root)
@@ -112,7 +118,8 @@ def _read_rows(path: Path, length: int) -> np.ndarray:
     """A file of bytes as uint8 [N, length]."""
     data = np.fromfile(path, np.uint8)
     if not len(data) or len(data) % length:
-        raise UserError(f"{path}: {len(data)} bytes are not a number of rows of {length}")
+        raise UserError(f"{path}: {len(data)} bytes are not a number of rows of {length}; "
+                        "copy it anew")  # fmt: skip
     return data.reshape(-1, length)
 
 

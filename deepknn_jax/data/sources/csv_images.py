@@ -7,18 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
+from deepknn_jax.data.account import Account
 from deepknn_jax.data.dataset import Listing
 from deepknn_jax.data.listing import (
     SPLIT_WORDS,
     Table,
     check_filled,
-    check_present,
     checked,
     existing_folder,
     index_groups,
     index_labels,
     read_table,
     told,
+    with_files,
 )
 from deepknn_jax.data.sources.files import IMAGE_SUFFIXES
 from deepknn_jax.errors import UserError, check_choice
@@ -55,10 +56,9 @@ def csv_images(
     """
     folder = existing_folder(folder, "a csv file with a row an image, and the images")
     if not csv:
-        raise UserError("no csv file given: set `csv` to its name")
+        raise UserError("no csv file given: set `csv` to its name, relative to `folder`")
     check_choice("`empty_labels`", empty_labels, EMPTY_LABELS)
     path = folder / csv
-
     lines: list[str] = []
 
     def tell(line: str) -> None:
@@ -66,21 +66,28 @@ def csv_images(
 
     hot = _check_label_columns(label_column, label_columns)
     others = [image_column, *filter(None, (group_column, split_column))]
-    table = read_table(path, [*others, *(hot or (label_column,))])
+    options = {image_column: "image_column", group_column: "group_column",
+               split_column: "split_column", label_column: "label_column",
+               **dict.fromkeys(hot, "label_columns")}  # fmt: skip
+    table = read_table(path, [*others, *(hot or (label_column,))], options)
     words = _hot_labels(path, table, hot) if hot else table.columns[label_column]
     reason = "no column of `label_columns` is 1" if hot else f"{label_column} is empty"
-    table, words = _labelled(path, table, words, empty_labels, reason, tell)
+    kept = _labelled(path, table, words, empty_labels, reason, tell)
+    names = _with_slashes(folder, table.columns[image_column], suffix, tell)
+    names = _with_suffixes(path, folder, names, suffix, tell)
+    unlabelled = tuple(names[i] for i, word in enumerate(words) if not word)
+    table = _rows(table, kept)
     check_filled(path, table, others)
-    columns = table.columns
-    names = _with_suffixes(path, folder, columns[image_column], suffix, tell)
+    columns, names = table.columns, tuple(names[i] for i in kept)
     listing = Listing(
         names,
-        *_index_labels(words, hot),
+        *_index_labels([words[i] for i in kept], hot),
         files=tuple(folder / name for name in names),
         splits=_csv_splits(path, names, columns[split_column]) if split_column else None,
         groups=index_groups(columns[group_column]) if group_column else None,
+        account=Account(skipped=tuple(str(folder / name) for name in unlabelled)),
     )
-    return told(_present(path, checked(listing, path), on_error, tell), lines)
+    return with_files(told(checked(listing, path), lines), folder, csv, on_error)
 
 
 def _index_labels(
@@ -136,12 +143,12 @@ def _number(cell: str) -> float | None:
 
 
 def _labelled(
-    path: Path, table: Table, labels: list[str], empty_labels: str, reason: str, tell: Tell
-) -> tuple[Table, list[str]]:
-    """The rows that have a label, and their labels; `reason` tells why one has none."""
+    path: Path, table: Table, labels: Sequence[str], empty_labels: str, reason: str, tell: Tell
+) -> list[int]:
+    """Which rows have a label; `reason` tells why one has none."""
     kept = [i for i, label in enumerate(labels) if label]
     if len(kept) == len(labels):
-        return table, labels
+        return kept
     if empty_labels == "error":
         line = table.lines[labels.index("")]
         raise UserError(
@@ -149,8 +156,24 @@ def _labelled(
             " or set `empty_labels`=skip to leave such rows out"
         )
     tell(f"left out: {len(labels) - len(kept):,} of {len(labels):,} rows, which have no label")
+    return kept
+
+
+def _rows(table: Table, kept: Sequence[int]) -> Table:
     columns = {name: [cells[i] for i in kept] for name, cells in table.columns.items()}
-    return Table(columns, [table.lines[i] for i in kept]), [labels[i] for i in kept]
+    return Table(columns, [table.lines[i] for i in kept])
+
+
+def _with_slashes(folder: Path, names: Sequence[str], suffix: str, tell: Tell) -> Sequence[str]:
+    """The names with slashes for backslashes, which tables from Windows have in paths."""
+    changed = {
+        i
+        for i, name in enumerate(names)
+        if "\\" in name and not any((folder / (name + end)).is_file() for end in ("", suffix))
+    }
+    if changed:
+        tell(f"{len(changed):,} names are read with / in the place of \\")
+    return [name.replace("\\", "/") if i in changed else name for i, name in enumerate(names)]
 
 
 def _with_suffixes(
@@ -200,24 +223,3 @@ def _csv_splits(path: Path, names: Sequence[str], words: Sequence[str]) -> np.nd
         if split_of.setdefault(name, split) != split:
             raise UserError(f"{path}: {name} is in {split_of[name]} and {split} both")
     return np.asarray([SPLIT_WORDS[word.lower()] for word in words])
-
-
-def _present(path: Path, listing: Listing, on_error: str, tell: Tell) -> Listing:
-    """The listing without those that have no image, if these are to be skipped."""
-    assert listing.files is not None
-    kept = [i for i, file in enumerate(listing.files) if file.is_file()]
-    missing = len(listing.files) - len(kept)
-    if not missing:
-        return listing
-    if on_error != "skip" or not kept:
-        remedy = "; set `on_error`=skip to leave such rows out" if kept else ""
-        check_present(path, listing.files, remedy)
-    tell(f"left out: {missing:,} of {len(listing.files):,} rows, which have no image file")
-    splits, groups = (None if of is None else of[kept] for of in (listing.splits, listing.groups))
-    return listing._replace(
-        names=tuple(listing.names[i] for i in kept),
-        labels=listing.labels[kept],
-        files=tuple(listing.files[i] for i in kept),
-        splits=splits,
-        groups=groups,
-    )

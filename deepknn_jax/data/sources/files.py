@@ -3,7 +3,7 @@
 import filecmp
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,15 @@ from deepknn_jax.data.account import Account, mask_lines
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
 from deepknn_jax.data.listing import (
     SPLIT_WORDS,
-    check_present,
     checked,
     existing_folder,
     first_repeated,
     index_groups,
     index_labels,
     read_csv,
+    with_files,
 )
-from deepknn_jax.data.walk import IMAGE_SUFFIXES, Walk, loose_files, subfolders, walk
+from deepknn_jax.data.walk import IMAGE_SUFFIXES, Walk, images_in, loose_files, subfolders, walk
 from deepknn_jax.errors import UserError
 
 SKIN7_CLASSES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")  # the fold csvs' labels 0..6
@@ -28,12 +28,14 @@ SKIN7_METADATA = "HAM10000_metadata.csv"
 SKIN7_FOLDERS = ("HAM10000_images", "HAM10000_images_part_1", "HAM10000_images_part_2")
 
 
-def skin7(folder: str | Path, *, fold: int = 0) -> Listing:
+def skin7(folder: str | Path, *, fold: int = 0, on_error: str = "stop") -> Listing:
     """Skin-7 (HAM10000, ISIC 2018 task 3) as published; groups are lesions.
 
     `folder` holds HAM10000_images/ (or its parts HAM10000_images_part_1/ and _2/) with
     ISIC_*.jpg, HAM10000_metadata.csv, and, for `fold` 1..5, the Deep kNN authors' pair
     folds/split_data_{fold}_fold_{train,test}.csv as the published split. Fold 0: no split.
+    Images without a row in the metadata are counted, rows without an image left out with `on_error`
+    = skip.
 
     Raises:
         UserError: any of these is missing or they contradict each other.
@@ -48,7 +50,8 @@ def skin7(folder: str | Path, *, fold: int = 0) -> Listing:
     metadata = folder / SKIN7_METADATA
     ids, diagnoses, lesions = read_csv(metadata, ("image_id", "dx", "lesion_id"))
     if unknown := set(diagnoses) - set(SKIN7_CLASSES):
-        raise UserError(f"{metadata}: dx {min(unknown)!r} is none of {', '.join(SKIN7_CLASSES)}")
+        raise UserError(f"{metadata}: dx {min(unknown)!r} is none of {', '.join(SKIN7_CLASSES)}; "
+                        "get the file anew, or read it as `source`=csv_images")  # fmt: skip
     labels = np.asarray([SKIN7_CLASSES.index(dx) for dx in diagnoses], np.int32)
     names = tuple(f"{image_id}.jpg" for image_id in ids)
     existing = [folder / part for part in SKIN7_FOLDERS if (folder / part).is_dir()]
@@ -56,10 +59,11 @@ def skin7(folder: str | Path, *, fold: int = 0) -> Listing:
         raise UserError(f"{folder}: holds none of {', '.join(SKIN7_FOLDERS)}; wanted: {layout}")
     found = {path.name: path for part in existing for path in part.iterdir()}
     files = tuple(found.get(name, existing[0] / name) for name in names)
-    check_present(metadata, files)
     listing = Listing(names, labels, SKIN7_CLASSES, files=files, groups=index_groups(lesions))
     listing = checked(listing, metadata)
-    return listing._replace(splits=_fold_splits(folder, fold, listing)) if fold else listing
+    if fold:
+        listing = listing._replace(splits=_fold_splits(folder, fold, listing))
+    return with_files(listing, folder, SKIN7_METADATA, on_error)
 
 
 def _fold_splits(folder: Path, fold: int, listing: Listing) -> np.ndarray:
@@ -70,14 +74,14 @@ def _fold_splits(folder: Path, fold: int, listing: Listing) -> np.ndarray:
         path = folder / "folds" / f"split_data_{fold}_fold_{split}.csv"
         if not path.exists():
             raise UserError(
-                f"{path}: No such file; without the fold csvs `split`=grouped and `fold`=0 work"
+                f"{path}: No such file (`fold`); without it set `split`=grouped and `fold`=0"
             )
         images, labels = read_csv(path, (f"image_{split}", f"label_{split}"))
         if (name := first_repeated(images)) is not None:
             raise UserError(f"{path}: {name} is listed more than once")
         for name, label in zip(images, labels, strict=True):
             if name not in row:
-                raise UserError(f"{path}: {name} is not in HAM10000_metadata.csv")
+                raise UserError(f"{path}: {name} is not in {SKIN7_METADATA}; get the two anew")
             i = row[name]
             if label != str(listing.labels[i]):
                 dx = SKIN7_CLASSES[listing.labels[i]]
@@ -101,7 +105,8 @@ def class_folders(
 ) -> Listing:
     """One folder a class; or train/, test/ and perhaps val/, each with one folder a class.
 
-    In the second layout the split is published. Images are found at any depth below the class
+    In the second layout the split is published; parts are known by their names as `_parts` tells.
+    Images are found at any depth below the class
     folder, by the rules of `walk`, which has `ignore`, too. `group_pattern` is a regular expression
     that is searched in the path below the class folder: what its capture groups hold is the image's
     group, or without any the whole match.
@@ -112,19 +117,15 @@ def class_folders(
             two parts.
     """
     root = existing_folder(folder, "one folder a class, or train/ and test/ that hold such folders")
-    tops = subfolders(root)
-    parts = {path: SPLIT_WORDS[path.name.lower()] for path in tops
-             if path.name.lower() in SPLIT_WORDS}  # fmt: skip
+    parts = _parts(root)
     published = bool(parts)
-    if published and (strange := [path for path in tops if path not in parts]):
-        raise UserError(f"{strange[0]}: lies beside {', '.join(p.name for p in parts)}; remove it")
     walks = [
         (split, class_folder, walk(class_folder, ignore))
         for part, split in (parts if published else {root: ""}).items()
         for class_folder in subfolders(part)
     ]
     _check_no_folder_twice([found for _, _, found in walks])
-    account = _account(root, list(parts), [(top, found) for _, top, found in walks], ignore)
+    account = _account(root, parts, [(top, found) for _, top, found in walks], ignore)
     found = [(split, top, file) for split, top, each in walks for file in each.files]
     if not found:
         raise _no_images(root, account)
@@ -151,8 +152,59 @@ def _no_images(root: Path, account: Account) -> UserError:
                      + (f"; left out: {lies}" if lies else ""))  # fmt: skip
 
 
+def _parts(root: Path) -> dict[Path, str]:
+    """The folders in `root` that are parts of a split, each with its part; none: all are classes.
+
+    They are called train, training, val, valid, validation, test or testing, in any case; or else
+    have one of these words in their names (seg_train, TestImages), where one that trains and
+    another hold a folder of the same class. A part may hold its classes in one more folder of its
+    name, as archives do (train/train/).
+
+    Raises:
+        UserError: other folders beside the parts; or all have names of parts, but no class in
+            common.
+    """
+    tops = subfolders(root)
+    found = {path: SPLIT_WORDS[path.name.lower()] for path in tops
+             if path.name.lower() in SPLIT_WORDS}  # fmt: skip
+    by_word = {path: part for path in tops if (part := _part_in(path.name))}
+    if not found and TRAIN in by_word.values() and set(by_word.values()) != {TRAIN}:
+        held = [{top.name for path, part in by_word.items() if (part == TRAIN) == trains
+                 for top in subfolders(_unpacked(path))} for trains in (True, False)]  # fmt: skip
+        found = by_word if held[0] & held[1] else {}
+        if not found and len(by_word) == len(tops):
+            raise UserError(
+                f"{root}: its folders {', '.join(path.name for path in tops)} are named like parts "
+                "of a split, but no class has a folder in both; give each part a folder a class "
+                "(labels in a csv: `source`=csv_images), or rename those that are classes"
+            )
+    if found and (strange := [path for path in tops if path not in found]):
+        raise UserError(f"{strange[0]}: lies beside {', '.join(p.name for p in found)}, which are "
+                        "read as parts of a split; move it elsewhere, or rename what is a class"
+                        )  # fmt: skip
+    return {_unpacked(path): part for path, part in found.items()}
+
+
+def _part_in(name: str) -> str:
+    """The part that a word in the name tells; "" for none, or for several."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
+    parts = {SPLIT_WORDS[word.lower()] for word in words if word.lower() in SPLIT_WORDS}
+    return parts.pop() if len(parts) == 1 else ""
+
+
+def _unpacked(part: Path) -> Path:
+    """The folder of the part's classes: a folder of its name that is all that it holds, or it."""
+    inside = subfolders(part)
+    if [path.name.lower() for path in inside] == [part.name.lower()] and not images_in(part):
+        return inside[0]
+    return part
+
+
 def _account(
-    root: Path, parts: Sequence[Path], walks: Sequence[tuple[Path, Walk]], ignore: Sequence[str]
+    root: Path,
+    parts: Mapping[Path, str],
+    walks: Sequence[tuple[Path, Walk]],
+    ignore: Sequence[str],
 ) -> Account:
     """What lies in class folders and beside them, and is no image or not one of a class."""
     left_out, ignored = Counter[str](), Counter(dict.fromkeys(ignore, 0))
@@ -165,7 +217,11 @@ def _account(
         ignored.update(found.ignored)
     inside = [path.relative_to(root).as_posix() for top, found in walks
               for path in found.folders.values() if path.parent == top]  # fmt: skip
-    lines = [f"ignored: {n:,} files by {pattern} (`ignore`)" for pattern, n in ignored.items()]
+    lines = []
+    named = {path.relative_to(root).as_posix(): part for path, part in parts.items()}
+    if renamed := [f"{name} is {part}" for name, part in named.items() if name != part]:
+        lines.append(f"parts: {', '.join(renamed)}")
+    lines += [f"ignored: {n:,} files by {pattern} (`ignore`)" for pattern, n in ignored.items()]
     if inside:
         lines.append(f"folders in class folders count to the class: {len(inside):,}, {inside[0]}"
                      " is the first")  # fmt: skip
@@ -195,14 +251,15 @@ def _groups(found: Sequence[tuple[str, Path, Path]], pattern: str) -> np.ndarray
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UserError(f"`group_pattern` {pattern!r}: {error}") from error
+        raise UserError(f"`group_pattern` {pattern!r} is no expression: {error}") from error
     groups = []
     for _, top, file in found:
         path = file.relative_to(top).as_posix()
         match = compiled.search(path)
         held = match.groups() if match and compiled.groups else (match and match.group(),)
         if not any(held):
-            raise UserError(f"{file}: `group_pattern` {pattern!r} matches nothing in {path}")
+            raise UserError(f"{file}: `group_pattern` {pattern!r} matches nothing in {path}; widen "
+                            "it, or rename the file")  # fmt: skip
         groups.append("/".join(filter(None, held)))
     return index_groups(groups)
 
@@ -214,7 +271,8 @@ def _check_no_copy_across(found: Sequence[tuple[str, str, Path]]) -> None:
         namesakes = seen.setdefault((class_name, file.name), [])
         for other_split, other in namesakes:
             if other_split != split and _same(file, other):
-                raise UserError(f"{file}: is in {other_split} and {split} both (also {other})")
+                raise UserError(f"{file}: is in {other_split} and {split} both (also {other}); "
+                                "remove one of them")  # fmt: skip
         namesakes.append((split, file))
 
 

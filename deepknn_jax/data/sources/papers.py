@@ -6,23 +6,26 @@ import numpy as np
 
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
 from deepknn_jax.data.listing import (
-    check_present,
     checked,
     existing_folder,
     index_labels,
     read_csv,
     read_fields,
+    with_files,
 )
 from deepknn_jax.data.sources.files import class_folders
 from deepknn_jax.errors import UserError
 
 
-def sd198(folder: str | Path, *, train_list: str = "", test_list: str = "") -> Listing:
+def sd198(
+    folder: str | Path, *, train_list: str = "", test_list: str = "", on_error: str = "stop"
+) -> Listing:
     """SD-198 (Sun et al., ECCV 2016): photographs of 198 skin diseases.
 
     `folder` holds images/<class>/*.jpg and the two lists, named relative to it, of the published
     split: a line an image, its path below images/ and perhaps a blank and its class's number. An
-    image on neither list is left out. Without lists: every image, no published split.
+    image on neither list is left out, and counted; a line without its image with `on_error` = skip.
+    Without lists: every image, no published split.
 
     Raises:
         UserError: any of these is missing, or the lists contradict themselves.
@@ -39,27 +42,27 @@ def sd198(folder: str | Path, *, train_list: str = "", test_list: str = "") -> L
     numbers: dict[str, str] = {}  # of each class
     for split, name in ((TRAIN, train_list), (TEST, test_list)):
         rows = read_fields(root / name, 1)
-        check_present(root / name, (root / "images" / row[0] for row in rows))
         for image, *number in rows:
             class_name = image.split("/")[0]
             if number and numbers.setdefault(class_name, number[0]) != number[0]:
                 raise UserError(
                     f"{root / name}: {image} has label {number[0]}, but others of its class "
-                    f"{numbers[class_name]}"
+                    f"{numbers[class_name]}; get the lists anew"
                 )
             names.append(image)
             splits.append(split)
     labels, class_names = index_labels([name.split("/")[0] for name in names])
     files = tuple(root / "images" / name for name in names)
     listing = Listing(tuple(names), labels, class_names, files=files, splits=np.asarray(splits))
-    return checked(listing, root)
+    return with_files(checked(listing, root), root, " and ".join(lists), on_error)
 
 
-def pneumonia(folder: str | Path) -> Listing:
+def pneumonia(folder: str | Path, *, on_error: str = "stop") -> Listing:
     """RSNA's pneumonia challenge, stage 2: 26,684 chest X-rays of as many patients, three classes.
 
     `folder` holds stage_2_train_images/<patientId>.dcm and stage_2_detailed_class_info.csv
-    (patientId, class), which repeats a patient for each box drawn in the image.
+    (patientId, class), which repeats a patient for each box drawn in the image. Images without a
+    row are counted, rows without an image left out with `on_error` = skip.
 
     Raises:
         UserError: any of these is missing, or a patient has two classes.
@@ -71,21 +74,22 @@ def pneumonia(folder: str | Path) -> Listing:
     for patient, class_name in zip(*read_csv(root / table, ("patientId", "class")), strict=True):
         if class_of.setdefault(patient, class_name) != class_name:
             raise UserError(
-                f"{root / table}: {patient} is both {class_of[patient]!r} and {class_name!r}"
+                f"{root / table}: {patient} is both {class_of[patient]!r} and {class_name!r}; keep "
+                "one"
             )
     names = tuple(class_of)
     labels, class_names = index_labels(list(class_of.values()))
     files = tuple(root / images / f"{name}.dcm" for name in names)
     listing = checked(Listing(names, labels, class_names, files=files), root / table)
-    check_present(root / table, files)
-    return listing
+    return with_files(listing, root, table, on_error)
 
 
-def cub200(folder: str | Path) -> Listing:
+def cub200(folder: str | Path, *, on_error: str = "stop") -> Listing:
     """Caltech-UCSD Birds 200-2011: 11,788 images of 200 species, 5,994 / 5,794.
 
     `folder` (CUB_200_2011) holds images/ and four lists by the images' or the classes' numbers:
     images.txt, image_class_labels.txt, train_test_split.txt (1: training) and classes.txt.
+    Images on no list are counted, those that are not there left out with `on_error` = skip.
 
     Raises:
         UserError: any of these is missing or they contradict each other.
@@ -99,27 +103,28 @@ def cub200(folder: str | Path) -> Listing:
         if found.keys() != paths.keys():
             number = min(found.keys() ^ paths.keys())
             raise UserError(
-                f"{root / table}: image {number} is in it or in images.txt, not in both"
+                f"{root / table}: image {number} is in it or in images.txt, not in both; get "
+                "them anew"
             )
     order = list(class_names)
     if unknown := set(classes.values()) - set(order):
-        raise UserError(f"{root / tables[1]}: class {min(unknown)} is not in classes.txt")
+        raise UserError(f"{root / tables[1]}: class {min(unknown)} is not in classes.txt; get them "
+                        "anew")  # fmt: skip
     names = tuple(paths.values())
     files = tuple(root / "images" / name for name in names)
     labels = np.asarray([order.index(classes[number]) for number in paths], np.int32)
     splits = np.asarray([TRAIN if in_train[number] == "1" else TEST for number in paths])
     listing = Listing(names, labels, tuple(class_names.values()), files=files, splits=splits)
-    listing = checked(listing, root)
-    check_present(root / tables[0], files)
-    return listing
+    return with_files(checked(listing, root), root, tables[0], on_error)
 
 
-def tiny_imagenet(folder: str | Path) -> Listing:
+def tiny_imagenet(folder: str | Path, *, on_error: str = "stop") -> Listing:
     """Tiny ImageNet (Stanford CS231n): 200 classes of 64 x 64, 100,000 / 10,000.
 
     `folder` (tiny-imagenet-200) holds wnids.txt, words.txt, train/<wnid>/images/*.JPEG, val/images/
     and val/val_annotations.txt. The labelled val part is the test part; its own test/ has no
-    labels. A class is named by its wnid and first word.
+    labels. A class is named by its wnid and first word. Images of val/ that are not annotated are
+    counted, annotated ones that are not there left out with `on_error` = skip.
 
     Raises:
         UserError: any of these is missing or they contradict each other.
@@ -137,9 +142,9 @@ def tiny_imagenet(folder: str | Path) -> Listing:
     ]
     for name, wnid, *_ in read_fields(root / annotations, 2, "\t"):
         if wnid not in wnids:
-            raise UserError(f"{root / annotations}: {name} has class {wnid}, not in wnids.txt")
+            raise UserError(f"{root / annotations}: {name} has class {wnid}, not in wnids.txt; get "
+                            "them anew")  # fmt: skip
         found.append((TEST, wnid, root / "val" / "images" / name))
-    check_present(root / annotations, (file for split, _, file in found if split == TEST))
     listing = Listing(
         tuple(file.relative_to(root).as_posix() for _, _, file in found),
         np.asarray([wnids.index(wnid) for _, wnid, _ in found], np.int32),
@@ -147,4 +152,4 @@ def tiny_imagenet(folder: str | Path) -> Listing:
         files=tuple(file for _, _, file in found),
         splits=np.asarray([split for split, _, _ in found]),
     )
-    return checked(listing, root)
+    return with_files(checked(listing, root), root, annotations, on_error)

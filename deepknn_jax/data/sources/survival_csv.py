@@ -6,8 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
-from deepknn_jax.data.listing import checked, existing_folder
-from deepknn_jax.data.survival import SURVIVAL_DAYS, alive_beyond, read_survival_csv
+from deepknn_jax.data.listing import checked, existing_folder, told
+from deepknn_jax.data.survival import (
+    SURVIVAL_DAYS,
+    alive_beyond,
+    censored_lines,
+    read_survival_csv,
+)
 from deepknn_jax.errors import UserError
 
 FOLDS = 5
@@ -54,18 +59,18 @@ def survival_csv(
         inputs=table.features[kept],
         splits=_stratified_fold(labels[kept], fold) if fold else None,
     )
-    return checked(listing, root / csv)
+    return told(checked(listing, root / csv), censored_lines(len(labels) - len(kept)))
 
 
 def _stratified_fold(labels_N: np.ndarray, fold: int) -> np.ndarray:
     from sklearn.model_selection import StratifiedKFold
 
     if not 1 <= fold <= FOLDS:
-        raise UserError(f"`fold` is {fold}: survival_csv has the folds 1..{FOLDS}")
+        raise UserError(f"`fold` is {fold}: choose one of 1..{FOLDS}, or 0 for none")
     sizes = np.bincount(labels_N, minlength=2)
     if sizes.min() < FOLDS:
         raise UserError(f"{sizes[0]} died and {sizes[1]} survived: {FOLDS} folds need"
-                        f" {FOLDS} of each")  # fmt: skip
+                        f" {FOLDS} of each; set `fold` to 0")  # fmt: skip
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(labels_N, labels_N)
     splits = np.full(len(labels_N), TRAIN, dtype="<U10")
     splits[list(folds)[fold - 1][1]] = TEST

@@ -10,7 +10,8 @@ import numpy as np
 from deepknn_jax.data.dataset import TRAIN, Listing
 from deepknn_jax.data.decode import decode_each
 from deepknn_jax.data.fingerprint import fingerprint
-from deepknn_jax.data.listing import SPLIT_WORDS, checked, index_labels
+from deepknn_jax.data.listing import SPLIT_WORDS, checked, index_labels, told
+from deepknn_jax.data.sources.arrays import as_features
 from deepknn_jax.errors import UserError
 
 
@@ -31,7 +32,7 @@ def tfds(
     split; other parts are left out. Images are decoded through the cache as files are (`size`,
     `resize_rule`, `channels`, `value_range` and `cache_dir` as in decode.decode, the range of wide
     integers that of its train part; size and channels 0: the set's own, where it tells them);
-    vectors become float32 [N, F].
+    vectors become float32 or float64 [N, F].
 
     Raises:
         UserError: a set that is unknown or not prepared, or without an image or a vector and one
@@ -40,7 +41,7 @@ def tfds(
     import tensorflow_datasets
 
     if not tfds_name:
-        raise UserError("no TFDS name given: set `tfds_name`")
+        raise UserError("no TFDS name given: set `tfds_name`, and `folder` to its data_dir")
     builder = _prepared_builder(tfds_name, folder)
     info = builder.info
     input_key, label_key = _keys(tfds_name, info)
@@ -62,9 +63,13 @@ def tfds(
             resize_rule=resize_rule, value_range=value_range, cache_dir=cache_dir,
         )  # fmt: skip
     else:
-        inputs = np.asarray([source[i][input_key] for source, i in where], np.float32)
+        inputs = as_features(np.asarray([source[i][input_key] for source, i in where]))
     splits = np.asarray([SPLIT_WORDS[name.split("/")[0]] for name in names])
-    return checked(Listing(names, labels, class_names, inputs=inputs, splits=splits), tfds_name)
+    listing = Listing(names, labels, class_names, inputs=inputs, splits=splits)
+    others = [f"{part} ({info.splits[part].num_examples:,})" for part in info.splits
+              if part not in SPLIT_WORDS]  # fmt: skip
+    unused = [f"not used: the parts {', '.join(others)} of {tfds_name}"] if others else []
+    return told(checked(listing, tfds_name), unused)
 
 
 def _prepared_builder(name: str, folder: str | Path) -> Any:
@@ -75,7 +80,9 @@ def _prepared_builder(name: str, folder: str | Path) -> Any:
         builder = tensorflow_datasets.builder(name, data_dir=where)
     except Exception as error:  # DatasetNotFoundError, or whatever a builder's module raises
         reason = str(error).split("\n")[0] or type(error).__name__
-        raise UserError(f"TFDS {name}: {reason} (looked in {where or 'the default'})") from error
+        raise UserError(
+            f"TFDS {name}: {reason} (looked in {where or 'the default'}, which `folder` sets)"
+        ) from error
     if not builder.info.splits:
         raise UserError(
             f"TFDS {name}: not prepared in {builder.data_dir}; run tensorflow_datasets' builder"
@@ -89,7 +96,8 @@ def _prepared_builder(name: str, folder: str | Path) -> Any:
         )
     if not set(builder.info.splits) & set(SPLIT_WORDS):
         splits = list(builder.info.splits)
-        raise UserError(f"TFDS {name}: has no train, validation or test, but {splits}")
+        raise UserError(f"TFDS {name}: has no train, validation or test, but {splits}; "
+                        "choose another `tfds_name`")  # fmt: skip
     return builder
 
 
@@ -102,15 +110,18 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
     features = info.features
     kinds = ", ".join(f"{key} {type(feature).__name__}" for key, feature in features.items())
     if not all(isinstance(key, str) and key in features for key in pair):
-        raise UserError(f"TFDS {name}: cannot tell the input and the label among: {kinds}")
+        raise UserError(f"TFDS {name}: cannot tell the input and the label among: {kinds}; choose "
+                        "another `tfds_name`")  # fmt: skip
     input_key, label_key = pair
     image = isinstance(features[input_key], tensorflow_datasets.features.Image)
     if not image and len(features[input_key].shape or ()) != 1:
         raise UserError(
-            f"TFDS {name}: {input_key} is neither an image nor a vector; it has: {kinds}"
+            f"TFDS {name}: {input_key} is neither an image nor a vector; it has: {kinds}; choose "
+            "another `tfds_name`"
         )
     if features[label_key].shape != ():
-        raise UserError(f"TFDS {name}: {label_key} is not one label an example; it has: {kinds}")
+        raise UserError(f"TFDS {name}: {label_key} is not one label an example; it has: {kinds}; "
+                        "choose another `tfds_name`")  # fmt: skip
     return input_key, label_key
 
 
@@ -142,7 +153,7 @@ def _images(
         source, row = where[i]
         return io.BytesIO(source[row][key])
 
-    images, _, _ = decode_each(
+    images, *_ = decode_each(
         opener,
         [f"TFDS {builder.info.full_name} {name}" for name in names],
         fingerprint(files),

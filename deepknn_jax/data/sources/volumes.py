@@ -12,9 +12,9 @@ from deepknn_jax.data.cache import cached_files
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
 from deepknn_jax.data.fingerprint import fingerprint
 from deepknn_jax.data.levels import scale_to_bytes, warn_of_few_levels
-from deepknn_jax.data.listing import checked, existing_folder, read_csv
+from deepknn_jax.data.listing import checked, existing_folder, read_csv, told
 from deepknn_jax.data.npy import read_npy
-from deepknn_jax.data.survival import SURVIVAL_DAYS, alive_beyond
+from deepknn_jax.data.survival import SURVIVAL_DAYS, alive_beyond, censored_lines
 from deepknn_jax.errors import UserError
 
 VOLUME_VERSION = 1  # count it up whenever the voxels below change: caches are then made anew
@@ -48,7 +48,7 @@ def sarcoma(
     if size < 1:
         raise UserError(f"`size` is {size}: volumes need a size (the paper: 64)")
     table = root / "survival.csv"
-    rows = []
+    rows, censored = [], 0
     for patient, cohort, time, event in zip(
         *read_csv(table, ("patient", "cohort", "time", "event")), strict=True
     ):
@@ -58,6 +58,8 @@ def sarcoma(
                             "cohorts are 1 and 2, events 1 (died) and 0 (censored)")  # fmt: skip
         if died or days > SURVIVAL_DAYS or not leave_out_censored:
             rows.append((patient, TRAIN if cohort == "1" else TEST, days, died))
+        else:
+            censored += 1
     names, splits, times, events = zip(*rows, strict=True) if rows else ((), (), (), ())
     pairs = [(_volume_file(root / name, "image", layout), _volume_file(root / name, "roi", layout))
              for name in names]  # fmt: skip
@@ -67,7 +69,7 @@ def sarcoma(
         ("died", "survived"),
         splits=np.asarray(splits),
     )
-    listing = checked(listing, table)
+    listing = told(checked(listing, table), censored_lines(censored))
     volumes, _, _ = cached_files(
         fingerprint([file for pair in pairs for file in pair]),
         {"size": size, "v": VOLUME_VERSION, "value_range": list(value_range)},

@@ -90,6 +90,9 @@ def read_pickle(stream: Any, storages: dict[str, Storage] | None = None) -> Any:
     """What the pickle at the stream's position describes; the position is then behind it.
 
     Storages that it refers to are added to `storages`; None: it must refer to none.
+
+    Raises:
+        UserError: it asks for what no file of weights needs. And whatever a damaged one leads to.
     """
     stack: list[Any] = []
     marks: list[int] = []

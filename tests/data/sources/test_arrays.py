@@ -80,12 +80,15 @@ def test_features_with_all_optional_keys_and_with_none(tmp_path):
             classes=["no", "yes"], splits=["train", "train", "validation", "test"],
         )
     )  # fmt: skip
-    np.testing.assert_allclose(listing.inputs, features, rtol=1e-6)
-    assert listing.inputs.dtype == np.float32
+    np.testing.assert_array_equal(listing.inputs, features)
+    assert listing.inputs.dtype == np.float64
     assert listing.names == ("a", "b", "c", "d")
     assert listing.class_names == ("no", "yes")
     assert listing.labels.tolist() == [1, 0, 1, 0]
     assert listing.splits.tolist() == ["train", "train", "validation", "test"]
+    for dtype, kept in ((np.float16, np.float32), (np.int16, np.float32), (np.int64, np.float64)):
+        other = npz(save(tmp_path, features=features.astype(dtype), labels=[1, 0, 1, 0]))
+        assert other.inputs.dtype == kept
     plain = npz(save(tmp_path, features=features, labels=["x", "y", "x", "10"]))
     assert plain.class_names == ("10", "x", "y")
     assert plain.splits is None
@@ -105,7 +108,7 @@ def test_the_fold_chooses_a_column_of_several_splits(tmp_path):
     assert npz(path, fold=2).splits.tolist() == ["test", "train", "train", "validation"]
     assert npz(path).splits is None
     np.testing.assert_array_equal(npz(path, fold=2).inputs, np.eye(4))
-    with pytest.raises(UserError, match=r"set.npz: `fold` is 3: its splits are 1\.\.2"):
+    with pytest.raises(UserError, match=r"set.npz: `fold` is 3: choose one of its splits, 1\.\.2"):
         npz(path, fold=3)
 
 
@@ -113,8 +116,23 @@ def test_one_split_is_the_first_fold_and_no_other(tmp_path):
     path = save(tmp_path, features=np.eye(2), labels=[0, 1], splits=["train", "test"])
     for fold in (0, 1):
         assert npz(path, fold=fold).splits.tolist() == ["train", "test"]
-    with pytest.raises(UserError, match=r"set.npz: `fold` is 2: its splits are 1\.\.1"):
+    with pytest.raises(UserError, match=r"set.npz: `fold` is 2: choose one of its splits, 1\.\.1"):
         npz(path, fold=2)
+
+
+@pytest.mark.parametrize("arrays", [medmnist(), keras(), {"features": np.eye(2), "labels": [0, 1]}])
+def test_a_fold_that_the_file_has_not_is_refused(tmp_path, arrays):
+    path = save(tmp_path, **arrays)
+    npz(path, fold=0)
+    with pytest.raises(UserError, match=r"^`fold` is set, but .*set.npz holds no .* leave it out$"):
+        npz(path, fold=1)
+
+
+@pytest.mark.parametrize("labels", [[False, True], [b"a", b"b"], [0.0, 1.0]])
+def test_labels_of_other_types_are_taken(tmp_path, labels):
+    found = npz(save(tmp_path, features=np.eye(2), labels=labels))
+    assert found.labels.tolist() == [0, 1]
+    assert found.class_names in (("0", "1"), ("a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -126,6 +144,10 @@ def test_one_split_is_the_first_fold_and_no_other(tmp_path):
         (medmnist(train_labels=np.zeros((6, 14))), "train_labels must be .* one label each"),
         (medmnist(train_labels=np.zeros((5, 1), int)), "6 train_images but 5 train_labels"),
         (medmnist(test_images=images(4, 6, 5)), "test_images are"),
+        (
+            medmnist(test_images=medmnist()["test_images"].astype(np.uint16)),
+            "test_images are uint16, but train_images uint8: save all parts in one type",
+        ),
         (keras(x_train=np.zeros((6, 5, 4, 3), np.float32)), "x_train must be uint8"),
         (keras(x_train=images(6, 5, 4, 7)), "x_train must be"),
         (keras(y_train=np.linspace(0, 1, 6)), "y_train must be integers"),
@@ -153,7 +175,7 @@ def test_features_have_no_use_for_a_range(tmp_path):
 
 
 def test_files_that_are_no_npz(tmp_path):
-    with pytest.raises(UserError, match=r"gone.npz: no such file \(`folder`\)"):
+    with pytest.raises(UserError, match=r"gone.npz: no such file; set `folder` to an .npz"):
         npz(tmp_path / "gone.npz")
     with pytest.raises(UserError, match=r"no \.npz file given: set `folder`"):
         npz("")

@@ -1,5 +1,6 @@
 """MNIST's idx files, CIFAR-10's and STL-10's binary files: the layouts, and what is wrong."""
 
+import functools
 import gzip
 import struct
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from support import tiny_sets
 
+from deepknn_jax.data.load import load_dataset
 from deepknn_jax.data.sources.binary import cifar10, mnist, stl10
 from deepknn_jax.data.splits import assign_splits
 from deepknn_jax.errors import UserError
@@ -44,6 +46,24 @@ def test_mnist_as_idx_files_and_as_npz(idx):
     assert (same.names, same.class_names) == (listing.names, listing.class_names)
 
 
+def test_mnists_npz_of_wider_numbers_takes_a_range(tmp_path):
+    """As any npz; without one the range is that of the training part."""
+    wide = np.arange(0, 4000, 50, dtype=np.uint16).reshape(5, 4, 4)
+    labels = np.asarray([0, 1, 0, 1, 1])
+    np.savez(tmp_path / "mnist.npz", x_train=wide[:4], y_train=labels[:4], x_test=wide[4:],
+             y_test=labels[4:])  # fmt: skip
+    load = functools.partial(load_dataset, "mnist", folder=tmp_path / "mnist.npz")
+    expected = np.rint(np.clip((wide - 100.0) * 255 / 1900, 0, 255))
+    np.testing.assert_array_equal(load(value_range=(100, 2000)).inputs[..., 0], expected)
+    own = np.rint(np.clip(wide * (255 / wide[:4].max()), 0, 255))
+    np.testing.assert_array_equal(load().inputs[..., 0], own)
+
+
+def test_idx_files_leave_a_range_aside_and_say_so(idx, capsys):
+    assert mnist(idx[0], value_range=(0, 9)).inputs.dtype == np.uint8
+    assert "`value_range` is left aside" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -54,7 +74,7 @@ def test_mnist_as_idx_files_and_as_npz(idx):
         (lambda d: (d / "t10k-images-idx3-ubyte").write_bytes(b"\0\0\x0d\1\0\0\0\1\0\0\0\0"),
          "not a sound idx"),
         (lambda d: (d / "train-labels-idx1-ubyte.gz").write_bytes(b"no gzip"), "cannot be read"),
-        (lambda d: write_idx(d / "train-labels-idx1-ubyte.gz", np.zeros(3)), r"\[3\] labels for"),
+        (lambda d: write_idx(d / "train-labels-idx1-ubyte.gz", np.zeros(3)), r"labels \[3\] for"),
     ],
 )  # fmt: skip
 def test_what_mnist_refuses(idx, spoil, words):

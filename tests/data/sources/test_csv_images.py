@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepknn_jax.data.load import load_dataset
 from deepknn_jax.data.sources.csv_images import csv_images
 from deepknn_jax.errors import UserError
 
@@ -45,7 +46,11 @@ def test_csv_images(table):
         (CSV, {"csv": ""}, "no csv file given: set `csv`"),
         (CSV, {"csv": "gone.csv"}, r"gone.csv: .*No such file"),
         (CSV, {"label_column": "label"}, "no column 'label'; it has: id, what, who, part"),
-        (CSV, {"suffix": ".jpg"}, r"2 rows .* the first is .*x/1.jpg; set `on_error`=skip"),
+        (
+            CSV,
+            {"suffix": ".jpg"},
+            r"2 rows .* is .*x/1.jpg \(is .*x/1.png meant\?\); set `on_error`=skip",
+        ),
         (CSV.replace("VAL", "holdout"), {}, "x/2.png has split 'holdout'"),
         (CSV + "x/1,7,ann,test\n", {}, "x/1.png is in train and test both"),
         (CSV + "x/1,7,ann,train\n", {}, "x/1.png is listed more than once"),
@@ -61,7 +66,10 @@ def test_csv_images(table):
         (CSV, {"label_columns": ("what", "who")}, "`label_column` and `label_columns` are both"),
         (CSV, {"label_column": "label", "label_columns": ("what",)}, "name several columns"),
         (CSV.splitlines()[0], {}, "no examples"),
-        ("", {}, "no column 'id'"),
+        ("", {}, "set.csv: is empty; wanted is a csv with a header"),
+        ("id|what|part\n", {}, r"'id'; it has: id\|what\|part \(fields are .* `image_column`$"),
+        (CSV.replace("id", "Id"), {}, "has: Id, what, who, part; name one with `image_column`$"),
+        (CSV.replace("who", "what"), {}, "more than one column 'what'; .*; rename all but one$"),
         (b"id,what\n\xff\xfe,1\n", {}, "cannot be read as csv"),
     ],
 )
@@ -104,6 +112,65 @@ def test_a_name_that_is_a_file_as_it_is_gets_no_suffix(table):
     image(table / "x/1.bmp")
     (table / "set.csv").write_text(CSV)
     assert csv_images(table, **COLUMNS).names == ("x/1", "x/2.png", "3.png")
+
+
+def test_paths_as_windows_writes_them(table):
+    (table / "set.csv").write_text(CSV.replace("/", "\\").replace("\n", "\r\n"))
+    listing = csv_images(table, **COLUMNS, suffix=".png")
+    assert listing.names == ("x/1.png", "x/2.png", "3.png")
+    assert any("2 names are read with / in the place of" in line for line in listing.account.lines)
+    image(table / "x\\1.png")  # which is a name, too, where / parts folders
+    assert csv_images(table, **COLUMNS, suffix=".png").names == ("x\\1.png", "x/2.png", "3.png")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("x/1.PNG", "x/1.png"), ("x/1.jpg", "x/1.png"), ("1.png", "x/1.png"),
+     ("/gone/of/1.png", "x/1.png"), ("C:\\scans\\1.png", "x/1.png")],
+)  # fmt: skip
+def test_the_image_that_may_be_meant_is_named(table, written, meant):
+    (table / "set.csv").write_text(CSV.replace("x/1,", f"{written},"))
+    with pytest.raises(UserError, match=rf"1 row has no .*\(is {table / meant} meant\?\)"):
+        csv_images(table, **COLUMNS)
+
+
+def test_one_file_under_two_names_is_refused(table):
+    (table / "set.csv").write_text(CSV + "x/../x/1.png,7,ann,test\n")
+    with pytest.raises(UserError, match=r"x/1\.png is listed more than once, under names"):
+        csv_images(table, **COLUMNS, suffix=".png")
+
+
+def test_images_without_a_row_are_counted(table):
+    for name in ("x/8.png", "x/9.JPG", "y/1.png"):  # y holds no image of the table
+        image(table / name)
+    listing = csv_images(table, **COLUMNS)
+    assert listing.account.left_out == {
+        ".png without a row in set.csv": 1, ".jpg without a row in set.csv": 1
+    }  # fmt: skip
+
+
+def test_rows_that_are_left_out_are_named(table):
+    image(table / "x/8.png")
+    (table / "set.csv").write_text(CSV + "x/7.png,10,bob,test\nx/8,,ann,test\n")
+    listing = csv_images(table, **COLUMNS, on_error="skip", empty_labels="skip")
+    assert listing.names == ("x/1.png", "x/2.png", "3.png")
+    assert listing.account.skipped == (str(table / "x/8.png"), str(table / "x/7.png"))
+    assert listing.account.left_out == {}  # what has a row, though no label, is not without one
+
+
+def test_the_data_set_names_what_was_left_out(tmp_path):
+    rows = [(f"{i}.png", "ab"[i % 2]) for i in range(12)] + [("gone.png", "a"), ("12.png", "")]
+    for name, _ in rows:
+        image(tmp_path / name)
+    (tmp_path / "gone.png").unlink()
+    (tmp_path / "3.png").write_bytes(b"no image")
+    (tmp_path / "set.csv").write_text("id,what\n" + "".join(f"{a},{b}\n" for a, b in rows))
+    found = load_dataset(
+        "csv_images", folder=tmp_path, **COLUMNS, on_error="skip", empty_labels="skip", size=4,
+        cache_dir=tmp_path / "cache",
+    )  # fmt: skip
+    assert len(found.names) == 11
+    assert found.skipped == tuple(str(tmp_path / n) for n in ("12.png", "gone.png", "3.png"))
 
 
 def test_rows_without_an_image_are_left_out_on_demand(table):

@@ -65,7 +65,7 @@ def test_skin7_accepts_the_published_parts(skin):
     [
         (lambda d: (d / "HAM10000_metadata.csv").unlink(), "holds no HAM10000_metadata.csv; w"),
         (lambda d: (d / "HAM10000_images").rename(d / "x"), "holds none of HAM10000_images"),
-        (lambda d: (d / "HAM10000_images/ISIC_3.jpg").unlink(), "1 rows have no .*ISIC_3.jpg"),
+        (lambda d: (d / "HAM10000_images/ISIC_3.jpg").unlink(), "1 row has .*ISIC_3.jpg; set"),
         (lambda d: edit(d / "HAM10000_metadata.csv", ",dx,", ",diagnosis,"),
          "no column 'dx'; it has: lesion_id, image_id, diagnosis, age"),
         (lambda d: edit(d / "HAM10000_metadata.csv", "ISIC_4,bkl", "ISIC_4,wart"),
@@ -91,10 +91,30 @@ def test_what_skin7_refuses(skin, spoil, words):
         skin7(skin, fold=2)
 
 
+def test_skin7_accounts_for_rows_without_image_and_images_without_row(skin):
+    image(skin / "HAM10000_images" / "ISIC_90.jpg")
+    image(skin / "HAM10000_images" / "ISIC_91.png")
+    (skin / "HAM10000_images" / "notes.txt").write_text("")
+    absent = skin / "HAM10000_images" / "ISIC_3.jpg"
+    absent.unlink()
+    with pytest.raises(UserError, match=r"1 row has no image file, .*ISIC_3\.jpg; set `on_error`"):
+        skin7(skin)
+    listing = skin7(skin, fold=2, on_error="skip")
+    kept = [i for i in range(21) if i != 3]
+    assert listing.names == tuple(f"ISIC_{i}.jpg" for i in kept)
+    assert listing.labels.tolist() == [i % 7 for i in kept]
+    assert listing.splits.tolist() == ["test"] * 6 + ["train"] * 14
+    assert listing.account.skipped == (str(absent),)
+    assert listing.account.left_out == {
+        ".jpg without a row in HAM10000_metadata.csv": 1,
+        ".png without a row in HAM10000_metadata.csv": 1,
+    }
+
+
 def test_folds_that_do_not_exist(skin):
     with pytest.raises(UserError, match=r"`fold` is 6: choose 1\.\.5"):
         skin7(skin, fold=6)
-    words = r"split_data_3_fold_train.csv: No such file; without .* `split`=grouped and `fold`=0"
+    words = r"split_data_3_fold_train.csv: No such file \(`fold`\); .* `split`=grouped and `fold`=0"
     with pytest.raises(UserError, match=words):
         skin7(skin, fold=3)
 
@@ -132,6 +152,66 @@ def test_class_folders_with_published_parts_and_groups(tmp_path):
     assert listing.names[0] == "test/a/p1_1.png"
 
 
+def parted(root, names):
+    """Classes a and b, with as many images of each as `names` {path of a part: count} say."""
+    for value, (name, count) in enumerate(names.items()):
+        for i in range(2 * count):
+            image(root / name / "ab"[i % 2] / f"{i}.png", 50 * value + i)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({"Training": 3, "Testing": 2}, "Testing is test, Training is train"),
+        ({"TRAIN": 3, "Test": 2}, "TRAIN is train, Test is test"),
+        ({"train": 3, "test": 2}, ""),
+        ({"seg_train": 3, "seg_test": 2}, "seg_test is test, seg_train is train"),
+        ({"TrainImages": 3, "TestImages": 2}, "TestImages is test, TrainImages is train"),
+        ({"train2017": 3, "test 2018": 2}, "test 2018 is test, train2017 is train"),
+        ({"seg_train/seg_train": 3, "seg_test/seg_test": 2},
+         "seg_test/seg_test is test, seg_train/seg_train is train"),
+        ({"train/Train": 3, "test": 2}, "train/Train is train"),
+    ],
+)  # fmt: skip
+def test_parts_are_known_by_a_word_in_their_names(tmp_path, names, told):
+    parted(tmp_path, names)
+    listing = class_folders(tmp_path)
+    assert listing.class_names == ("a", "b")
+    parts, counts = np.unique(listing.splits, return_counts=True)
+    assert dict(zip(parts.tolist(), counts.tolist(), strict=True)) == {"test": 4, "train": 6}
+    lines = [line for line in listing.account.lines if line.startswith("parts: ")]
+    assert lines == ([f"parts: {told}"] if told else [])
+
+
+def test_classes_with_such_words_in_their_names_stay_classes(tmp_path):
+    for name in ("train station", "test tube", "car"):
+        image(tmp_path / name / "1.png")
+    listing = class_folders(tmp_path)
+    assert listing.class_names == ("car", "test tube", "train station")
+    assert listing.splits is None
+
+
+def test_parts_without_classes_are_not_taken_for_classes(tmp_path):
+    """As competitions have them, beside a csv of labels."""
+    for name in ("train_images", "test_images"):
+        image(tmp_path / name / "1.png")
+    with pytest.raises(
+        UserError, match=r"test_images, train_images are named like parts .*csv_images"
+    ):
+        class_folders(tmp_path)
+
+
+def test_classes_that_parts_spell_otherwise_are_named(tmp_path):
+    for part, names in (("train", ("Benign", "Malignant")), ("test", ("benign", "malignant"))):
+        for name in names:
+            for i in range(2):
+                image(tmp_path / part / name / f"{i}.png", len(part) + i)
+    listing = class_folders(tmp_path)
+    options = {"test_share": 0.2, "validation": 0.0, "split_seed": 0}
+    with pytest.raises(UserError, match=r"benign \(0\), malignant .* 'Benign' \(2\) and 'benign'"):
+        assign_splits(listing, split="", **options)
+
+
 def test_what_class_folders_refuse(tmp_path):
     with pytest.raises(UserError, match="no folder of a class with images"):
         class_folders(tmp_path)
@@ -147,7 +227,7 @@ def test_what_class_folders_refuse(tmp_path):
     image(tmp_path / "test/a/1.png", 9)
     with pytest.raises(UserError, match=r"1.png: `group_pattern` 'person' matches nothing"):
         class_folders(tmp_path, group_pattern="person")
-    with pytest.raises(UserError, match=r"^`group_pattern` '\(': "):
+    with pytest.raises(UserError, match=r"^`group_pattern` '\(' is no expression: "):
         class_folders(tmp_path, group_pattern="(")
     (tmp_path / "more").mkdir()
     with pytest.raises(UserError, match="more: lies beside test, train"):

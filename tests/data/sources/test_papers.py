@@ -28,6 +28,8 @@ def test_sd198_reads_its_lists(tmp_path):
     listing = sd198(tmp_path, **LISTS)
     assert parts(listing) == [36, 0, 12]
     assert "Disease_0/unlisted.jpg" not in listing.names
+    unlisted = ".jpg without a row in 8_2_split/train_0.txt and 8_2_split/val_0.txt"
+    assert listing.account.left_out == {unlisted: 1}
     assert listing.names[0] == "Disease_0/train0.jpg"
     assert all(file.is_file() for file in listing.files)
     for name, label in zip(listing.names, listing.labels, strict=True):
@@ -47,7 +49,7 @@ def test_sd198_reads_its_lists(tmp_path):
     [
         (lambda d: (d / "images").rename(d / "x"), r"holds no images; wanted: images/<class>/"),
         (lambda d: (d / "8_2_split/val_0.txt").unlink(), "holds no 8_2_split/val_0.txt; wanted"),
-        (lambda d: (d / "images/Disease_1/val0.jpg").unlink(), "val_0.txt: 1 rows .*/val0.jpg"),
+        (lambda d: (d / "images/Disease_1/val0.jpg").unlink(), "val_0.txt: 1 row has .*/val0.jpg"),
         (lambda d: edit(d / "8_2_split/val_0.txt", "Disease_1/val0.jpg 1", "Disease_1/val0.jpg 2"),
          "Disease_1/val0.jpg has label 2, but others of its class 1"),
         (lambda d: edit(d / "8_2_split/val_0.txt", "Disease_1/val0", "Disease_1/train0"),
@@ -86,7 +88,7 @@ def test_pneumonia_counts_a_patient_once(tmp_path):
         (lambda d: (d / "stage_2_detailed_class_info.csv").unlink(),
          "holds no stage_2_detailed_class_info.csv; wanted: stage_2_train_images/<patientId>.dcm"),
         (lambda d: (d / "stage_2_train_images").rename(d / "x"), "holds no stage_2_train_images"),
-        (lambda d: (d / "stage_2_train_images/0003-3aa4.dcm").unlink(), "1 rows .*/0003-3aa4.dcm"),
+        (lambda d: (d / "stage_2_train_images/0003-3aa4.dcm").unlink(), "1 row .*/0003-3aa4.dcm"),
         (lambda d: edit(d / "stage_2_detailed_class_info.csv", "class", "label"), "no column 'cl"),
         (lambda d: edit(d / "stage_2_detailed_class_info.csv", "0002-3aa4,Lung Opacity",
                         "0002-3aa4,Normal"), "0002-3aa4 is both 'Normal' and 'Lung Opacity'"),
@@ -122,7 +124,7 @@ def test_cub200_joins_its_tables(tmp_path):
         (lambda d: edit(d / "train_test_split.txt", "7 1\n", ""), "train_test_split.txt: image 7 "),
         (lambda d: edit(d / "image_class_labels.txt", "\n7 1\n", "\n7 11\n"), "class 11 is not in"),
         (lambda d: edit(d / "image_class_labels.txt", "\n7 1\n", "\n7\n"), "line 7: has 1 fields"),
-        (lambda d: edit(d / "images.txt", "Bird_0_0003", "Bird_0_0999"), "1 rows .*_0999.jpg"),
+        (lambda d: edit(d / "images.txt", "Bird_0_0003", "Bird_0_0999"), "1 row has .*_0999.jpg"),
     ],
 )  # fmt: skip
 def test_what_cub200_refuses(tmp_path, spoil, words):
@@ -150,7 +152,7 @@ def test_tiny_imagenet_tests_on_its_val_part(tmp_path):
         (lambda d: (d / "val/val_annotations.txt").unlink(), "holds no val/val_annotations.txt"),
         (lambda d: edit(d / "val/val_annotations.txt", "n00008999", "n00000001"),
          "val_1.JPEG has class n00000001, not in wnids.txt"),
-        (lambda d: (d / "val/images/val_1.JPEG").unlink(), "1 rows .*val_1.JPEG"),
+        (lambda d: (d / "val/images/val_1.JPEG").unlink(), "1 row has .*val_1.JPEG"),
     ],
 )  # fmt: skip
 def test_what_tiny_imagenet_refuses(tmp_path, spoil, words):

@@ -35,6 +35,10 @@ def test_censored_before_1096_days_counts_as_alive(tmp_path):
     assert without.names == ("dies after", "dies that day", "dies before", "lost after")
     assert without.labels.tolist() == [1, 0, 0, 1]
     assert len(without.inputs) == 4
+    assert listing.account.lines == ()
+    assert without.account.lines == (
+        "left out: 2 patients, censored before 1,096 days (`leave_out_censored`)",
+    )
 
 
 def test_five_stratified_folds_test_on_everybody_once(tmp_path):
@@ -62,7 +66,7 @@ def test_without_a_fold_the_split_is_drawn(tmp_path):
     assert len(dataset.rows("test")) == 10
     with pytest.raises(UserError, match="publishes none"):
         load_dataset("survival_csv", split="published", **options)
-    with pytest.raises(UserError, match=r"^`fold` is 6: survival_csv has the folds 1\.\.5"):
+    with pytest.raises(UserError, match=r"^`fold` is 6: choose one of 1\.\.5, or 0"):
         load_dataset("survival_csv", split="published", fold=6, **options)
 
 

@@ -106,6 +106,7 @@ def test_vectors(prepared):
     index = (listing.inputs[:, 0] / 10).astype(int)
     np.testing.assert_allclose(listing.inputs, np.arange(4) + 10.0 * index[:, None])
     assert listing.class_names == ("5", "10")
+    assert listing.account.lines == ("not used: the parts extra (1) of tiny_vectors",)
     np.testing.assert_array_equal(listing.labels, index % 2)
 
 

@@ -161,6 +161,8 @@ def test_the_day_itself_and_late_censoring(tmp_path):
     assert sarcoma(tmp_path / "set", **options).labels.tolist() == [0, 1, 1, 1, 1]
     kept = sarcoma(tmp_path / "set", leave_out_censored=True, **options).names
     assert kept == ("STS_1000", "STS_1001", "STS_1002", "STS_2000")
+    account = sarcoma(tmp_path / "set", leave_out_censored=True, **options).account
+    assert any("left out: 1 patients, censored" in line for line in account.lines)
 
 
 def test_twenty_of_cohort_one_validate(tmp_path):
