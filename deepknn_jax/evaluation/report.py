@@ -21,6 +21,7 @@ from deepknn_jax.logs import read_records, say
 # Test images shown beside their neighbours, and at most so many of these.
 _SHOWN, _BESIDE = 8, 20
 _CONFUSED = 200  # classes that a confusion matrix can name, small print and all
+REPORT = "report.html"  # its writer is answers.page
 PICTURES = ("training_curves.png", "confusion.png", "tsne.png", "neighbors.png")
 
 
@@ -107,7 +108,7 @@ def write_neighbors(path: Path, dataset: Dataset, queries: Embedded, evidence: E
 
 def remove_pictures(workdir: Path) -> None:
     """Removes the run's pictures: what they show no longer holds."""
-    for name in PICTURES:
+    for name in (*PICTURES, REPORT):
         (workdir / name).unlink(missing_ok=True)
 
 
@@ -136,10 +137,10 @@ def draw(
     }
     if dataset.inputs.ndim == 4 or dataset.view is not None:
         drawings[beside] = lambda: _draw_neighbors(beside, dataset, queries, evidence, predicted)
-    return {path.name: _attempt(path, drawing) for path, drawing in drawings.items()}
+    return {path.name: attempt(path, drawing) for path, drawing in drawings.items()}
 
 
-def _attempt(path: Path, drawing: Callable[[], None]) -> str:
+def attempt(path: Path, drawing: Callable[[], None]) -> str:
     """What became of a drawing: "drawn", or why it is not. Nothing that it raises ends the run."""
     try:
         drawing()

@@ -12,7 +12,7 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.files import sound
 from deepknn_jax.logs import Seconds, clock
-from deepknn_jax.trainer import checkpoint
+from deepknn_jax.trainer import answering, checkpoint
 from deepknn_jax.trainer.assess import Variables, embed_split, knn_entries, references
 from deepknn_jax.trainer.methods import METHODS
 from deepknn_jax.trainer.setup import Setup
@@ -45,6 +45,7 @@ def changes(config: ConfigDict, results: Mapping[str, Any], workdir: Path) -> st
         "config.evaluate.k_p": k_ps != set(wanted.k_p),
         "config.evaluate.references": beside != set(wanted.references),
         "config.evaluate.pictures": undrawn,
+        "model/": not results.get("model_folder", True),  # stopped before it was written
     }
     return ", ".join(key for key, changed in asked.items() if changed)
 
@@ -68,7 +69,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluates the test part, once, beside the references, and writes all files.
 
-    Embeddings and evidence come first, then results.json, and pictures, which may fail, last.
+    Embeddings and evidence come first, then results.json, the model folder, and pictures, which
+    may fail, last.
 
     Raises:
         UserError: the references want more memory than there is; what was written stays.
@@ -93,16 +95,24 @@ def evaluate_run(
             "epochs": config.epochs,
             "reported": {"step": fitted.step, "validation": fitted.figure},
             "skipped": [sound(name) for name in dataset.skipped],
+            "model_folder": False,
             "pictures": {},
             "seconds": seconds,
         }
     report.write_results(workdir, results)
     with clock(seconds, "writing"):
         report.remove_pictures(workdir)  # of an earlier evaluation
+        model = answering.write_model(config, setup, fitted.variables, parts, results, workdir)
+        results["model_folder"] = True
         if config.evaluate.pictures:
+            page = workdir / report.REPORT
             results["pictures"] = report.draw(
                 workdir, dataset, parts.values(), parts[TEST], evidence
-            )
+            ) | {
+                page.name: report.attempt(
+                    page, lambda: answering.write_report(model, dataset, parts[TEST], workdir)
+                )
+            }
     report.write_results(workdir, results)
     return results
 
