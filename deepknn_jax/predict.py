@@ -137,7 +137,7 @@ def _answered(
     for block in blocks(asked, run.form):
         count = len(block.rows) + len(block.errors)
         embeddings = run.embed_inputs(block.inputs)
-        finite: np.ndarray = np.isfinite(embeddings).all(axis=1)
+        finite = np.asarray(np.isfinite(embeddings).all(axis=1))
         if not finite.all():
             block = _without(block, finite)
         found = None

@@ -82,7 +82,9 @@ def embedder(model: Model) -> Embed:
         if is_features:
             scale = Scale(np.asarray(form.mean, np.float64), np.asarray(form.std, np.float64))
             inputs = standardized(_as_dataset(inputs), scale).inputs
-        parts = [np.zeros((0, model.gallery.embeddings.shape[1]), np.float32)]
+        if not len(inputs):
+            return np.zeros((0, model.gallery.embeddings.shape[1]), np.float32)
+        parts = []
         for start in range(0, len(inputs), size):
             batch = inputs[start : start + size]
             filled = np.pad(batch, ((0, size - len(batch)), *((0, 0),) * (batch.ndim - 1)), "edge")
