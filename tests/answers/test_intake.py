@@ -39,7 +39,9 @@ def test_blocks_are_what_the_training_read_and_errors_have_reasons(tmp_path, mon
     assert "neither DICOM nor an image" in found[0].errors[1]
     assert found[1].errors == {4: "No such file or directory"}
     inputs = np.concatenate([block.inputs for block in found])
-    wanted = [read_image(files[i], size=12, resize_rule="square", channels=1) for i in (0, 2, 3, 5, 6)]
+    wanted = [
+        read_image(files[i], size=12, resize_rule="square", channels=1) for i in (0, 2, 3, 5, 6)
+    ]
     np.testing.assert_array_equal(inputs, wanted)
     assert all(shown[8:12] == b"WEBP" for block in found for shown in block.thumbnails)
 
@@ -61,7 +63,7 @@ def test_a_csv_with_labels_and_without(tmp_path):
     assert asked.files[0] == tmp_path / "in" / "a.png"
     table.write_text("file,x\nin/a.png,1\n")
     assert questions(table, IMAGES, CLASSES, image_column="file").labels == (None,)
-    with pytest.raises(UserError, match="no column 'image'.*`image_column`"):
+    with pytest.raises(UserError, match=r"no column 'image'.*`image_column`"):
         questions(table, IMAGES, CLASSES)
 
 

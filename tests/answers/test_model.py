@@ -14,7 +14,7 @@ from deepknn_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(compiled_once):
     return model_of(IMAGES)
 
 

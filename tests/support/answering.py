@@ -1,5 +1,7 @@
 """Model folders without a training: small networks of random weights, and galleries of noise."""
 
+import functools
+
 import jax
 import numpy as np
 
@@ -43,6 +45,7 @@ FEATURES = Form("feature vectors", (5,), mean=(1e3, 0.0, 2.0, -1.0, 0.5),
 IMAGES = Form("images", (12, 12, 1), size=12, channels=1, crop=10, mean=(0.4,), std=(0.2,))
 
 
+@functools.cache  # nobody changes what it gives
 def model_of(form=FEATURES, *, validates=True, shown=True, seed=0):
     """A model with 20 training images a class but the second, which has 7."""
     rng = np.random.default_rng(seed)
@@ -53,7 +56,9 @@ def model_of(form=FEATURES, *, validates=True, shown=True, seed=0):
     x = np.zeros((1, *form.shape), np.float32)
     if form.crop:
         x = x[:, : form.crop, : form.crop]
-    variables = jax.tree.map(np.asarray, models.build(backbone).init(jax.random.key(seed), x))
+    variables = jax.tree.map(
+        np.asarray, jax.jit(models.build(backbone).init)(jax.random.key(seed), x)
+    )
     nested = {name: {"backbone": tree} for name, tree in variables.items()}
     about = about_of(form, backbone, counts(labels), counts(own) if validates else [0, 0, 0])
     pictures = joined([encode_array(image) for image in inputs]) if inputs.ndim == 4 else None
