@@ -11,6 +11,7 @@ from deepknn_jax.files import (
     naming,
     read_json,
     replacing,
+    replacing_folder,
     write_checksums,
     write_text,
 )
