@@ -102,9 +102,14 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
         with replacing_folder(folder) as temporary:
             (temporary / text).write_text(text)
         assert [path.name for path in folder.iterdir()] == [text]
-    with pytest.raises(OSError, match="full") as caught, replacing_folder(folder) as temporary:
-        (temporary / "third").write_text("third")
-        raise OSError(28, "full")
+
+    def half_written():
+        with replacing_folder(folder) as temporary:
+            (temporary / "third").write_text("third")
+            raise OSError(28, "full")
+
+    with pytest.raises(OSError, match="full") as caught:
+        half_written()
     assert caught.value.filename == str(folder)
     assert [path.name for path in folder.iterdir()] == ["second"]
     assert list(tmp_path.iterdir()) == [folder]
