@@ -102,7 +102,7 @@ def write(
         cases=shown, pictures=pictures.rules, asked=asked, k=k, level=level, left_out=left_out,
         errors=errors or {}, results=results, calibrated=model.calibrated is not None,
         doubt_lines=_doubt_lines(model, level), gallery=len(model.gallery.labels),
-        beside=min(k, _BESIDE), tiny=_is_tiny(model),
+        beside=min(k, _BESIDE), tiny=_is_tiny(model), curve=_curve(model),
     )  # fmt: skip
     write_text(path, text)
 
@@ -111,6 +111,18 @@ def _doubt_lines(model: Model, level: float) -> list[str]:
     if model.calibrated is None:
         return [WITHOUT]
     return few_lines(model.classes, model.calibrated, level=level)
+
+
+def _curve(model: Model) -> dict[str, Any] | None:
+    """The validation part's error by share answered, as an SVG polyline in 240 x 120."""
+    if model.calibrated is None:
+        return None
+    curve = model.calibrated.curve
+    most = max(0.02, float(curve.error.max()))
+    every = max(1, len(curve.error) // 200)
+    at = np.unique(np.append(np.arange(0, len(curve.error), every), [0, len(curve.error) - 1]))
+    points = [f"{240 * curve.coverage[i]:.1f},{120 * (1 - curve.error[i] / most):.1f}" for i in at]
+    return {"points": " ".join(points), "most": most, "whole": float(curve.error[0])}
 
 
 def _is_tiny(model: Model) -> bool:

@@ -41,11 +41,12 @@ def changes(config: ConfigDict, results: Mapping[str, Any], workdir: Path) -> st
     # A run from before pictures were recorded drew them all, or did not finish.
     before = {} if not (workdir / report.PICTURES[0]).exists() else {"all": "drawn"}
     undrawn = wanted.pictures and not results.get("pictures", before)
+    folder = dict(config.model_folder)  # of a run from before there was one nothing is asked
     asked = {
         "config.evaluate.k_p": k_ps != set(wanted.k_p),
         "config.evaluate.references": beside != set(wanted.references),
         "config.evaluate.pictures": undrawn,
-        "model/": not results.get("model_folder", True),  # stopped before it was written
+        "config.model_folder": results.get("model_folder", folder) != folder,
     }
     return ", ".join(key for key, changed in asked.items() if changed)
 
@@ -95,7 +96,7 @@ def evaluate_run(
             "epochs": config.epochs,
             "reported": {"step": fitted.step, "validation": fitted.figure},
             "skipped": [sound(name) for name in dataset.skipped],
-            "model_folder": False,
+            "model_folder": {},
             "pictures": {},
             "seconds": seconds,
         }
@@ -103,7 +104,7 @@ def evaluate_run(
     with clock(seconds, "writing"):
         report.remove_pictures(workdir)  # of an earlier evaluation
         model = answering.write_model(config, setup, fitted.variables, parts, results, workdir)
-        results["model_folder"] = True
+        results["model_folder"] = dict(config.model_folder)
         if config.evaluate.pictures:
             page = workdir / report.REPORT
             results["pictures"] = report.draw(

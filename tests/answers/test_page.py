@@ -64,7 +64,7 @@ def test_it_shows_each_image_beside_its_neighbours(model, tmp_path):
     assert sum(each[:1] == ["neighbor"] for each in classes) == 27
     others = (model.gallery.labels[found.indices] != found.labels[:, None]).sum()
     assert sum("other" in each for each in classes) == others
-    labels = [attrs["aria-label"] for _, attrs in reader.tags if "aria-label" in attrs]
+    labels = [a["aria-label"] for tag, a in reader.tags if tag == "div" and "aria-label" in a]
     wanted = {model.gallery.name(row) for row in found.indices.ravel()} | set(found.names)
     assert set(labels) == wanted
     assert "1,234 more were answered" in reader.text
@@ -120,6 +120,17 @@ def test_without_calibration_it_says_so(tmp_path):
     assert "Contents by doubt" not in reader.text
     assert "training image " in reader.text
     assert "no picture" in reader.text
+
+
+def test_the_curve_of_errors_ends_where_all_is_answered(model, tmp_path):
+    _, reader = reported(model, tmp_path / "r.html")
+    (points,) = [attrs["points"] for tag, attrs in reader.tags if tag == "polyline"]
+    curve = model.calibrated.curve
+    first, last = (pair.split(",") for pair in (points.split()[0], points.split()[-1]))
+    assert float(first[0]) == 240.0
+    assert float(last[0]) == pytest.approx(240 * curve.coverage[-1], abs=0.06)
+    drop = 120 * (1 - curve.error[0] / max(0.02, curve.error.max()))
+    assert float(first[1]) == pytest.approx(drop, abs=0.06)
 
 
 def test_many_images_have_smaller_pictures(model, tmp_path, monkeypatch):

@@ -106,7 +106,7 @@ def test_calibration_is_of_the_validation_part(of_features, of_images):
 
 def test_the_report_lies_beside_and_the_results_tell(of_features, of_images):
     results = json.loads((of_features / "results.json").read_text())
-    assert results["model_folder"] is True
+    assert results["model_folder"] == {"names": True, "thumbnails": True}
     assert results["pictures"]["report.html"] == "drawn"
     text = (of_features / "report.html").read_text(encoding="utf-8")
     assert text.count('class="case') == results["test"]["5"]["n"]
@@ -120,10 +120,15 @@ def test_a_run_that_was_stopped_before_its_model_writes_it_the_next_time(
     workdir = shutil.copytree(of_features, tmp_path / "run")
     shutil.rmtree(workdir / "model")
     results = json.loads((workdir / "results.json").read_text())
-    (workdir / "results.json").write_text(json.dumps(results | {"model_folder": False}))
+    (workdir / "results.json").write_text(json.dumps(results | {"model_folder": {}}))
     config = small_config(data__validation=0.2, evaluate__pictures=True, epochs=1)
     monkeypatch.setattr(answering, "write_report", lambda *_: 1 / 0)
     found = loop.run(config, workdir)
-    assert "evaluated anew for model/" in capsys.readouterr().out
+    assert "evaluated anew for config.model_folder" in capsys.readouterr().out
     assert (workdir / "model" / "model.json").exists()
     assert "ZeroDivisionError" in found["pictures"]["report.html"]  # told, and the run goes on
+    config.model_folder.names = False
+    loop.run(config, workdir)
+    assert deepknn_jax.open_run(workdir).model.gallery.names == ()
+    loop.run(config, workdir)
+    assert "finished before\n" in capsys.readouterr().out
