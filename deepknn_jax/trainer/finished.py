@@ -1,5 +1,6 @@
 """What a run leaves once it is trained, and when that is to be made anew."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,10 +8,12 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from deepknn_jax.answers.model import Model
 from deepknn_jax.data.dataset import LEFT_OUT, TEST, TRAIN, VALIDATION, Dataset
 from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
+from deepknn_jax.evaluation.evaluate import Embedded, Evidence
 from deepknn_jax.files import sound
 from deepknn_jax.logs import Seconds, clock
 from deepknn_jax.trainer import answering, checkpoint
@@ -117,26 +120,32 @@ def evaluate_run(
             "pictures": {},
             "seconds": seconds,
         }
-    if not hosts.is_main():
-        return results
-    report.write_results(workdir, results)
-    with clock(seconds, "writing"):
-        report.remove_pictures(workdir)  # of an earlier evaluation
-        model = answering.write_model(
-            config, setup, fitted.variables, parts, validated, results, workdir
-        )
-        results["model_folder"] = dict(config.model_folder)
-        if config.evaluate.pictures:
-            page = workdir / report.REPORT
-            results["pictures"] = report.draw(
-                workdir, dataset, parts.values(), parts[TEST], evidence
-            ) | {
-                page.name: report.attempt(
-                    page, lambda: answering.write_report(model, dataset, parts[TEST], workdir)
-                )
-            }
-    report.write_results(workdir, results)
+    if hosts.is_main():
+        report.write_results(workdir, results)
+        with clock(seconds, "writing"):
+            report.remove_pictures(workdir)  # of an earlier evaluation
+            model = answering.write_model(
+                config, setup, fitted.variables, parts, validated, results, workdir
+            )
+            results["model_folder"] = dict(config.model_folder)
+            if config.evaluate.pictures:
+                results["pictures"] = _draw(dataset, model, parts, evidence, workdir)
+        report.write_results(workdir, results)
     return results
+
+
+def _draw(
+    dataset: Dataset,
+    model: Model,
+    parts: Mapping[str, Embedded],
+    evidence: Evidence,
+    workdir: Path,
+) -> dict[str, str]:
+    """Draws all pictures and the page; what became of each."""
+    page, test = workdir / report.REPORT, parts[TEST]
+    drawn = report.draw(workdir, dataset, parts.values(), test, evidence)
+    write = functools.partial(answering.write_report, model, dataset, test, workdir)
+    return drawn | {page.name: report.attempt(page, write)}
 
 
 def _counts(dataset: Dataset) -> dict[str, int]:
