@@ -9,6 +9,7 @@ if sys.argv[:1] == ["-m"]:  # Python is about to run a command: what follows tak
 
 from deepknn_jax.knn.distances import pairwise_distances
 from deepknn_jax.knn.neighbors import nearest_neighbors
+from deepknn_jax.knn.sharded import sharded_nearest_neighbors
 from deepknn_jax.knn.vote import KNNPredictions, knn_classify, vote
 from deepknn_jax.losses.cox import cox_loss
 from deepknn_jax.losses.lmnn import lmnn_loss, target_neighbors
@@ -37,6 +38,7 @@ __all__ = [
     "nearest_neighbors",
     "neighborhood_watch_loss",
     "pairwise_distances",
+    "sharded_nearest_neighbors",
     "target_neighbors",
     "vote",
 ]

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 # Keys that may change between a run and its continuation: they do not touch what is trained.
 _FREE = (
-    *("checkpoint_seconds", "data.cache_dir", "data.placement"),
+    *("checkpoint_seconds", "step_timeout", "data.cache_dir", "data.placement"),
     *("evaluate.batch_size", "evaluate.pictures", "evaluate.references"),
 )
 
@@ -156,6 +156,9 @@ def default() -> ConfigDict:
             "devices": 0,  # how many; 0: all
             "steps_per_call": 0,  # training steps in one call of the device; 0: chosen
             "checkpoint_seconds": 60.0,  # least time between two checkpoints
+            # Seconds after which a call of the device, but for the first, counts as stuck and ends
+            # the run; 0: never.
+            "step_timeout": 0.0,
             "deterministic": False,  # GPU: reproducible to the bit, slower
         }
     )

@@ -15,6 +15,13 @@ from deepknn_jax.files import append, sound, write_text
 
 Record = dict[str, Any]
 Seconds = dict[str, float]  # where the time went
+_muted = False
+
+
+def mute() -> None:
+    """From now on `say` is silent: another process of this run speaks."""
+    global _muted
+    _muted = True
 
 
 def say(line: str) -> None:
@@ -22,6 +29,8 @@ def say(line: str) -> None:
 
     Arguments in backticks are named as `errors.renaming` says.
     """
+    if _muted:
+        return
     encoding = sys.stdout.encoding or "utf-8"
     known = sound(renamed(line)).encode(encoding, "backslashreplace").decode(encoding)
     print(known, flush=True)  # noqa: T201

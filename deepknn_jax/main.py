@@ -7,6 +7,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from deepknn_jax.engine import hosts
 from deepknn_jax.shell import (
     DEFAULT_CONFIG,
     parse_config_flags,
@@ -24,6 +25,7 @@ def main() -> None:
         os.environ["XLA_FLAGS"] = (
             os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
         )
+    hosts.join(flags.FLAGS.distributed)
     from deepknn_jax.trainer import embed, inspect, loop  # only now, as they bring JAX
 
     if flags.FLAGS.mode == "inspect":
@@ -41,6 +43,13 @@ def parse(argv: list[str]) -> list[str]:
     with_flagfiles(argv)  # defining --config reads such files, too, but words no error
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("workdir", None, "Folder of the run's files; default runs/<config's name>.")
+    flags.DEFINE_enum(
+        "distributed",
+        "auto",
+        hosts.WAYS,
+        "auto: one of several processes where srun, mpirun, JAX's variables or a TPU slice say so; "
+        "on: it must be; off: this process alone. docs/cluster.md.",
+    )
     flags.DEFINE_enum(
         "mode",
         "train",

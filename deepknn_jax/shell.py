@@ -1,7 +1,6 @@
 """What all commands share: flags parsed, config files found, and errors in one line."""
 
 import contextlib
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from deepknn_jax import config as config_lib
+from deepknn_jax.engine import hosts
 from deepknn_jax.errors import StoppedError, UserError, raise_at_interrupt
 
 DEFAULT_CONFIG = "configs/digits.py"
@@ -144,11 +144,10 @@ def run_command(
     try:
         app.run(checked, flags_parser=parse)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        hosts.fail(f"error: {error}")
     except StoppedError as stopped:
-        sys.stderr.write(f"{stopped}\n")
-        sys.exit(stopped.code)
+        hosts.stop(str(stopped), stopped.code)
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror}")
+        hosts.fail(f"error: {error.filename or 'a file'}: {error.strerror}")

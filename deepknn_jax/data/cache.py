@@ -73,7 +73,7 @@ def entry_of(source: Fingerprint, options: Mapping[str, object], cache_dir: str 
     """The folder of the entry of `cached_files`, which need not exist yet."""
     described = json.dumps([options, source.outside], sort_keys=True)
     key = hashlib.sha256(described.encode()).hexdigest()[:32]
-    folder = _folder(cache_dir)
+    folder = cache_folder(cache_dir)
     own = folder / f"{key}-{source.exact[:16]}"
     entries = [path for path in sorted(folder.glob(f"{key}-*")) if "." not in path.name]
     for entry in entries:
@@ -86,7 +86,8 @@ def entry_of(source: Fingerprint, options: Mapping[str, object], cache_dir: str 
     return own
 
 
-def _folder(cache_dir: str | Path) -> Path:
+def cache_folder(cache_dir: str | Path) -> Path:
+    """The folder of all entries: `cache_dir`, or the per-user default where it is empty."""
     return Path(cache_dir).expanduser() if str(cache_dir) else default_cache_dir()
 
 
@@ -139,7 +140,7 @@ def cached_images(
         UserError: an image that is missing, truncated or none, in words that name it; a cache
             folder that cannot be written; a full disk.
     """
-    entry = _folder(cache_dir) / key
+    entry = cache_folder(cache_dir) / key
     found = _open(entry)
     if found is None:
         try:

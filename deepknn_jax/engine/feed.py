@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from deepknn_jax.engine import hosts
 from deepknn_jax.engine.parallel import Devices, replicate, shard
 from deepknn_jax.engine.step import Call
 from deepknn_jax.mining.batches import Batches
@@ -39,12 +40,13 @@ def make_store(devices: Devices, inputs: np.ndarray, labels: np.ndarray, placeme
 
 def is_resident(devices: Devices, nbytes: int, placement: str) -> bool:
     """Whether inputs of so many bytes are kept in the memory of each device."""
-    return placement == "device" or (placement == "auto" and nbytes <= _most_bytes(devices))
+    fits = placement == "auto" and hosts.by_main(lambda: nbytes <= _most_bytes(devices))
+    return placement == "device" or fits
 
 
 def _most_bytes(devices: Devices) -> int:
     """Bytes of device memory that inputs may take: a quarter of it, the rest is for training."""
-    stats = devices.mesh.devices.flat[0].memory_stats() or {}
+    stats = devices.mesh.local_devices[0].memory_stats() or {}
     return stats.get("bytes_limit", 4 * _RESIDENT_BYTES) // 4
 
 
@@ -98,20 +100,21 @@ def train_calls(
 
     def load(number: int) -> tuple[np.ndarray, Batches, int]:
         found = filled(calls[number])
-        return store.inputs[_by_device(found.ids, devices.size)], found, len(calls[number])
+        return store.inputs[_own(found.ids, devices)], found, len(calls[number])
 
     for inputs, (ids, mined), steps in _ahead(len(calls), load):
         rows = _rows(ids, devices.size)
         yield Call(shard(devices, inputs), store.labels, rows, ids, mined, steps)
 
 
-def _by_device(ids_TxB: np.ndarray, count: int) -> np.ndarray:
-    """The ids in the order in which devices hold them: all steps of the first device's part, ..."""
-    return np.concatenate([part.ravel() for part in np.split(ids_TxB, count, axis=1)])
+def _own(ids_TxB: np.ndarray, devices: Devices) -> np.ndarray:
+    """The ids on this process's devices: all steps of its first device's part, ..."""
+    parts = np.split(ids_TxB, devices.size, axis=1)
+    return np.concatenate([parts[place].ravel() for place in devices.own])
 
 
 def _rows(ids_TxB: np.ndarray, count: int) -> np.ndarray:
-    """Where in its device's part of the pool each example is, for the order of `_by_device`."""
+    """Where in its device's part of the pool each example is, for the order of `_own`."""
     steps, size = ids_TxB.shape
     local = np.arange(ids_TxB.size // count, dtype=np.int32).reshape(steps, size // count)
     return np.tile(local, (1, count))
@@ -140,5 +143,5 @@ def eval_batches(
         if store.pool is not None:
             yield store.pool, ids, len(wanted)
         else:
-            inputs = shard(devices, store.inputs[ids])
+            inputs = shard(devices, store.inputs[_own(ids[None, :], devices)])
             yield inputs, _rows(ids[None, :], devices.size)[0], len(wanted)

@@ -1,4 +1,8 @@
-"""The one place that maps the per-device functions over devices: jit, shard_map or pmap."""
+"""The one place that maps the per-device functions over devices: jit, shard_map or pmap.
+
+The devices may be those of several processes. Each calls the same functions in the same order, and
+brings to its own devices what they need.
+"""
 
 import functools
 import os
@@ -8,9 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax import Array, lax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from deepknn_jax.engine import hosts
 from deepknn_jax.engine.step import (
     Call,
     Collectives,
@@ -46,6 +52,17 @@ class Devices(NamedTuple):
         """Name of the mapped axis for collectives; None on one device, which needs none."""
         return AXIS if self.size > 1 else None
 
+    @property
+    def own(self) -> range:
+        """The positions of this process's devices in the mesh, which stand together."""
+        process = jax.process_index()
+        found = [
+            place
+            for place, device in enumerate(self.mesh.devices.flat)
+            if device.process_index == process
+        ]
+        return range(found[0], found[-1] + 1)
+
 
 def present_devices() -> list[jax.Device]:
     """What JAX shows here.
@@ -66,12 +83,20 @@ def present_devices() -> list[jax.Device]:
 
 
 def get_devices(count: int, mode: str) -> Devices:
-    """The first `count` devices (0: all).
+    """The first `count` devices (0: all), process after process.
 
     Raises:
-        UserError: there are fewer, or none of the kind that was asked for.
+        UserError: there are fewer, or none of the kind that was asked for; or several processes,
+            and not all their devices, or pmap.
     """
-    found = present_devices()
+    found = sorted(present_devices(), key=lambda device: (device.process_index, device.id))
+    if hosts.count() > 1 and count not in (0, len(found)):
+        raise UserError(
+            f"`devices` is {count}, but {hosts.count()} processes use all their devices, "
+            f"{len(found)}: leave it at 0"
+        )
+    if hosts.count() > 1 and mode == "pmap":
+        raise UserError("`parallel`=pmap is for one process; several want shard_map")
     if count > len(found):
         raise UserError(
             f"`devices` is {count}, but this machine shows {len(found)} device(s): choose "
@@ -81,13 +106,33 @@ def get_devices(count: int, mode: str) -> Devices:
 
 
 def replicate(devices: Devices, tree: Any) -> Any:
-    """A copy of each array on every device."""
-    return jax.device_put(tree, NamedSharding(devices.mesh, P()))
+    """A copy of each array on every device; all processes bring the same."""
+    sharding = NamedSharding(devices.mesh, P())
+    if not devices.mesh.is_multi_process:
+        return jax.device_put(tree, sharding)
+
+    def put(x: Any) -> Array:
+        array = np.asarray(x)
+        return jax.make_array_from_process_local_data(sharding, array, array.shape)
+
+    return jax.tree.map(put, tree)
 
 
-def shard(devices: Devices, array: np.ndarray) -> Array:
-    """The array cut evenly along its first axis, a part on each device."""
-    return jax.device_put(array, NamedSharding(devices.mesh, P(AXIS)))
+def shard(devices: Devices, own_part: np.ndarray) -> Array:
+    """An array cut evenly along its first axis, a part on each device.
+
+    `own_part` is what this process's devices get: all of it where there is one process.
+    """
+    sharding = NamedSharding(devices.mesh, P(AXIS))
+    return jax.make_array_from_process_local_data(sharding, own_part)
+
+
+def fetch(array: Array) -> np.ndarray:
+    """The whole array on the host of each process."""
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    found: np.ndarray = multihost_utils.process_allgather(array, tiled=True)
+    return found
 
 
 def collectives(axis: str | None) -> Collectives:
@@ -122,25 +167,6 @@ def map_embed(
 
 def _of_pool(is_cut: bool) -> P:
     return P(AXIS) if is_cut else P()
-
-
-def map_queries(devices: Devices, search: Callable[..., tuple]) -> Callable[..., tuple]:
-    """A search over all devices: three arrays [Q, ...] of queries are cut, the others are whole.
-
-    Q need not be even: the queries are filled up with copies of the last.
-    """
-    queries, whole = P(AXIS), P()
-    mapped = _map(devices, search, (*(queries,) * 3, *(whole,) * 3), queries, donate=())
-
-    def call(*arguments: np.ndarray) -> tuple:
-        count = len(arguments[0])
-        missing = -count % devices.size
-        filled = (
-            np.pad(x, ((0, missing), *((0, 0),) * (x.ndim - 1)), mode="edge") for x in arguments[:3]
-        )
-        return jax.tree.map(lambda x: x[:count], mapped(*filled, *arguments[3:]))
-
-    return call
 
 
 def _map(devices: Devices, body: Callable, in_specs: tuple, out_spec: P, donate: tuple) -> Callable:

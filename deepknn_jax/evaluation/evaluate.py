@@ -1,20 +1,18 @@
 """Examples embedded, classified by the vote of their neighbours, and measured by it."""
 
-import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from tqdm import tqdm
 
 from deepknn_jax.engine.feed import Store, eval_batches
-from deepknn_jax.engine.parallel import Devices, Embed
+from deepknn_jax.engine.parallel import Devices, Embed, fetch
 from deepknn_jax.evaluation.metrics import classification_metrics
 from deepknn_jax.knn.neighbors import ids_at
-from deepknn_jax.knn.vote import elect, knn_classify
+from deepknn_jax.knn.sharded import Nearest, nearest_on_one_device
+from deepknn_jax.knn.vote import elect
 
 Entry = dict[str, Any]
 
@@ -65,20 +63,13 @@ def embed_rows(
     progress = tqdm(total=len(rows_n), desc="embedding", unit=" examples", delay=5, disable=None)
     for pool, rows_B, count in eval_batches(store, devices, rows_n, batch_size):
         embeddings_BxD, logits_BxC = embed(*variables, pool, rows_B)
-        embeddings.append(np.asarray(embeddings_BxD[:count], np.float32))
+        embeddings.append(fetch(embeddings_BxD)[:count].astype(np.float32))
         if logits_BxC is not None:
-            logits = np.asarray(logits_BxC[:count], np.float32)
+            logits = fetch(logits_BxC)[:count].astype(np.float32)
             head.append(np.argmax(logits, axis=1).astype(np.int32))
         progress.update(count)
     progress.close()
     return Embedded(rows_n, np.concatenate(embeddings), np.concatenate(head) if head else None)
-
-
-@functools.partial(jax.jit, static_argnames=("k", "num_classes", "p"))
-def _classify(*arrays: Any, **options: Any) -> tuple[Array, Array, Array]:
-    """Labels, distances and indices of `knn_classify`; the shares [Q, C] are never computed."""
-    found = knn_classify(*arrays, **options)
-    return found.labels, found.distances, found.indices
 
 
 def classify(
@@ -86,31 +77,31 @@ def classify(
     gallery: Embedded,
     labels_N: np.ndarray,
     *,
-    k_ps: Iterable[int],
+    k_ps: Collection[int],
     num_classes: int,
     p: float,
+    nearest: Nearest = nearest_on_one_device,
 ) -> Evidence:
-    """The kNN vote of the gallery on each query, for each K_p; an example never votes on itself."""
-    *smaller, most = sorted(set(k_ps))
-    labels, nearest, places = _classify(
+    """The kNN vote of the gallery on each query, for each K_p; an example never votes on itself.
+
+    `nearest` is the search, over all devices.
+    """
+    found, places = nearest(
         queries.embeddings,
         gallery.embeddings,
-        labels_N[gallery.rows],
-        k=most,
-        num_classes=num_classes,
+        k=max(k_ps),
         p=p,
         query_ids=queries.rows,
         gallery_ids=gallery.rows,
     )
-    distances, rows = np.asarray(nearest), ids_at(places, gallery.rows)
+    distances, rows = np.asarray(found), ids_at(places, gallery.rows)
     voters = np.where(rows < 0, -1, labels_N[rows])
 
     def predict(k: int) -> np.ndarray:
         near, voting = jnp.asarray(distances[:, :k]), jnp.asarray(voters[:, :k])
         return np.asarray(elect(near, voting, num_classes=num_classes))
 
-    predictions = {k: predict(k) for k in smaller}
-    return Evidence(distances, rows, predictions | {most: np.asarray(labels)})
+    return Evidence(distances, rows, {k: predict(k) for k in sorted(set(k_ps))})
 
 
 def metrics_by_vote(

@@ -10,6 +10,7 @@ import numpy as np
 
 from deepknn_jax.data import view
 from deepknn_jax.data.dataset import Dataset
+from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import neighbors, pictures
 from deepknn_jax.evaluation.classes import shown_classes
@@ -30,8 +31,14 @@ def write_results(workdir: Path, results: dict[str, Any]) -> None:
 
 
 def read_results(workdir: Path) -> dict[str, Any] | None:
-    """results.json, or None where the run is not finished; a damaged one is told of, and none."""
-    path = workdir / "results.json"
+    """results.json, or None where the run is not finished; a damaged one is told of, and none.
+
+    The main process's, on all.
+    """
+    return hosts.by_main(lambda: _results_at(workdir / "results.json"))
+
+
+def _results_at(path: Path) -> dict[str, Any] | None:
     try:
         found: Any = read_json(path)
     except UserError:

@@ -11,7 +11,8 @@ from jax import Array, lax
 
 from deepknn_jax.errors import UserError
 from deepknn_jax.knn.intake import as_classes, as_integers, as_rows, comparable
-from deepknn_jax.knn.neighbors import MapSearch, class_search, ids_at, own_class_neighbors
+from deepknn_jax.knn.neighbors import ids_at, own_class_neighbors
+from deepknn_jax.knn.sharded import Nearest, nearest_on_one_device
 
 # Classes are filled up to a multiple of this for the search: few programs are compiled.
 _CLASS_ROWS = 512
@@ -174,7 +175,7 @@ def mine_triplets(
     mine: bool = False,
     squared: bool = False,
     p: float = 2.0,
-    map_search: MapSearch = jax.jit,
+    nearest: Nearest = nearest_on_one_device,
 ) -> dict[str, np.ndarray]:
     """The triplets of the anchors of an epoch and their d_{a,k+} (algorithm 1, lines 3 to 12).
 
@@ -190,7 +191,7 @@ def mine_triplets(
         draws: positives, and negatives, of an anchor, T.
         squared, p: of the distance.
         seed: of the draws.
-        map_search: maps a search over the devices.
+        nearest: the search, over all devices.
 
     Returns:
         {"positives", "negatives": ids int32 [R, A, T], -1 for none} and, with a bank, "outside",
@@ -200,7 +201,7 @@ def mine_triplets(
     neighbors_NxK = None
     if mine:
         assert bank_NxD is not None
-        neighbors_NxK = _neighborhoods(bank_NxD, k, p, map_search)
+        neighbors_NxK = _neighborhoods(bank_NxD, k, p, nearest)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), step), draws)
     labels, anchors = jnp.asarray(labels_N), jnp.asarray(anchors_A)
     drawn = _draw(neighbors_NxK, labels, anchors, keys, mine=mine)
@@ -209,7 +210,7 @@ def mine_triplets(
         found[name] = ids_at(places_TxA.T, rows_N).reshape(*anchors_RxA.shape, draws)
     if bank_NxD is not None:
         kth_N = kth_positive_by_class(
-            bank_NxD, labels_N, k=k, p=p, squared=squared, map_search=map_search
+            bank_NxD, labels_N, k=k, p=p, squared=squared, nearest=nearest
         )
         found["kth_positive"] = kth_N[anchors_RxA]
         for name, flags_TxA in (("outside", drawn.outside), ("pushed", drawn.pushed)):
@@ -227,10 +228,10 @@ def _draw(
     )
 
 
-def _neighborhoods(bank_NxD: np.ndarray, k: int, p: float, map_search: MapSearch) -> Array:
+def _neighborhoods(bank_NxD: np.ndarray, k: int, p: float, nearest: Nearest) -> Array:
     """The k nearest of each example, itself left out [N, k]."""
     present_N = np.zeros(len(bank_NxD), np.int32)
-    return _nearest(bank_NxD, present_N, min(k, len(bank_NxD) - 1), p, map_search)[1]
+    return _nearest(bank_NxD, present_N, min(k, len(bank_NxD) - 1), p, nearest)[1]
 
 
 def kth_positive_by_class(
@@ -240,11 +241,11 @@ def kth_positive_by_class(
     k: int,
     p: float,
     squared: bool,
-    map_search: MapSearch = jax.jit,
+    nearest: Nearest = nearest_on_one_device,
 ) -> np.ndarray:
     """`kth_positive_distances` [N] by a search within each class: of C even classes 1/C the work.
 
-    `map_search` maps a search over the devices.
+    `nearest` is the search, over all devices.
     """
     kth_N = np.zeros(len(labels_N), bank_NxD.dtype)
     for label in np.unique(labels_N):
@@ -254,17 +255,26 @@ def kth_positive_by_class(
         filled = np.pad(members, (0, -len(members) % _CLASS_ROWS), mode="edge")
         absent = (np.arange(len(filled)) > others).astype(np.int32)
         # k, part of the program, is that of the class only where the class is smaller.
-        distances, _ = _nearest(bank_NxD[filled], absent, min(k, others), p, map_search)
+        distances, _ = _nearest(bank_NxD[filled], absent, min(k, others), p, nearest)
         # The largest, not the last: a NaN stands first, and is not to be hidden.
         kth_N[members] = np.max(np.asarray(distances[: len(members)]), axis=1)
     return np.square(kth_N) if squared else kth_N
 
 
 def _nearest(
-    rows_NxD: np.ndarray, absent_N: np.ndarray, k: int, p: float, map_search: MapSearch
+    rows_NxD: np.ndarray, absent_N: np.ndarray, k: int, p: float, nearest: Nearest
 ) -> tuple[Array, Array]:
     """Of each row its k nearest others that are not absent: distances, indices [N, k]."""
     ids_N = np.arange(len(rows_NxD), dtype=np.int32)
     present_N = np.zeros_like(absent_N)
-    search = map_search(class_search(k, p, same_class=True))
-    return search(rows_NxD, ids_N, present_N, rows_NxD, ids_N, absent_N)
+    return nearest(
+        rows_NxD,
+        rows_NxD,
+        k=k,
+        p=p,
+        query_ids=ids_N,
+        gallery_ids=ids_N,
+        query_labels=present_N,
+        gallery_labels=absent_N,
+        same_class=True,
+    )

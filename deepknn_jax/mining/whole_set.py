@@ -1,9 +1,9 @@
 """Deep kNN's positives and negatives of the anchors, searched in the whole training set."""
 
-import jax
 import numpy as np
 
-from deepknn_jax.knn.neighbors import MapSearch, class_search, ids_at
+from deepknn_jax.knn.neighbors import ids_at
+from deepknn_jax.knn.sharded import Nearest, nearest_on_one_device
 from deepknn_jax.mining.batches import Mined
 
 
@@ -17,7 +17,7 @@ def nearest_in_set(
     k: int,
     m: int,
     p: float,
-    map_search: MapSearch = jax.jit,
+    nearest: Nearest = nearest_on_one_device,
 ) -> Mined:
     """The K nearest positives and M nearest negatives in the whole set (Deep kNN, section 2.2).
 
@@ -29,7 +29,7 @@ def nearest_in_set(
         labels_N: their labels.
         k, m: neighbours wanted, cut to N - 1.
         p: order of the norm.
-        map_search: maps a search over the devices.
+        nearest: the search, over all devices.
 
     Returns:
         {"positives": [R, A, K], "negatives": [R, A, M]}, ids, the nearest first.
@@ -37,12 +37,18 @@ def nearest_in_set(
     del step
     assert bank_NxD is not None
     anchors_Q = anchors_RxA.ravel()
-    queries = bank_NxD[anchors_Q], anchors_Q, labels_N[anchors_Q]
-    # On the device once, for both searches.
-    gallery = jax.device_put((bank_NxD, np.arange(len(labels_N)), labels_N))
     found = {}
     for name, wanted, same_class in (("positives", k, True), ("negatives", m, False)):
-        search = class_search(min(wanted, len(labels_N) - 1), p, same_class)
-        _, places = map_search(search)(*queries, *gallery)
+        _, places = nearest(
+            bank_NxD[anchors_Q],
+            bank_NxD,
+            k=min(wanted, len(labels_N) - 1),
+            p=p,
+            query_ids=anchors_Q,
+            gallery_ids=np.arange(len(labels_N), dtype=np.int32),
+            query_labels=labels_N[anchors_Q],
+            gallery_labels=labels_N,
+            same_class=same_class,
+        )
         found[name] = ids_at(places, rows_N).reshape(*anchors_RxA.shape, -1)
     return found

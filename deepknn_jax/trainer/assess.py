@@ -17,6 +17,7 @@ from deepknn_jax.evaluation.evaluate import (
     embed_rows,
     metrics_by_vote,
 )
+from deepknn_jax.knn.sharded import searcher
 from deepknn_jax.logs import Record
 from deepknn_jax.trainer.setup import Setup, first_state
 
@@ -68,6 +69,7 @@ def knn_entries(
         k_ps=config.evaluate.k_p,
         num_classes=len(dataset.class_names),
         p=config.loss.p,
+        nearest=searcher(setup.devices.mesh),
     )
     entries = metrics_by_vote(
         queries,

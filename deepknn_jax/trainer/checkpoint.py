@@ -1,5 +1,8 @@
 """Saving and restoring a training; the only module that knows orbax.
 
+Of several processes the main one writes and reads: all hold the same arrays, and it alone needs the
+folder.
+
 A checkpoint is a folder named by its step. What tells that its files are as they were written
 (files.write_checksums) is written last.
 """
@@ -16,6 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import damage, has_checksums, write_checksums
 from deepknn_jax.logs import say
@@ -46,13 +50,41 @@ def open_manager(folder: Path, *, keep: int) -> Manager:
     Saves are synchronous: the training state is donated to the next call, so no thread may still
     be reading it.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
-        create=True,
+        create=False,
+        **({"multiprocessing_options": alone} if hosts.count() > 1 else {}),
         enable_async_checkpointing=False,
         cleanup_tmp_directories=True,  # of saves that were killed
     )
     return ocp.CheckpointManager(folder.absolute(), options=options)
+
+
+def restore_on_all(manager: Manager | None, like: Any) -> Restored | None:
+    """`restore_newest` by the main process, which has the manager, and for all."""
+    if hosts.count() == 1:
+        assert manager is not None
+        return restore_newest(manager, like)
+    on_host = jax.tree.map(np.asarray, like)
+    found: list[Restored] = []
+
+    def restore() -> tuple[int, dict[str, Any]] | None:
+        assert manager is not None
+        if (restored := restore_newest(manager, on_host)) is None:
+            return None
+        found.append(restored)
+        return restored.step, restored.extra
+
+    if (told := hosts.by_main(restore)) is None:
+        return None
+    arrays = hosts.broadcast(found[0].arrays if found else on_host)
+
+    def place(x: np.ndarray, old: jax.Array) -> jax.Array:
+        return jax.make_array_from_callback(x.shape, old.sharding, lambda index: x[index])
+
+    return Restored(told[0], jax.tree.map(place, arrays, like), told[1])
 
 
 def save(manager: Manager, step: int, state: Any, extra: dict[str, Any]) -> None:
@@ -66,6 +98,8 @@ def save(manager: Manager, step: int, state: Any, extra: dict[str, Any]) -> None
         # Asked first, as orbax's threads would each print how they failed.
         needs = f"it needs {needed / 2**20:.1f} MiB, the disk has {free / 2**20:.1f} left"
         raise _not_written(manager, step, needs)
+    if hosts.count() > 1:
+        state = jax.tree.map(np.asarray, state)
     arguments = ocp.args.Composite(
         state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave(extra | {"version": VERSION})
     )
@@ -144,12 +178,17 @@ def _restore(manager: Manager, step: int, like: Any) -> tuple[Any, dict[str, Any
             f"{path}: checkpoint is sound, but does not fit this config or version ({differs}): go "
             "on with those that wrote it, or choose another --workdir"
         )
-    target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
-    )
+    target = jax.tree.map(_target, like)
     with _named(path):
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         return manager.restore(step, args=arguments).state, extra
+
+
+def _target(x: Any) -> Any:
+    """What is restored in the place of x: an array placed as it, or numpy's."""
+    if isinstance(x, np.ndarray):
+        return x
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
 
 def _extra(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from deepknn_jax import config as config_lib
+from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import embed_rows
@@ -16,10 +17,9 @@ from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
 from deepknn_jax.trainer import inherited
 from deepknn_jax.trainer.assess import variables_of
-from deepknn_jax.trainer.keys import say_in_keys
 from deepknn_jax.trainer.lock import holding
-from deepknn_jax.trainer.loop import check_workdir, describe
-from deepknn_jax.trainer.setup import Embedder, build_embedder, decoded, settle, survey
+from deepknn_jax.trainer.loop import check_workdir, describe, in_turns
+from deepknn_jax.trainer.setup import Embedder, build_embedder, decoded, settle
 
 FILE = "features.npz"
 
@@ -37,7 +37,7 @@ def run(config: ConfigDict, workdir: Path) -> Path:
     """
     path = workdir / FILE
     config, weights = check_workdir(config, workdir)
-    if path.exists():
+    if hosts.by_main(path.exists):
         say(f"{path}: written before")
         return path
     if weights is None:
@@ -54,7 +54,8 @@ def run(config: ConfigDict, workdir: Path) -> Path:
     )
     if not np.isfinite(part.embeddings).all():
         raise UserError(f"{config.model.weights or config.model.name}: features are not finite")
-    report.write_features(path, embedder.dataset, part)
+    if hosts.is_main():
+        report.write_features(path, embedder.dataset, part)
     count, width = part.embeddings.shape
     speed = count / (time.monotonic() - began)
     say(f"{count} x {width} features written to {path} ({speed:,.0f} images/s)")
@@ -65,14 +66,12 @@ def prepare(
     config: ConfigDict, weights: Mapping[str, Any] | None, workdir: Path
 ) -> tuple[ConfigDict, Embedder]:
     """Loads, builds what embeds, and writes config.json: as `loop.prepare` of a training."""
-    found = survey(config)
-    for line in found.account:
-        say_in_keys(line)
     kept = inherited.kept_for(config, workdir)
-    dataset = decoded(config, found, kept.set_range)
+    dataset = in_turns(config, kept, decoded)
     describe(dataset)
     config = settle(config, dataset)
     embedder = build_embedder(config, dataset, weights, inherited.scale_of(kept, dataset))
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_text(workdir / "config.json", config_lib.to_json(config))
+    if hosts.is_main():
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_text(workdir / "config.json", config_lib.to_json(config))
     return config, embedder

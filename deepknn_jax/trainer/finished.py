@@ -8,6 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION
+from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.files import sound
@@ -39,7 +40,8 @@ def changes(config: ConfigDict, results: Mapping[str, Any], workdir: Path) -> st
     k_ps = {int(vote) for vote in results["test"] if vote != "head"}
     beside = {_REFERENCES.get(name, name) for name in results["references"]}
     # A run from before pictures were recorded drew them all, or did not finish.
-    before = {} if not (workdir / report.PICTURES[0]).exists() else {"all": "drawn"}
+    drawn = hosts.by_main((workdir / report.PICTURES[0]).exists)
+    before = {"all": "drawn"} if drawn else {}
     undrawn = wanted.pictures and not results.get("pictures", before)
     asked = {
         "config.evaluate.k_p": k_ps != set(wanted.k_p),
@@ -51,7 +53,7 @@ def changes(config: ConfigDict, results: Mapping[str, Any], workdir: Path) -> st
 
 def check_trained(workdir: Path) -> None:
     """Raises UserError where a finished run has no checkpoint to go on from."""
-    if not checkpoint.steps_in(workdir / "checkpoints"):
+    if not hosts.by_main(lambda: checkpoint.steps_in(workdir / "checkpoints")):
         raise UserError(
             f"{workdir}: its checkpoints are gone, so it can neither be evaluated anew nor go on:"
             " leave config.evaluate and config.epochs as they were, or choose another --workdir"
@@ -60,7 +62,8 @@ def check_trained(workdir: Path) -> None:
 
 def set_results_aside(workdir: Path, epochs: int) -> None:
     """Renames results.json, which tells that a run of so many epochs is finished: it goes on."""
-    (workdir / "results.json").rename(workdir / f"results_of_{epochs}_epochs.json")
+    if hosts.is_main():
+        (workdir / "results.json").rename(workdir / f"results_of_{epochs}_epochs.json")
 
 
 def evaluate_run(
@@ -68,7 +71,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluates the test part, once, beside the references, and writes all files.
 
-    Embeddings and evidence come first, then results.json, and pictures, which may fail, last.
+    The main process writes: embeddings and evidence first, then results.json, and pictures, which
+    may fail, last.
 
     Raises:
         UserError: the references want more memory than there is; what was written stays.
@@ -81,9 +85,10 @@ def evaluate_run(
             if len(dataset.rows(split))
         }
         test, evidence = knn_entries(config, setup, parts[TEST], parts[TRAIN])
-    with clock(seconds, "writing"):
-        report.write_embeddings(workdir / "embeddings.npz", dataset, parts.values())
-        report.write_neighbors(workdir / "neighbors.csv", dataset, parts[TEST], evidence)
+    if hosts.is_main():
+        with clock(seconds, "writing"):
+            report.write_embeddings(workdir / "embeddings.npz", dataset, parts.values())
+            report.write_neighbors(workdir / "neighbors.csv", dataset, parts[TEST], evidence)
     with clock(seconds, "evaluation"):
         results = {
             "method": METHODS[config.loss.name].title,
@@ -96,6 +101,8 @@ def evaluate_run(
             "pictures": {},
             "seconds": seconds,
         }
+    if not hosts.is_main():
+        return results
     report.write_results(workdir, results)
     with clock(seconds, "writing"):
         report.remove_pictures(workdir)  # of an earlier evaluation

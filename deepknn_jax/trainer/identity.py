@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from deepknn_jax import config as config_lib
+from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import read_json, write_text
 from deepknn_jax.logs import say
@@ -36,11 +37,16 @@ class Stored(NamedTuple):
 
 
 def stored_run(workdir: Path) -> Stored:
-    """The run in `workdir`.
+    """The run in `workdir`, as the main process sees it.
 
     Raises:
         UserError: its config.json is damaged, and no checkpoint holds the config.
     """
+    found: Any = hosts.by_main(lambda: _stored_run(workdir))
+    return Stored(*found)
+
+
+def _stored_run(workdir: Path) -> Stored:
     step, extra = checkpoint.newest_extra(workdir / "checkpoints") or (0, {})
     if "config" in extra:
         return Stored(json.loads(extra["config"]), extra, step)
@@ -49,7 +55,7 @@ def stored_run(workdir: Path) -> Stored:
 
 def restore_config(workdir: Path, stored: Stored) -> None:
     """Writes config.json anew from a checkpoint's where it is lost or damaged."""
-    if "config" not in stored.extra:
+    if "config" not in stored.extra or not hosts.is_main():
         return
     path = workdir / "config.json"
     with contextlib.suppress(UserError):

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from deepknn_jax import models
 from deepknn_jax.config import default, flatten
 from deepknn_jax.data.dataset import Dataset
+from deepknn_jax.engine import hosts
 from deepknn_jax.engine.inputs import Scale, feature_scale
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_arrays
@@ -170,9 +171,14 @@ def kept_for(config: ConfigDict, workdir: Path) -> Kept:
     Else those of the run that config.model.weights names; else none, and they are of its own
     training part.
     """
-    if (workdir / "config.json").exists():
-        return read(workdir) or Kept()
+    if hosts.by_main((workdir / "config.json").exists):
+        shape, scale, set_range = hosts.by_main(lambda: _listed(read(workdir) or Kept()))
+        return Kept(tuple(shape), scale and Scale(*map(np.asarray, scale)), tuple(set_range))
     return of_weights(config)
+
+
+def _listed(kept: Kept) -> Any:
+    return kept.shape, kept.scale and [part.tolist() for part in kept.scale], kept.set_range
 
 
 def of_weights(config: ConfigDict) -> Kept:

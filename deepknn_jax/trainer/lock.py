@@ -18,6 +18,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ml_collections import ConfigDict
 
+from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import naming
 from deepknn_jax.logs import duration, say
@@ -49,13 +50,18 @@ def holding(
 
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
-    """In the block this process alone writes to `workdir`, which is made if absent.
+    """In the block this run alone writes to `workdir`, which is made if absent.
+
+    Of several processes of a run the main one holds it for all.
 
     A folder that was made for it and is empty at the end is removed.
 
     Raises:
         UserError: another run holds it, in words that say which; it cannot be written to.
     """
+    if not hosts.is_main():
+        yield
+        return
     check_writable(workdir)
     absent = [path for path in (workdir, *workdir.parents) if not path.exists()]
     path, ended = workdir / LOCK, threading.Event()

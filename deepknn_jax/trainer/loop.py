@@ -16,7 +16,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from deepknn_jax import config as config_lib
+from deepknn_jax.data.cache import cache_folder
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
+from deepknn_jax.engine import hosts
 from deepknn_jax.engine.feed import plan_calls, train_calls
 from deepknn_jax.engine.parallel import present_devices
 from deepknn_jax.engine.step import StepLog, TrainState
@@ -101,20 +103,30 @@ def prepare(
         UserError: for whatever is wrong with the data; `workdir` holds a run on others.
     """
     devices_of(config)  # what does not fit this machine is told before any data are read
-    found = survey(config)
-    for line in found.account:
-        say_in_keys(line)
     kept = inherited.kept_for(config, workdir)
-    dataset = load(config, found, kept.set_range)
+    dataset = in_turns(config, kept, load)
     describe(dataset)
     config = settle(config, dataset)
     scale = inherited.scale_of(kept, dataset)
     setup = build(config, dataset, weights, scale)
     identity.check_data(setup.content, identity.stored_run(workdir), workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    inherited.write(workdir, dataset, scale)  # first: with config.json the run has begun
-    write_text(workdir / "config.json", config_lib.to_json(config))
+    if hosts.is_main():
+        workdir.mkdir(parents=True, exist_ok=True)
+        inherited.write(workdir, dataset, scale)  # first: with config.json the run has begun
+        write_text(workdir / "config.json", config_lib.to_json(config))
     return config, setup
+
+
+def in_turns(config: ConfigDict, kept: inherited.Kept, read: Callable[..., Dataset]) -> Dataset:
+    """The data by `read` (setup.load or setup.decoded); of several processes one decodes."""
+
+    def found() -> Dataset:
+        survey_ = survey(config)
+        for line in survey_.account:
+            say_in_keys(line)
+        return read(config, survey_, kept.set_range)
+
+    return hosts.in_turns(cache_folder(config.data.cache_dir), found)
 
 
 def check_workdir(
@@ -130,7 +142,7 @@ def check_workdir(
     """
     check(config)
     present_devices()  # else found only when the data are decoded
-    check_writable(workdir)
+    hosts.by_main(lambda: check_writable(workdir))
     stored = identity.stored_run(workdir)
     config, weights = resolve(config, stored.config, str(start or ""))
     finished = report.read_results(workdir) is not None
@@ -155,12 +167,12 @@ def describe(dataset: Dataset) -> None:
 
 def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fitted:
     """Trains from the last checkpoint, or from the start, to the end."""
-    manager = checkpoint.open_manager(workdir / "checkpoints", keep=2)
+    manager = checkpoint.open_manager(workdir / "checkpoints", keep=2) if hosts.is_main() else None
     validates = config.data.validation > 0
     begun = {"config": config_lib.to_json(config), "data": dict(setup.content)}
     state, mined, best = resumed(setup, manager, seconds, validates=validates)
     saved = time.monotonic()
-    record = record_log(workdir, int(state.step))
+    record = record_log(workdir, int(state.step)) if hosts.is_main() else _unrecorded
     recent, objectives = so_far(workdir, int(state.step), setup.steps_per_epoch)
     ended = converged(objectives, config.stop_tolerance)
     with stop_signals() as stopped:
@@ -181,7 +193,9 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
                 if figure is not None and (best.figure is None or figure > best.figure):
                     best = Fitted(_copy(state), step, figure)
             ended |= step == setup.total_steps
-            if ended or stopped() or time.monotonic() - saved >= config.checkpoint_seconds:
+            stop = hosts.largest(stopped())
+            due = ended or stop or time.monotonic() - saved >= config.checkpoint_seconds
+            if due and manager is not None:
                 check_held(workdir)
                 extra = begun | {
                     "epoch": step / setup.steps_per_epoch, "best_step": best.step,
@@ -190,16 +204,16 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
                 with clock(seconds, "checkpoints"):
                     checkpoint.save(manager, step, (state, best.variables, mined), extra)
                 saved = time.monotonic()
-            if stopped():
+            if stop:
                 say(f"stopped at step {step} and saved; the same command goes on from there")
-                raise SystemExit(128 + stopped())
+                raise SystemExit(hosts.status_once_saved(stop))
             if ended:
                 break
     return best if validates else Fitted(variables_of(state), int(state.step), None)
 
 
 def resumed(
-    setup: Setup, manager: checkpoint.Manager, seconds: Seconds, *, validates: bool
+    setup: Setup, manager: checkpoint.Manager | None, seconds: Seconds, *, validates: bool
 ) -> tuple[TrainState, Mined, Fitted]:
     """The state, what was mined and the best so far, of the last checkpoint or the very start.
 
@@ -208,7 +222,7 @@ def resumed(
     state, mined = first_state(setup), setup.mining.empty if setup.mining else {}
     best = Fitted(_copy(state) if validates else ((), ()), 0, None)
     like = (state, best.variables, jax.tree.map(jnp.asarray, mined))
-    if (found := checkpoint.restore_newest(manager, like)) is None:
+    if (found := checkpoint.restore_on_all(manager, like)) is None:
         return state, mined, best
     step, (state, variables, mined), extra = found
     seconds.update(extra["seconds"])
@@ -217,9 +231,13 @@ def resumed(
     return state, jax.tree.map(np.asarray, mined), best
 
 
+def _unrecorded(values: Record) -> None:
+    """In the place of a log: the main process has it."""
+
+
 def so_far(workdir: Path, step: int, per_epoch: int) -> tuple[list[Record], list[float]]:
     """From metrics.jsonl: the calls in the epoch that `step` is in, and each epoch's objective."""
-    history = read_records(workdir / "metrics.jsonl")
+    history = hosts.by_main(lambda: read_records(workdir / "metrics.jsonl"))
     epochs = [record for record in history if "objective" in record]
     calls = [record for record in history if "objective" not in record]
     recent = [record for record in calls if record["step"] > step - step % per_epoch]
@@ -267,7 +285,9 @@ def train(
             with clock(seconds, "waiting for data"):
                 call = next(feed)
             began = time.monotonic()
-            with clock(seconds, "training" if steps.start > first else "first call (compiles)"):
+            spent_on = "training" if steps.start > first else "first call (compiles)"
+            limit = config.step_timeout if steps.start > first else 0.0
+            with clock(seconds, spent_on), hosts.watched(limit, f"the call to step {steps.stop}"):
                 state, logs = setup.train(state, call)
                 logs = jax.tree.map(np.asarray, logs)
             logs = jax.tree.map(operator.itemgetter(slice(len(steps))), logs)
@@ -364,4 +384,5 @@ def stop_signals() -> Iterator[Callable[[], int]]:
         yield lambda: received[0]
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # at the end of several processes
+                signal.signal(number, handler)

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from deepknn_jax.data.dataset import TRAIN, Dataset
-from deepknn_jax.engine.parallel import Devices, map_queries
-from deepknn_jax.knn.neighbors import MapSearch, ids_at
-from deepknn_jax.losses.lmnn import target_neighbors
+from deepknn_jax.engine.parallel import Devices
+from deepknn_jax.knn.neighbors import ids_at
+from deepknn_jax.knn.sharded import searcher
 from deepknn_jax.mining.batches import Mining
 from deepknn_jax.mining.local_triplets import mine_triplets, neighborhood_size
 from deepknn_jax.mining.whole_set import nearest_in_set
@@ -41,7 +41,7 @@ def nearest_in_the_set(run: Run, *, k: int, m: int, p: float) -> Mining:
             k=k,
             m=m,
             p=p,
-            map_search=_over_devices(run.devices),
+            nearest=searcher(run.devices.mesh),
         ),
         interval=run.refresh_steps,
         empty={
@@ -57,7 +57,18 @@ def fixed_targets(run: Run, *, targets: int) -> Mining:
     rows = run.dataset.rows(TRAIN)
     inputs = run.dataset.inputs[rows].reshape(len(rows), -1)
     k = min(targets, len(rows) - 1)
-    targets_NxK = ids_at(target_neighbors(inputs, run.dataset.labels[rows], k=k), rows)
+    labels, places = run.dataset.labels[rows], np.arange(len(rows), dtype=np.int32)
+    _, found = searcher(run.devices.mesh)(
+        inputs,
+        inputs,
+        k=k,
+        query_ids=places,
+        gallery_ids=places,
+        query_labels=labels,
+        gallery_labels=labels,
+        same_class=True,
+    )
+    targets_NxK = ids_at(found, rows)
     return Mining(
         mine=lambda bank, anchors_RxA, step: {"targets": targets_NxK[anchors_RxA]},
         interval=run.steps_per_epoch,
@@ -105,15 +116,10 @@ def _mine_triplets(run: Run, draws: int) -> functools.partial:
         labels_N=run.dataset.labels[rows],
         draws=draws,
         seed=run.seed,
-        map_search=_over_devices(run.devices),
+        nearest=searcher(run.devices.mesh),
     )
 
 
 def _no_triplets(run: Run, draws: int) -> dict[str, np.ndarray]:
     listed = np.full((run.steps_per_epoch, run.batch_size, draws), -1, np.int32)
     return {"positives": listed, "negatives": listed}
-
-
-def _over_devices(devices: Devices) -> MapSearch:
-    """Maps a search over the devices; cached, so that the same search is compiled once."""
-    return functools.lru_cache(functools.partial(map_queries, devices))

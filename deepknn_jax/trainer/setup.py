@@ -18,6 +18,7 @@ from deepknn_jax.config import default
 from deepknn_jax.data import load as data_load
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.data.load import Survey
+from deepknn_jax.engine import hosts
 from deepknn_jax.engine.batching import batch_indices, steps_per_epoch
 from deepknn_jax.engine.feed import Store, make_store
 from deepknn_jax.engine.inputs import Scale, pixel_statistics, standardized
@@ -167,7 +168,8 @@ def settle(config: ConfigDict, dataset: Dataset) -> ConfigDict:
     if config.augment.mean or dataset.inputs.ndim == 2:
         return config
     config = config.copy_and_resolve_references()
-    config.augment.mean, config.augment.std = pixel_statistics(dataset)
+    found = hosts.by_main(lambda: pixel_statistics(dataset))
+    config.augment.mean, config.augment.std = map(tuple, found)
     return config
 
 
@@ -314,14 +316,15 @@ def build_embedder(
     recipe = embedding_recipe(config, dataset, devices)
     store = make_store(devices, dataset.inputs, dataset.labels, config.data.placement)
     embed = map_embed(devices, recipe, pool_is_cut=store.streams)
-    state = replicate(devices, _started(recipe, dataset, weights))
+    state = replicate(devices, hosts.broadcast(_started(recipe, dataset, weights)))
     return Embedder(dataset, devices, store, embed, state)
 
 
 @naming_keys()
 def first_state(setup: Setup) -> TrainState:
     """The state before training, on every device."""
-    return replicate(setup.devices, _started(setup.recipe, setup.dataset, setup.weights))
+    state = _started(setup.recipe, setup.dataset, setup.weights)
+    return replicate(setup.devices, hosts.broadcast(state))
 
 
 def _started(recipe: Recipe, dataset: Dataset, weights: Mapping[str, Any] | None) -> TrainState:

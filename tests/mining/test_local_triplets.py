@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from deepknn_jax.engine.parallel import get_devices, map_queries
+from deepknn_jax.engine.parallel import get_devices
+from deepknn_jax.knn.sharded import searcher
 from deepknn_jax.mining.local_triplets import (
     kth_positive_by_class,
     kth_positive_distances,
@@ -71,8 +72,7 @@ def test_a_class_that_fills_its_places_exactly():
         np.testing.assert_allclose(apart[labels == label], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
-def test_four_devices_search_and_draw_as_one(mode):
+def test_four_devices_search_and_draw_as_one():
     """23 queries are no multiple of 4."""
     x, _ = classes_of_1_2_and_many()
     options = {
@@ -80,9 +80,9 @@ def test_four_devices_search_and_draw_as_one(mode):
         "squared": False, "p": 2.0, "seed": 1,
     }  # fmt: skip
     anchors = np.arange(23)[None]
-    map_search = functools.partial(map_queries, get_devices(4, mode))
+    nearest = searcher(get_devices(4, "shard_map").mesh)
     one = mine_triplets(x, anchors, 0, **options)
-    four = mine_triplets(x, anchors, 0, **options, map_search=map_search)
+    four = mine_triplets(x, anchors, 0, **options, nearest=nearest)
     for name in ("positives", "negatives", "outside", "pushed"):
         np.testing.assert_array_equal(four[name], one[name])
     np.testing.assert_allclose(four["kth_positive"], one["kth_positive"], rtol=1e-6)

@@ -1,11 +1,9 @@
 """Neighbours in the whole training set."""
 
-import functools
-
 import numpy as np
-import pytest
 
-from deepknn_jax.engine.parallel import get_devices, map_queries
+from deepknn_jax.engine.parallel import get_devices
+from deepknn_jax.knn.sharded import searcher
 from deepknn_jax.mining.whole_set import nearest_in_set
 
 
@@ -39,16 +37,15 @@ def test_the_nearest_in_the_set_are_found_for_each_anchor():
     assert (found["positives"][0, 0] == [rows[30], -1, -1]).all()
 
 
-@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
-def test_four_devices_search_as_one(mode):
+def test_four_devices_search_as_one():
     """14 anchors are no multiple of 4."""
     rng = np.random.default_rng(3)
     bank, labels = rng.normal(size=(31, 4)).astype(np.float32), np.arange(31) % 3
     anchors = np.stack([rng.permutation(31)[:7] for _ in range(2)])
     options = {"rows_N": 5 * np.arange(31), "labels_N": labels, "k": 3, "m": 12, "p": 2.0}
-    map_search = functools.partial(map_queries, get_devices(4, mode))
+    nearest = searcher(get_devices(4, "shard_map").mesh)
     one = nearest_in_set(bank, anchors, 0, **options)
-    four = nearest_in_set(bank, anchors, 0, **options, map_search=map_search)
+    four = nearest_in_set(bank, anchors, 0, **options, nearest=nearest)
     assert one.keys() == four.keys() == {"positives", "negatives"}
     for name in one:
         np.testing.assert_array_equal(four[name], one[name])
