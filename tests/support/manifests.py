@@ -1,4 +1,4 @@
-"""What is wrong with a manifest, without a cluster: by Kubernetes' schemas and JobSet's own keys."""
+"""What is wrong with a manifest, without a cluster: Kubernetes' schemas, JobSet's own keys."""
 
 import re
 from collections.abc import Iterator

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from support.optional import STRICT, absent
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "squeue")
