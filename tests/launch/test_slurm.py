@@ -14,7 +14,7 @@ from support.slurm import running_slurm, wait_for
 pytestmark = pytest.mark.slurm
 
 OPTIONS = {
-    "epochs": 3,
+    "epochs": 2,
     "steps_per_call": 2,
     "checkpoint_seconds": 0.0,
     "evaluate.pictures": False,
@@ -36,11 +36,12 @@ def slurm(tmp_path_factory, compiled_once):
         yield found
 
 
-def submit(slurm, name, *options, **changes):
-    """The number of a job that trains on digits into the folder `name` and tells in `name`.txt."""
-    flags = [f"--config.{key}={value}" for key, value in (OPTIONS | changes).items()]
+def submit(slurm, name, *options, config="digits", **changes):
+    """The number of a job that trains into the folder `name` and tells of it in `name`.txt."""
+    flags = [f"--config=configs/{config}.py", f"--workdir={name}"]
+    flags += [f"--config.{key}={value}" for key, value in (OPTIONS | changes).items()]
     script = ROOT / "launch" / "slurm.sbatch"
-    return slurm.submit(f"--output={name}.txt", *options, script, f"--workdir={name}", *flags)
+    return slurm.submit(f"--output={name}.txt", *options, script, *flags)
 
 
 def said(slurm, name):
@@ -113,13 +114,18 @@ def test_a_job_that_is_stopped_and_killed_ends_with_the_bits_of_one_that_is_not(
 def test_a_job_that_its_user_cancels_stays_ended_and_so_does_one_that_is_wrong(slurm):
     """Each on a node of its own, with two processes there."""
     slurm.environment |= {"PROCESSES_PER_NODE": "2", "CRASH_SECONDS": "60"}
-    cancelled = submit(slurm, "cancelled")
+    cancelled = submit(slurm, "cancelled", config="breast_cancer", epochs=1000)
     wrong = submit(slurm, "wrong", epoch=3)  # no such option
     wait_for("a checkpoint", lambda: newest(slurm, "cancelled"), 120)
     assert "processes: 2 (SLURM), 2 device(s) each, 4 in all" in said(slurm, "cancelled")
     slurm.run("scancel", cancelled)
     wait_for("their ends", lambda: starts(slurm, "cancelled") and starts(slurm, "wrong"), 60)
-    time.sleep(5)  # the scripts look two seconds later whether to start again
+    # The scripts look two seconds later whether to start again.
+    over = ("COMPLETED", "CANCELLED", "FAILED")
+    for job, state in ((cancelled, "CANCELLED"), (wrong, "FAILED")):
+        wait_for("the job's end", lambda job=job: slurm.state(job) in over, 60)
+        assert slurm.state(job) == state
+    time.sleep(3)
     assert (slurm.state(cancelled), slurm.state(wrong)) == ("CANCELLED", "FAILED")
     assert "told to end" in said(slurm, "cancelled")
     assert "not tried again" in said(slurm, "wrong")
