@@ -45,6 +45,12 @@ def default() -> ConfigDict:
                 # 1 or 3; 0: the weights' own; without weights 3 for files, arrays as they are
                 "channels": 0,
                 "on_error": "stop",  # or skip: leave unreadable images out, counted
+                # Examples of equal content in two parts: warn, with figures with and without them;
+                # drop: those leave the training part whose copy tests or validates; or stop.
+                "copies": "warn",
+                # Images that nearly are copies: tell; drop; or group: a split that is drawn here
+                # keeps them on one side.
+                "near_copies": "tell",
                 "cache_dir": "",  # of decoded images; "": a folder of this user's cache
                 # auto: inputs in device memory if they fit a quarter of it; device: always;
                 # stream: each call brings its own.

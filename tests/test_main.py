@@ -93,7 +93,7 @@ BAD = {
     "K_p of words": (["--config.evaluate.k_p=('a',)"], ["k_p"]),
     "K_p of fractions": (["--config.evaluate.k_p=(1.5,)"], ["k_p", "1.5"]),
     "K_p in any order": (["--config.evaluate.k_p=(5,1)"], ["k_p", "ascending"]),
-    "batch above the training set": (["--config.batch.size=457"], ["batch", "457", "456"]),
+    "batch above the training set": (["--config.batch.size=460"], ["batch", "460", "456"]),
     "too many devices": (["--config.devices=77"], ["config.devices", "77"]),
     "features in a CNN": (["--config.model.name=cnn"], ["feature vectors", "=cnn", "mlp"]),
     "a crop of features": (["--config.augment.crop=7"], ["augment.crop"]),
@@ -256,7 +256,7 @@ def test_a_signal_releases_the_workdir(command, tmp_path, monkeypatch, capfd, nu
         assert (tmp_path / "out" / "lock").exists()
         signal.raise_signal(number)
 
-    monkeypatch.setattr(loop, "survey", stop)
+    monkeypatch.setattr(loop, "tell_and_load", stop)
     handlers = {each: signal.signal(each, errors._end) for each in errors.STOPS}
     try:
         monkeypatch.setattr(sys, "stderr", io.StringIO())
@@ -325,8 +325,9 @@ def small_disk(tmp_path):
         (0, "lock"),
         (4, "inputs.npz"),
         (8, "config.json"),
-        (12, "tensorboard"),
-        (16, "metrics.jsonl"),
+        (12, "trained_on.npz"),
+        (20, "tensorboard"),
+        (24, "metrics.jsonl"),
         (700, "disk"),
     ],
 )
@@ -411,13 +412,13 @@ def test_the_readmes_first_command_reaches_its_figure(tmp_path, monkeypatch):
 
 def test_a_run_s_config_json_is_taken_as_a_config(command, tmp_path):
     config = file_config("breast_cancer")
-    config.batch.size = 77
+    config.batch.size = 80
     (tmp_path / "config.json").write_text(config_lib.to_json(config))
     code, out = command("--config=config.json", "--config.epochs=3", "--mode=inspect")
     assert code is None
     assert "source: breast_cancer" in out
     assert "training: 3 epochs" in out
-    assert "of 77;" in out
+    assert "of 80;" in out
     (tmp_path / "config.json").write_text('{"x": 1}')
     code, _ = command("--config=config.json", "--mode=inspect")
     assert_one_line(code, "config.json: is no config.json of a run", "x")

@@ -32,12 +32,28 @@ def load(name: str) -> ModuleType | None:
 
 
 @functools.cache
+def _torchvision_has_operators() -> bool:
+    """Whether torchvision's own can be loaded: declared besides, they end the process."""
+    if (found := importlib.util.find_spec("torchvision")) is None or found.origin is None:
+        return True
+    torch = importlib.import_module("torch")
+    try:
+        torch.ops.load_library(str(Path(found.origin).parent / "_C.so"))
+    except OSError:
+        return False
+    return hasattr(torch.ops.torchvision, "nms")
+
+
+@functools.cache
 def declare_torchvision_operators() -> Any:
-    """Declares two operators that torchvision's import needs and its CPU wheel lacks.
+    """Declares two operators that torchvision's import needs, where its own cannot be loaded.
 
     Returns:
-        The torch Library that holds them; kept, as they live as long as it does.
+        The torch Library that holds them; kept, as they live as long as it does. None where
+        torchvision brings its own.
     """
+    if _torchvision_has_operators():
+        return None
     torch = importlib.import_module("torch")
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms"):

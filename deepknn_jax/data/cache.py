@@ -157,12 +157,12 @@ def cached_images(
     images, skipped = found
     if skipped and on_error != "skip":  # an earlier run was to skip them
         i, reason = next(iter(skipped.items()))
-        raise unreadable(names[i], reason, on_error)
+        raise _unreadable(names[i], reason, on_error)
     kept = np.asarray([i for i in range(len(names)) if i not in skipped], np.int32)
     return images, kept, tuple(names[i] for i in skipped)
 
 
-def unreadable(name: str, reason: str, on_error: str) -> UserError:
+def _unreadable(name: str, reason: str, on_error: str) -> UserError:
     """The error of an image that cannot be decoded; `on_error`: "" where leaving out is no way."""
     or_skip = ", or set `on_error`=skip" if on_error == "stop" else ""
     return UserError(f"{name}: cannot be decoded ({reason}); mend or remove it{or_skip}")
@@ -266,7 +266,7 @@ def _write_images(
         done, skipped = 0, {}
     _reserve(fd, start + len(names) * row_bytes)
     decode_one = _row_writer(fd, start, names, read, on_error)
-    with ThreadPoolExecutor(threads()) as pool:
+    with ThreadPoolExecutor(_threads()) as pool:
         try:
             noted = time.monotonic()
             reasons = pool.map(decode_one, range(done, len(names)))
@@ -284,7 +284,7 @@ def _write_images(
             pool.shutdown(cancel_futures=True)
             raise
     if len(skipped) == len(names):
-        raise unreadable(names[0], skipped[0], on_error)
+        raise _unreadable(names[0], skipped[0], on_error)
     if skipped:
         progress.unlink(missing_ok=True)  # the rows are about to move
         kept = [i for i in range(len(names)) if i not in skipped]
@@ -312,7 +312,7 @@ def _row_writer(
             reason = " ".join(str(error).split()) or type(error).__name__
             machine = getattr(error, "errno", None)
             if on_error != "skip" or machine:
-                raise unreadable(names[i], reason, "" if machine else on_error) from error
+                raise _unreadable(names[i], reason, "" if machine else on_error) from error
             return reason
         _write_all(fd, image.tobytes(), start + i * image.nbytes)
         return ""
@@ -329,7 +329,7 @@ def _read_progress(progress: Path) -> tuple[int, dict[int, str]]:
         return 0, {}
 
 
-def threads() -> int:
+def _threads() -> int:
     """How many images are decoded at a time: the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -12,7 +12,16 @@ from deepknn_jax.data.account import Account
 from deepknn_jax.data.view import View
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+LEFT_OUT = ""  # in the place of a part: an example that is in none
 _BLOCK_BYTES = 2**26  # of inputs that one thread reads for `digests`
+
+
+class Pairs(NamedTuple):
+    """n pairs of rows, `rows` and `others` int [n], that are alike; `r` [n] their correlation."""
+
+    rows: np.ndarray
+    others: np.ndarray
+    r: np.ndarray
 
 
 class Listing(NamedTuple):
@@ -22,8 +31,9 @@ class Listing(NamedTuple):
     float64 [N, F] features) or `files` (N image paths) is given. `names` are N distinct strings.
     `splits` [N] holds TRAIN, VALIDATION or TEST where the source publishes a split. `groups` int32
     [N] marks what must stay on one side (patients, lesions). `labels` int32 [N] index
-    `class_names`. `account` is what the source has to tell besides. `view`: the images that
-    features are of.
+    `class_names`. `account` is what the source has to tell besides. Features that were made of
+    images may bring `view`, the images that they are of, their `contents` (as a Dataset's) and
+    `trained`, bool [N]: those that trained the network which made them.
     """
 
     names: tuple[str, ...]
@@ -35,19 +45,26 @@ class Listing(NamedTuple):
     groups: np.ndarray | None = None
     account: Account = Account()
     view: View | None = None
+    contents: np.ndarray | None = None
+    trained: np.ndarray | None = None
 
 
 class Dataset(NamedTuple):
     """N examples ready to be trained on.
 
     `inputs` is uint8 [N, H, W, C] or [N, D, H, W, C] (an array or a read-only memory map) or
-    float32 or float64 [N, F]; `labels` int32 [N]; `splits` [N] of TRAIN, VALIDATION, TEST;
-    `skipped` names the files of examples that were left out, as rows without a label or an image
-    and what could not be decoded (none unless that was asked for).
-    `account` are the lines that tell what was found, left out, and how it was split. `groups`
-    int32 [N] marks what belongs together (patients, lesions), where the source knows.
-    `set_range`: (low, high) of the training part, where images of more than 8 bits were scaled by
-    it. `view`: where the images lie that `inputs` were made from, if that is known.
+    float32 or float64 [N, F]; `labels` int32 [N]; `splits` [N] of TRAIN, VALIDATION, TEST, or
+    LEFT_OUT for copies that were to be dropped; `skipped` names the files of examples that were
+    left out, as rows without a label or an image and what could not be decoded (none unless that
+    was asked for). `account` are the lines that tell what was found, left out, and how it was
+    split. `groups` int32 [N] marks what belongs together (patients, lesions), where the source
+    knows. `set_range`: (low, high) of the training part, where images of more than 8 bits were
+    scaled by it. `view`: where the images lie that `inputs` were made from, if that is known.
+
+    `contents` uint8 [N, 16] are digests of the inputs (data.copies), `sources` those of what they
+    were made from: the files' bytes, or the source's own arrays. `near` are near-copies in two
+    parts. `trained` bool [N] marks the examples that trained what this data set or the weights
+    come from; None where no run is known to have.
     """
 
     inputs: np.ndarray
@@ -60,6 +77,10 @@ class Dataset(NamedTuple):
     groups: np.ndarray | None = None
     set_range: tuple[float, ...] = ()
     view: View | None = None
+    contents: np.ndarray | None = None
+    sources: np.ndarray | None = None
+    near: Pairs | None = None
+    trained: np.ndarray | None = None
 
     def rows(self, split: str) -> np.ndarray:
         """Indices int32 [n] of the examples of `split`, ascending."""

@@ -327,7 +327,7 @@ def checked(listing: Listing, where: str | Path) -> Listing:
         if (path := first_repeated(paths)) is not None:
             raise UserError(f"{where}: {path} is listed more than once, under names that differ; "
                             "list each example once")  # fmt: skip
-    for key in ("labels", "inputs", "files", "splits", "groups"):
+    for key in ("labels", "inputs", "files", "splits", "groups", "contents", "trained"):
         value = getattr(listing, key)
         if value is not None and len(value) != n:
             raise UserError(f"{where}: {len(value)} {key} for {n} examples")

@@ -1,33 +1,44 @@
 """From a source's name and the options to a data set ready for training: list, split, decode."""
 
+import functools
 import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from deepknn_jax.data.account import classes_line, files_line, inputs_line, left_out_lines
-from deepknn_jax.data.cache import cached_images
+from deepknn_jax.data.cache import cached_files, cached_images
+from deepknn_jax.data.copies import COPIES, DIGEST, check_none, contents, digest
 from deepknn_jax.data.dataset import TRAIN, Dataset, Listing
 from deepknn_jax.data.decode import decode
+from deepknn_jax.data.fingerprint import fingerprint
 from deepknn_jax.data.images import DECODER_VERSION, check_fit, fit_array
 from deepknn_jax.data.levels import scale_arrays
+from deepknn_jax.data.near_copies import NEAR_COPIES
 from deepknn_jax.data.options import ALWAYS, FILES, check_all_read, check_source_reads
 from deepknn_jax.data.sources import SOURCES, list_source, options_of
 from deepknn_jax.data.splits import assign_splits, check_class_sizes, chosen_split, split_lines
+from deepknn_jax.data.untangle import Pixels, Seen, look, told, untangled
 from deepknn_jax.data.view import View
 from deepknn_jax.data.walk import open_heic
-from deepknn_jax.errors import UserError
+from deepknn_jax.errors import UserError, check_choice
+
+_MOST_READS = 4  # of a set whose copies change the range of its grey levels
 
 
 class Survey(NamedTuple):
-    """What a source found, the split of each example [N], and the lines that tell of both."""
+    """What a source found, the split of each example [N], and the lines that tell of both.
+
+    `split_again(bound=...)` gives the split that keeps copies on one side: `splits.assign_splits`.
+    """
 
     listing: Listing
     splits: np.ndarray
     account: tuple[str, ...]
+    split_again: Callable[..., np.ndarray]
 
 
 def load_dataset(
@@ -44,6 +55,8 @@ def load_dataset(
     value_range: Sequence[float] = (),
     frame: str = "",
     on_error: str = "stop",
+    copies: str = "warn",
+    near_copies: str = "tell",
     cache_dir: str | Path = "",
     **options: Any,
 ) -> Dataset:
@@ -59,6 +72,9 @@ def load_dataset(
         value_range: (low, high) of floats and of integers wider than 8 bits: see decode.decode.
         frame: of files that have several: see frames.choose_frame.
         on_error: "stop" at a file that cannot be decoded, or "skip" it.
+        copies: of equal content in two parts: "warn", "drop" (the training one leaves, or that
+            which validates) or "stop".
+        near_copies: images that nearly are: "tell", "drop", or "group" where a split is drawn.
         cache_dir: of decoded images; empty for the per-user default.
         options: what the one or the other source reads besides (sources.options_of); what only
             others read does not matter.
@@ -74,7 +90,10 @@ def load_dataset(
         source, split=split, test_share=test_share, validation=validation, split_seed=split_seed,
         folder=folder, **fit, **files, **options,
     )  # fmt: skip
-    return decoded(found, **fit, **files)
+    dataset = decoded(found, copies=copies, near_copies=near_copies, **fit, **files)
+    if copies == "stop":
+        check_none(dataset)
+    return dataset
 
 
 def survey(
@@ -86,6 +105,8 @@ def survey(
     split_seed: int,
     value_range: Sequence[float],
     given: Collection[str] = (),
+    copies: str = "warn",
+    near_copies: str = "tell",
     **options: Any,
 ) -> Survey:
     """What `source` finds and how it is split, before files are decoded. As `load_dataset`.
@@ -97,6 +118,8 @@ def survey(
         TypeError: an option that no source reads.
     """
     _check_names(options)
+    check_choice("`copies`", copies, COPIES)
+    check_choice("`near_copies`", near_copies, NEAR_COPIES)
     if len(value_range) and not (len(value_range) == 2 and value_range[0] < value_range[1]):
         raise UserError(f"`value_range` is {tuple(value_range)}: give (low, high)")
     check_source_reads(source, given)
@@ -104,12 +127,15 @@ def survey(
     check_several_classes(listing, options.get("folder") or source)
     used = chosen_split(listing, split)
     check_all_read(source, given, listing, split=used, validation=validation)
-    splits = assign_splits(
-        listing, split=split, test_share=test_share, validation=validation, split_seed=split_seed
-    )
+    split_again = functools.partial(
+        assign_splits, listing, split=split, test_share=test_share, validation=validation,
+        split_seed=split_seed,
+    )  # fmt: skip
+    splits = split_again()
     where = " ".join(filter(None, (source, str(options.get("folder", "")))))
     told = split_lines(listing, split, splits, validation=validation)
-    return Survey(listing, splits, (f"source: {where}", *_account(listing), *told))
+    account = (f"source: {where}", *_account(listing), *told)
+    return Survey(listing, splits, account, split_again)
 
 
 def _check_names(options: Mapping[str, Any]) -> None:
@@ -139,6 +165,71 @@ def _account(listing: Listing) -> list[str]:
 def decoded(
     found: Survey,
     *,
+    copies: str,
+    near_copies: str,
+    value_range: Sequence[float],
+    cache_dir: str | Path,
+    set_range: Sequence[float] = (),
+    **options: Any,
+) -> Dataset:
+    """The data set that was surveyed, its files decoded and its arrays fitted: `load_dataset`.
+
+    `set_range`: what an earlier run scaled wide integers by, in place of this training part's.
+
+    What copies change of its split, and what is to tell of them, are further lines of its account;
+    with `copies` "stop" the caller checks (`copies.check_none`).
+    """
+    listing = found.listing
+    read = _reader(
+        listing, value_range=value_range, cache_dir=cache_dir, set_range=set_range, **options
+    )
+    splits, lines, seen = _untangled(
+        found, read, drop=copies == "drop", near_copies=near_copies, has_range=len(set_range) > 0
+    )
+    rows = seen.pixels.rows
+    labels, names = listing.labels[rows], tuple(listing.names[i] for i in rows)
+    if len(rows) < len(listing.names) or lines:
+        check_class_sizes(labels, splits[rows], listing.class_names)
+    near, more = told(seen, labels, splits[rows], names, near_copies=near_copies)
+    groups, trained = (None if of is None else of[rows] for of in (listing.groups, listing.trained))
+    return Dataset(
+        seen.pixels.inputs, labels, names, listing.class_names, splits[rows],
+        (*listing.account.skipped, *seen.pixels.skipped), (*found.account, *lines, *more), groups,
+        seen.pixels.set_range, seen.pixels.view, seen.contents,
+        _sources(listing, seen, cache_dir), near, trained,
+    )  # fmt: skip
+
+
+def _untangled(
+    found: Survey,
+    read: Callable[[np.ndarray], Pixels],
+    *,
+    drop: bool,
+    near_copies: str,
+    has_range: bool,
+) -> tuple[np.ndarray, list[str], Seen]:
+    """The parts [N] that copies leave of those found, the lines on it, and what was read.
+
+    Wide integers are scaled by what trains, and copies are known by what was scaled. So where
+    copies change the parts, and no range is given, both are done again until they agree: a run that
+    goes on, with the range that it kept, then finds the same parts.
+    """
+    splits = found.splits
+    for _ in range(_MOST_READS):
+        seen = look(read(splits), given=found.listing.contents)
+        after, lines = untangled(
+            found.splits, found.split_again, seen, drop=drop, near_copies=near_copies
+        )
+        settled = has_range or not seen.pixels.set_range or (after == splits).all()
+        splits = after
+        if settled:
+            break
+    return splits, lines, seen
+
+
+def _reader(
+    listing: Listing,
+    *,
     size: int,
     resize_rule: str,
     channels: int,
@@ -146,43 +237,51 @@ def decoded(
     frame: str,
     on_error: str,
     cache_dir: str | Path,
-    set_range: Sequence[float] = (),
-) -> Dataset:
-    """The data set that was surveyed, its files decoded and its arrays fitted: `load_dataset`.
+    set_range: Sequence[float],
+) -> Callable[[np.ndarray], Pixels]:
+    """A function that decodes or fits the listing's examples, given the part [N] of each."""
 
-    `set_range`: what an earlier run scaled wide integers by, in place of this training part's.
-    """
-    listing, splits = found.listing, found.splits
-    if listing.files is None:
+    def of_arrays(splits: np.ndarray) -> Pixels:
         assert listing.inputs is not None
         bytes_, ends = scale_arrays(
             listing.inputs, training=np.flatnonzero(splits == TRAIN), value_range=value_range,
             set_range=set_range,
         )  # fmt: skip
-        inputs = _fit_arrays(
-            listing._replace(inputs=bytes_), size, resize_rule, channels, cache_dir
-        )
-        return Dataset(inputs, listing.labels, listing.names, listing.class_names, splits,
-                       listing.account.skipped, found.account, listing.groups, ends,
-                       listing.view)  # fmt: skip
+        whole = listing._replace(inputs=bytes_)
+        inputs = _fit_arrays(whole, size, resize_rule, channels, cache_dir)
+        return Pixels(inputs, np.arange(len(inputs)), (), ends, listing.view)
+
+    if listing.files is None:
+        return of_arrays
     there, absent = _readable(listing.files, on_error)
     files = [listing.files[i] for i in there]
     open_heic(files)
     how: dict[str, Any] = {"size": size, "resize_rule": resize_rule, "channels": channels or 3,
                            "value_range": value_range, "frame": frame}  # fmt: skip
-    images, kept, undecodable, ends = decode(
-        files, **how, set_range=set_range, training=np.flatnonzero(splits[there] == TRAIN),
-        cache_dir=cache_dir, on_error=on_error,
-    )  # fmt: skip
-    rows = there[kept]
-    if len(rows) < len(listing.files):
-        check_class_sizes(listing.labels[rows], splits[rows], listing.class_names)
-    return Dataset(
-        images, listing.labels[rows], tuple(listing.names[i] for i in rows), listing.class_names,
-        splits[rows], (*listing.account.skipped, *absent, *undecodable), found.account,
-        None if listing.groups is None else listing.groups[rows], ends,
-        View(tuple(listing.files[i] for i in rows), how | {"set_range": ends}),
-    )  # fmt: skip
+
+    def of_files(splits: np.ndarray) -> Pixels:
+        images, kept, undecodable, ends = decode(
+            files, **how, set_range=set_range, training=np.flatnonzero(splits[there] == TRAIN),
+            cache_dir=cache_dir, on_error=on_error,
+        )  # fmt: skip
+        view = View(tuple(files[i] for i in kept), how | {"set_range": ends})
+        return Pixels(images, there[kept], (*absent, *undecodable), ends, view)
+
+    return of_files
+
+
+def _sources(listing: Listing, seen: Seen, cache_dir: str | Path) -> np.ndarray:
+    """Dataset.sources: they are the same at every `size`."""
+    rows = seen.pixels.rows
+    if listing.files is None:
+        assert listing.inputs is not None
+        same = listing.inputs is seen.pixels.inputs
+        return seen.contents if same else contents(listing.inputs)
+    files = [listing.files[i] for i in rows]
+    return cached_files(
+        fingerprint(files), {"digests": DIGEST}, [str(file) for file in files],
+        lambda i: digest(files[i].read_bytes()), shape=(DIGEST,), cache_dir=cache_dir,
+    )[0]  # fmt: skip
 
 
 def _readable(files: Sequence[Path], on_error: str) -> tuple[np.ndarray, tuple[str, ...]]:

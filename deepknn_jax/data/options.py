@@ -7,11 +7,11 @@ from deepknn_jax.data.sources import SOURCES, options_of
 from deepknn_jax.data.splits import parts_of
 from deepknn_jax.errors import UserError
 
-ALWAYS = frozenset({"split", "validation", "cache_dir"})  # where a cache lies touches no result
+ALWAYS = frozenset({"split", "validation", "copies", "cache_dir"})  # a cache touches no result
 DRAWN = frozenset({"test_share", "split_seed"})
 # What is read of the options, for what a source gives: files, or arrays by their rank.
-FILES = frozenset({"size", "resize_rule", "channels", "value_range", "frame", "on_error"})
-IMAGES = frozenset({"size", "resize_rule", "channels"})
+IMAGES = frozenset({"size", "resize_rule", "channels", "near_copies"})
+FILES = IMAGES | {"value_range", "frame", "on_error"}
 
 
 def check_source_reads(source: str, given: Collection[str]) -> None:

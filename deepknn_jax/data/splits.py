@@ -1,10 +1,10 @@
 """Which examples train, validate and test: the published split, or one drawn by class and group."""
 
 from collections import Counter
-from collections.abc import Mapping
 
 import numpy as np
 
+from deepknn_jax.data.copies import joined
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
 from deepknn_jax.data.listing import doubtful_labels
 from deepknn_jax.errors import UserError, check_choice
@@ -17,7 +17,13 @@ _HOW_TO_PUBLISH = (
 
 
 def assign_splits(
-    listing: Listing, *, split: str, test_share: float, validation: float, split_seed: int
+    listing: Listing,
+    *,
+    split: str,
+    test_share: float,
+    validation: float,
+    split_seed: int,
+    bound: np.ndarray | None = None,
 ) -> np.ndarray:
     """The split of each example: strings [N] of TRAIN, VALIDATION, TEST.
 
@@ -32,6 +38,8 @@ def assign_splits(
             the test part; for "published", by group where there are groups. A published validation
             part is used in its place, and never trained on.
         split_seed: of the draw. The same listing and seed give the same split.
+        bound: int [N], copies by their numbers: what is drawn here keeps those with the same one,
+            and the groups that they link, on one side. Else the draw is as without them.
 
     Raises:
         UserError: an option out of range, a split that the source has not, a class with fewer than
@@ -50,19 +58,22 @@ def assign_splits(
                         "`group_column`, or choose stratified")  # fmt: skip
     if split_seed < 0:
         raise UserError(f"`split_seed` is {split_seed}: it must be at least 0")
-    n = len(listing.names)
-    alone = np.arange(n)  # every example a group of its own
-    groups = alone if split == "stratified" or listing.groups is None else listing.groups
+    alone = np.arange(len(listing.names))  # every example a group of its own
+    units = alone if split == "stratified" or listing.groups is None else listing.groups
+    groups = units if bound is None else joined(units, bound)
     if split == "published":
-        splits = _published(listing)
+        splits = unbound = _published(listing)
     else:
-        splits = np.full(n, TRAIN, dtype="<U10")
-        rng = np.random.default_rng([split_seed, 0])
-        splits[_draw(listing.labels, groups, test_share, rng)] = TEST
+        places = _places(units, alone >= 0, np.random.default_rng([split_seed, 0]))
+        splits, unbound = (
+            np.where(_draw(listing.labels, each, places, test_share), TEST, TRAIN).astype("<U10")
+            for each in (groups, units)
+        )
     if validation and not (splits == VALIDATION).any():
+        places = _places(units, unbound == TRAIN, np.random.default_rng([split_seed, 1]))
         train = np.flatnonzero(splits == TRAIN)
-        rng = np.random.default_rng([split_seed, 1])
-        splits[train[_draw(listing.labels[train], groups[train], validation, rng)]] = VALIDATION
+        drawn = _draw(listing.labels[train], groups[train], places[train], validation)
+        splits[train[drawn]] = VALIDATION
     check_class_sizes(listing.labels, splits, listing.class_names)
     return splits
 
@@ -109,18 +120,19 @@ def split_lines(
     }[taken]
     if list(published) == [TRAIN]:
         why = f"the source has a {TRAIN} part alone"
-    lines = [f"split: {taken}, as {'`split` says' if split else why}: {_sizes(parts_of(splits))}"]
+    lines = [f"split: {taken}, as {'`split` says' if split else why}: {sizes_of(splits)}"]
     if taken == "published" and TEST not in published:
         lines.append(f"the source has no {TEST} part: its {VALIDATION} part tests")
     if taken != "published" and len(published) > 1:
-        lines.append(f"not used: the source's own parts ({_sizes(published)})")
+        lines.append(f"not used: the source's own parts ({sizes_of(listing.splits)})")
     if taken == "published" and not validation and (splits == VALIDATION).any():
         lines.append(f"not used: the {VALIDATION} part, as `validation` is 0")
     return lines + _group_lines(listing.groups, splits)
 
 
-def _sizes(parts: Mapping[str, int]) -> str:
-    return " + ".join(f"{size:,} {part}" for part, size in parts.items())
+def sizes_of(splits: np.ndarray | None) -> str:
+    """As "80 train + 20 test"."""
+    return " + ".join(f"{size:,} {part}" for part, size in parts_of(splits).items())
 
 
 def _group_lines(groups: np.ndarray | None, splits: np.ndarray) -> list[str]:
@@ -173,18 +185,16 @@ def _published(listing: Listing) -> np.ndarray:
     return splits
 
 
-def _draw(
-    labels: np.ndarray, groups: np.ndarray, share: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Indices of a random choice of whole groups that holds about `share` of every class.
+def _draw(labels: np.ndarray, groups: np.ndarray, places: np.ndarray, share: float) -> np.ndarray:
+    """A random choice, bool [n], of whole groups that holds about `share` of every class.
 
-    The groups are visited in random order, again and again, and one changes sides if that brings
-    the class shares nearer to `share` in the sum of squares, until none does (with groups of one
-    example each class is rounded to the nearest count). Visiting the large groups first would
-    settle sooner, but fill the test part with patients of many images. A group stays if a class
-    would keep fewer than 2 examples. Groups that may as well be on either side (a class's share
-    ends in a half) go where the total comes nearest to `share`. Then a class of which nothing was
-    taken gets its cheapest group, if one can be spared.
+    The groups are visited in random order, that of their first rows' `places`, again and again,
+    and one changes sides if that brings the class shares nearer to `share` in the sum of squares,
+    until none does (with groups of one example each class is rounded to the nearest count).
+    Visiting the large groups first would settle sooner, but fill the test part with patients of
+    many images. A group stays if a class would keep fewer than 2 examples. Groups that may as well
+    be on either side (a class's share ends in a half) go where the total comes nearest to `share`.
+    Then a class of which nothing was taken gets its cheapest group, if one can be spared.
     """
     _, groups, group_sizes = np.unique(groups, return_inverse=True, return_counts=True)
     members = np.split(np.argsort(groups, kind="stable"), np.cumsum(group_sizes)[:-1])
@@ -208,7 +218,7 @@ def _draw(
             taken[c] += -n if chosen[g] else n
         chosen[g] = not chosen[g]
 
-    order = np.argsort(rng.random(len(members)), kind="stable").tolist()
+    order = np.argsort(places[[rows[0] for rows in members]], kind="stable").tolist()
     settled = False
     while not settled:
         settled = True
@@ -227,4 +237,18 @@ def _draw(
             best = min((g for g in order if c in contents[g]), key=cost)
             if cost(best) < np.inf:
                 change_sides(best)
-    return np.flatnonzero(np.asarray(chosen)[groups])
+    return np.asarray(chosen)[groups]
+
+
+def _places(units: np.ndarray, among: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random number for each of n examples, float64 [n], the same for those of a unit.
+
+    Those of the units `among` which is drawn are drawn first: what copies add to these, as they
+    bind examples, changes no other's.
+    """
+    inside, outside = np.unique(units[among]), np.setdiff1d(units, units[among])
+    drawn = np.concatenate([inside, outside])
+    order = np.argsort(drawn, kind="stable")
+    numbers = rng.random(len(drawn))
+    found: np.ndarray = numbers[order][np.searchsorted(drawn[order], units)]
+    return found

@@ -168,7 +168,8 @@ def in_turns(folder: Path, work: Callable[[], _T]) -> _T:
     if count() == 1:
         return work()
     shared = _is_shared(folder)
-    goes_first = is_main() or (not shared and number() == _first_of_this_host())
+    first_here = _first_of_this_host()  # all tell their host, also who need not ask
+    goes_first = is_main() or (not shared and number() == first_here)
     if goes_first:
         found = work()
     wait()

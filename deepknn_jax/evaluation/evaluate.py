@@ -104,6 +104,16 @@ def classify(
     return Evidence(distances, rows, {k: predict(k) for k in sorted(set(k_ps))})
 
 
+def chosen(queries: Embedded, evidence: Evidence, of_n: np.ndarray) -> tuple[Embedded, Evidence]:
+    """Those of the queries that the mask `of_n` has, and what the vote on them was."""
+    head = None if queries.head is None else queries.head[of_n]
+    predictions = {k: labels[of_n] for k, labels in evidence.predictions.items()}
+    return (
+        Embedded(queries.rows[of_n], queries.embeddings[of_n], head),
+        Evidence(evidence.distances[of_n], evidence.rows[of_n], predictions),
+    )
+
+
 def metrics_by_vote(
     queries: Embedded,
     evidence: Evidence,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deepknn_jax.data import view
+from deepknn_jax.data.copies import chained, conflicts, numbered, pairs_across
 from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
@@ -22,6 +23,13 @@ from deepknn_jax.logs import read_records, say
 # Test images shown beside their neighbours, and at most so many of these.
 _SHOWN, _BESIDE = 8, 20
 _CONFUSED = 200  # classes that a confusion matrix can name, small print and all
+COPIES, TRAINED = "copies.csv", "trained_before.csv"
+# What results.json holds of the test part, and what the table says of it.
+_TESTS = {
+    "test": "",
+    "test_without_copies": ", without copies",
+    "test_with_trained": ", with trained",
+}
 PICTURES = ("training_curves.png", "confusion.png", "tsne.png", "neighbors.png")
 
 
@@ -51,14 +59,21 @@ def _results_at(path: Path) -> dict[str, Any] | None:
 
 def table(results: dict[str, Any]) -> str:
     """The run's metrics on the test part below those of its references, as plain text."""
-    rows = [(f"kNN, {name}", entry["test"]) for name, entry in results["references"].items()]
-    return format_table([*rows, (results["method"], results["test"])])
+    all_of = {f"kNN, {name}": entry for name, entry in results["references"].items()}
+    all_of[results["method"]] = results
+    return format_table([
+        (f"{name}{of_which}", entry[key])
+        for name, entry in all_of.items()
+        for key, of_which in _TESTS.items()
+        if entry.get(key)
+    ])  # fmt: skip
 
 
 def write_embeddings(path: Path, dataset: Dataset, parts: Iterable[Embedded]) -> None:
     """An .npz of embeddings [N, D], labels [N], names, splits and classes, in the set's order.
 
-    And of groups [N], numbers, where the data set has some.
+    And of groups [N], numbers, contents uint8 [N, 16] and `trained` bool [N], where the data set
+    has some.
     """
     write_arrays(path, _arrays("embeddings", dataset, parts))
 
@@ -84,8 +99,9 @@ def _arrays(key: str, dataset: Dataset, parts: Iterable[Embedded]) -> dict[str, 
         "splits": dataset.splits[rows],
         "classes": np.asarray(dataset.class_names),
     }
-    if dataset.groups is not None:
-        arrays["groups"] = dataset.groups[rows]
+    for name in ("groups", "contents", "trained"):
+        if (of := getattr(dataset, name)) is not None:
+            arrays[name] = of[rows]
     return arrays
 
 
@@ -110,6 +126,47 @@ def write_neighbors(path: Path, dataset: Dataset, queries: Embedded, evidence: E
                 line += [names[neighbor], classes[labels[neighbor]]] if known else ["", ""]
                 line.append(f"{distance:.6g}" if known else "")
             lines.writerow(line)
+
+
+def write_copies(path: Path, dataset: Dataset) -> str:
+    """A csv, a line for each pair of copies and near-copies; none without any. Its path, or "".
+
+    Named are pairs in two parts, and training examples of two labels. `r` is the correlation, 1 for
+    equal content; of near-copies, the nearest is named.
+    """
+    path.unlink(missing_ok=True)  # of another start
+    assert dataset.contents is not None
+    numbers = numbered(dataset.contents)
+    found = [pairs_across(numbers, dataset.splits)]
+    found += [conflicts(numbers, dataset.labels, dataset.splits)]
+    pairs = chained(found if dataset.near is None else [*found, dataset.near])
+    if not len(pairs.rows):
+        return ""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    heads = [f"{copy}{what}" for copy in ("", "copy_") for what in ("name", "split", "label")]
+    classes, labels = dataset.class_names, dataset.labels
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow([*heads, "r", "conflicting"])
+        for row, other, r in zip(*pairs, strict=True):
+            sides = [(dataset.names[i], dataset.splits[i], classes[labels[i]])
+                     for i in (row, other)]  # fmt: skip
+            conflicting = "conflicting" if labels[row] != labels[other] else ""
+            lines.writerow([*sides[0], *sides[1], f"{r:.4g}", conflicting])
+    return str(path)
+
+
+def write_trained(path: Path, dataset: Dataset, rows_n: np.ndarray) -> None:
+    """A csv of those of the examples that `trained` what the run comes from; none without any."""
+    path.unlink(missing_ok=True)  # of an earlier evaluation
+    if dataset.trained is None or not dataset.trained[rows_n].any():
+        return
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(["name", "split", "label"])
+        for row in rows_n[dataset.trained[rows_n]]:
+            label = dataset.class_names[dataset.labels[row]]
+            lines.writerow([dataset.names[row], dataset.splits[row], label])
 
 
 def remove_pictures(workdir: Path) -> None:

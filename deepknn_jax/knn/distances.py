@@ -1,5 +1,9 @@
 """L_p distances between embeddings: of all pairs, and of selected pairs."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -19,26 +23,81 @@ def lp_norm(x: Array, *, p: float = 2.0) -> Array:
 
     Args:
         x: differences [..., D].
-        p: the norm's order, a static number >= 1.
+        p: the norm's order, a static number >= 1, or inf.
 
     Returns:
-        Norms [...], in the dtype of `x`.
+        Norms [...], in the dtype of `x`. Only for p = 2 can a power overflow or underflow on the
+        way: `sure_norm`.
     """
     if p == 1.0:
         return jnp.sum(jnp.abs(x), axis=-1)
     if p == float("inf"):
         return jnp.max(jnp.abs(x), axis=-1, initial=0.0)
-    total = jnp.sum(jnp.square(x) if p == 2.0 else _power(jnp.abs(x), p), axis=-1)
+    if p == 2.0:
+        return _root(jnp.sum(jnp.square(x), axis=-1), p)
+    x = jnp.abs(x)
+    unit = _unit(x, p)
+    return unit * _root(jnp.sum(_power(x / unit[..., None], p), axis=-1), p)
+
+
+def _root(total: Array, p: float) -> Array:
     # Both branches of the outer where must be safe: the gradient of a root at 0 is infinite.
     zero = total == 0
     root = jnp.sqrt if p == 2.0 else lambda t: t ** (1.0 / p)
     return jnp.where(zero, 0.0, root(jnp.where(zero, 1.0, total)))
 
 
+def _unit(x: Array, p: float) -> Array:
+    """What to measure x >= 0 in [...], so that its powers stay in range: 1, or its largest entry.
+
+    Constant under differentiation, as the norm does not depend on it.
+    """
+    largest = lax.stop_gradient(jnp.max(x, axis=-1, initial=0.0))
+    _, exponent = jnp.frexp(largest)
+    moderate = jnp.abs(exponent) <= int(60 / p) - 1
+    return jnp.where(moderate | (largest == 0), 1.0, largest).astype(x.dtype)
+
+
 def _power(x: Array, p: float) -> Array:
     """Power x ** p for x >= 0, with a finite derivative at 0 also where 1 < p < 2."""
     zero = x == 0
     return jnp.where(zero, 0.0, jnp.where(zero, 1.0, x) ** p)
+
+
+def sure_norm(x: Callable[[], Array], *, p: float, where: Array | None = None) -> Array:
+    """`lp_norm` of the differences `x()`, also where their squares overflow or underflow.
+
+    Such ones are seen by their sum, and then all are measured again, each in units of its largest
+    entry. Otherwise this is `lp_norm` to the bit, at its price. Not made for differentiation.
+
+    Args:
+        x: makes the differences [..., D]; called twice, so that they need not be kept.
+        p: order of the norm.
+        where: bool [...], which norms matter.
+    """
+    if p != 2.0:
+        return lp_norm(x(), p=p)
+    differences = x()
+    info = jnp.finfo(differences.dtype)
+    # Squares below `least` are taken for it: the sum is 0 where all differences are, and else
+    # tells whether what was lost could be seen in it.
+    least = 2.0 ** (info.minexp + 6)
+    squares = jnp.square(differences)
+    total = jnp.sum(
+        jnp.where(differences == 0, 0.0, jnp.maximum(squares, least)).astype(squares.dtype), axis=-1
+    )
+    low = least * max(1, differences.shape[-1]) / float(info.eps)
+    sound = (total == 0) | ((total >= low) & (total <= info.max))
+    if where is not None:
+        sound |= ~where
+
+    def in_units() -> Array:
+        differences = x()
+        unit = jnp.max(jnp.abs(differences), axis=-1, initial=0.0)
+        unit = jnp.where(unit == 0, 1.0, unit).astype(differences.dtype)
+        return unit * lp_norm(differences / unit[..., None])
+
+    return lax.cond(jnp.all(sound), lambda: jnp.sqrt(total), in_units)
 
 
 def centre_of(x_NxD: Array, where_N: Array | None = None) -> Array:
@@ -61,30 +120,95 @@ def centre_of(x_NxD: Array, where_N: Array | None = None) -> Array:
     return jnp.round(mean_D / unit) * unit
 
 
-def squared_euclidean(x_QxD: Array, y_GxD: Array) -> Array:
-    """Squared Euclidean distances [Q, G] by |x|^2 + |y|^2 - 2xy, for rows already centred.
+def power_of_two(largest: Array, *, low: int = 0, high: int = 0) -> Array:
+    """A power of two that brings `largest` into 2^(low - 1)..2^high; 1 where it is there, or 0.
 
-    With u the unit roundoff of the dtype, the absolute error is at most about
-    (D + 4) u (|x|^2 + |y|^2), in practice a few u times it. The product runs at full precision:
-    TF32 or bfloat16 passes would find other neighbours.
+    Multiplied by it, numbers of that size keep their digits, and squares of them stay in range.
     """
-    x_Q, y_G = _rows_dot(x_QxD, x_QxD), _rows_dot(y_GxD, y_GxD)
+    info = jnp.finfo(largest.dtype)
+    largest = jnp.where((largest > 0) & (largest <= info.max), largest, 1.0)
+    _, exponent = jnp.frexp(largest.astype(info.dtype))
+    wanted = jnp.clip(exponent, low, high) - exponent
+    return jnp.ldexp(jnp.ones_like(largest), jnp.clip(wanted, info.minexp, -info.minexp))
+
+
+def product_error(width: int, dtype: Any) -> float:
+    """The c of the bound c (|x|^2 + |y|^2) on the error of |x|^2 + |y|^2 - 2xy for centred rows.
+
+    With u the unit roundoff, sums of D products in any order err by D u in each of the three
+    terms, 2 D u together since 2|x||y| <= |x|^2 + |y|^2; the centring, the last sums and the
+    factors, which a TPU splits into three bfloat16, add less than 16 u. The product has to run at
+    `lax.Precision.HIGHEST`: TF32 or one bfloat16 pass would need another u.
+    """
+    return (width + 8) * float(jnp.finfo(dtype).eps)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def squared_euclidean(x_QxD: Array, y_GxD: Array, centre_D: Array, own: bool = False) -> Array:
+    """Squared Euclidean distances [Q, G] by one product of the rows less `centre_D`.
+
+    What is small beside |x|^2 + |y|^2, so that the product's error could matter (`_doubtful`), is
+    computed again from differences, a few rows at a time: other squares err by less than a
+    sixteenth of themselves by the bound of `product_error`, and by about 1e-3 at most in practice.
+    Where x is y, `own`, the diagonal is 0 and costs nothing. The derivative is made of products.
+    """
+    x, y = x_QxD - centre_D[None, :], y_GxD - centre_D[None, :]
+    norms_QxG = _rows_dot(x, x)[:, None] + _rows_dot(y, y)[None, :]
     # maximum, unlike where(d > 0, d, 0), lets a NaN through.
-    return jnp.maximum(x_Q[:, None] + y_G[None, :] - 2.0 * _products(x_QxD, y_GxD), 0.0)
+    squared_QxG = jnp.maximum(norms_QxG - 2.0 * products(x, y), 0.0)
+    doubtful_QxG = squared_QxG < _doubtful(x.shape[1], x.dtype) * norms_QxG
+    columns_1xG = jnp.arange(y.shape[0])[None, :]
+    if own:
+        place_Q = jnp.arange(x.shape[0])
+        found_Q = jnp.zeros_like(x_QxD[:, 0])
+    else:
+        # Most often the one doubtful row is the query itself: a copy of it is the nearest.
+        place_Q = jnp.argmin(squared_QxG, axis=1)
+        found_Q = jnp.sum(jnp.square(x_QxD - y_GxD[place_Q]), axis=1)
+    first_QxG = (columns_1xG == place_Q[:, None]) & doubtful_QxG
+    squared_QxG = jnp.where(first_QxG, found_Q[:, None], squared_QxG)
+    return _from_differences(squared_QxG, doubtful_QxG & ~first_QxG, x_QxD, y_GxD)
+
+
+def _doubtful(width: int, dtype: Any) -> float:
+    """The part of |x|^2 + |y|^2 below which a squared distance is not left to the product."""
+    return max(16 * product_error(width, dtype), 2.0**11 * float(jnp.finfo(dtype).eps))
+
+
+def _from_differences(squared_QxG: Array, doubtful_QxG: Array, x_QxD: Array, y_GxD: Array) -> Array:
+    """The squares, the doubtful ones computed again: a loop over the rows that have any."""
+    at_a_time = min(8, x_QxD.shape[0])
+
+    def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        left_Q, squared_QxG = state
+        _, rows = lax.top_k(left_Q.astype(squared_QxG.dtype), at_a_time)
+        exact = lax.map(lambda x_D: jnp.sum(jnp.square(x_D[None, :] - y_GxD), axis=1), x_QxD[rows])
+        mended = jnp.where(doubtful_QxG[rows], exact, squared_QxG[rows])
+        return left_Q.at[rows].set(False), squared_QxG.at[rows].set(mended)
+
+    start = jnp.any(doubtful_QxG, axis=1), squared_QxG
+    return lax.while_loop(lambda state: jnp.any(state[0]), again, start)[1]
+
+
+@squared_euclidean.defjvp
+def _squared_euclidean_jvp(own: bool, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """Tangent of d(i, j)^2: 2 (x_i - y_j) . (dx_i - dy_j)."""
+    (x_QxD, y_GxD, centre_D), (dx_QxD, dy_GxD, _) = primals, tangents
+    squared_QxG = squared_euclidean(x_QxD, y_GxD, centre_D, own)
+    return squared_QxG, 2.0 * _moved(x_QxD, y_GxD, centre_D, dx_QxD, dy_GxD)
 
 
 def pairwise_distances(x_QxD: Array, y_GxD: Array, *, p: float = 2.0) -> Array:
     """L_p distances of all pairs.
 
     For p = 2 they come from one matrix product after the centre of `y_GxD` was subtracted from both
-    sides, so that a common offset costs no digits; two rows nearer to each other than about 1e-3
-    of their distance from that centre lose digits in float32 (`squared_euclidean` bounds the
-    error). Gradients are finite everywhere, 0 where two rows are equal. For other p, exact
-    differences, one query at a time: memory O(G D).
+    sides, and from differences where they are so small beside the distance from that centre that
+    the product's error would be seen (`squared_euclidean`). Gradients are finite everywhere, 0
+    where two rows are equal. For other p, exact differences, one query at a time: memory O(G D).
 
     Args:
         x_QxD: [Q, D], any real dtype.
-        y_GxD: [G, D].
+        y_GxD: [G, D]. Pass one array twice for the distances within it: its diagonal is 0 then.
         p: order of the norm, a static number >= 1 or infinity.
 
     Returns:
@@ -93,16 +217,22 @@ def pairwise_distances(x_QxD: Array, y_GxD: Array, *, p: float = 2.0) -> Array:
     Raises:
         UserError: p < 1; not [Q, D] and [G, D] with one D; no numbers.
     """
-    p = as_order(p)
+    p, own = as_order(p), x_QxD is y_GxD
     x_QxD, y_GxD = map(at_least_float32, as_rows(finite=False, x=x_QxD, y=y_GxD))
     if 0 in (len(x_QxD), len(y_GxD)):
         return jnp.zeros((len(x_QxD), len(y_GxD)), jnp.promote_types(x_QxD.dtype, y_GxD.dtype))
     if p != 2.0:
         return lax.map(lambda x_D: lp_norm(x_D[None, :] - y_GxD, p=p), x_QxD)
-    centre_1xD = centre_of(y_GxD)[None, :]
-    squared_QxG = squared_euclidean(x_QxD - centre_1xD, y_GxD - centre_1xD)
-    zero_QxG = squared_QxG == 0
-    return jnp.where(zero_QxG, 0.0, jnp.sqrt(jnp.where(zero_QxG, 1.0, squared_QxG)))
+    dtype = jnp.promote_types(x_QxD.dtype, y_GxD.dtype)
+    scale = power_of_two(jnp.maximum(_reach(x_QxD).astype(dtype), _reach(y_GxD).astype(dtype)))
+    x_QxD, y_GxD = x_QxD * scale, y_GxD * scale
+    return _root(squared_euclidean(x_QxD, y_GxD, centre_of(y_GxD), own), 2.0) / scale
+
+
+def _reach(x: Array) -> Array:
+    """The largest of the finite |x|, constant under differentiation."""
+    x = lax.stop_gradient(x)
+    return jnp.max(jnp.abs(x), where=jnp.isfinite(x), initial=0.0)
 
 
 def selected_distances(
@@ -142,11 +272,15 @@ def _euclidean(x_AxD: Array, y_GxD: Array, indices_AxK: Array) -> Array:
 def _euclidean_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     """Tangent of d(i, j): (x_i - y_j) . (dx_i - dy_j) / d(i, j); 0 where d is 0."""
     (x_AxD, y_GxD, indices_AxK), (dx_AxD, dy_GxD, _) = primals, tangents
-    centre_1xD = centre_of(y_GxD)[None, :]
-    x_AxD, y_GxD = x_AxD - centre_1xD, y_GxD - centre_1xD
-    moved_AxG = _rows_dot(x_AxD, dx_AxD)[:, None] + _rows_dot(y_GxD, dy_GxD)[None, :]
-    moved_AxG -= _products(dx_AxD, y_GxD) + _products(x_AxD, dy_GxD)
+    moved_AxG = _moved(x_AxD, y_GxD, centre_of(y_GxD), dx_AxD, dy_GxD)
     return _with_tangent(_euclidean(*primals), moved_AxG, indices_AxK)
+
+
+def _moved(x_AxD: Array, y_GxD: Array, centre_D: Array, dx_AxD: Array, dy_GxD: Array) -> Array:
+    """(x_i - y_j) . (dx_i - dy_j) of all pairs [A, G], by products."""
+    x_AxD, y_GxD = x_AxD - centre_D[None, :], y_GxD - centre_D[None, :]
+    moved_AxG = _rows_dot(x_AxD, dx_AxD)[:, None] + _rows_dot(y_GxD, dy_GxD)[None, :]
+    return moved_AxG - (products(dx_AxD, y_GxD) + products(x_AxD, dy_GxD))
 
 
 @jax.custom_jvp
@@ -159,7 +293,7 @@ def _own_euclidean_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     """`_euclidean_jvp` for y = x, where the two products are each other's transpose."""
     (x_BxD, indices_BxK), (dx_BxD, _) = primals, tangents
     x_BxD = x_BxD - centre_of(x_BxD)[None, :]
-    dots_B, product_BxB = _rows_dot(x_BxD, dx_BxD), _products(dx_BxD, x_BxD)
+    dots_B, product_BxB = _rows_dot(x_BxD, dx_BxD), products(dx_BxD, x_BxD)
     moved_BxB = dots_B[:, None] + dots_B[None, :] - (product_BxB + product_BxB.T)
     return _with_tangent(_own_euclidean(*primals), moved_BxB, indices_BxK)
 
@@ -170,7 +304,8 @@ def _with_tangent(d_AxK: Array, moved_AxG: Array, indices_AxK: Array) -> tuple[A
     return d_AxK, jnp.where(zero_AxK, 0.0, moved_AxK / jnp.where(zero_AxK, 1.0, d_AxK))
 
 
-def _products(x_AxD: Array, y_GxD: Array) -> Array:
+def products(x_AxD: Array, y_GxD: Array) -> Array:
+    """Inner products [A, G] at the dtype's full precision: not TF32, not one bfloat16 pass."""
     return jnp.matmul(x_AxD, y_GxD.T, precision=lax.Precision.HIGHEST)
 
 

@@ -2,29 +2,17 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from deepknn_jax.errors import UserError
-from deepknn_jax.knn.distances import (
-    at_least_float32,
-    centre_of,
-    lp_norm,
-    selected_distances,
-    squared_euclidean,
-)
+from deepknn_jax.knn.distances import at_least_float32
+from deepknn_jax.knn.exact import far, frame_of, row_reach, without_infinite
 from deepknn_jax.knn.intake import as_count, as_integers, as_order, as_rows, comparable
-
-# Sizes measured on two CPU cores (docs/measurements.md, "Search in a gallery").
-_GROUP = 32  # rows of which the minimum is taken first
-_QUERY_TILE, _GALLERY_TILE = 128, 2**16  # at most
-_RANKED_ELEMENTS = 2**24  # of one block's candidates, [queries, k + spare, D]
-# Candidates kept beyond k, so that rounding in the product cannot push a true neighbour out.
-_SPARE = 8
+from deepknn_jax.knn.tiles import Block, Shared, below, search, smallest
 
 # (queries [Q, D], their ids and labels [Q], the gallery's [N, D], [N], [N]) -> distances, indices
 # [Q, k]; and what maps such a search over the devices.
@@ -70,10 +58,9 @@ def cross_class_mask(anchors: Examples, gallery: Examples) -> Array:
 def nearest_in(distances_AxG: Array, mask_AxG: Array, k: int) -> Neighbors:
     """The k nearest allowed columns of each row, ascending, ties to the lower index."""
     k = min(k, distances_AxG.shape[1])
-    # Not inf, which a user's JAX_DEBUG_INFS would take for a fault. NaN is no less than it.
-    none = jnp.finfo(distances_AxG.dtype).max
-    score_AxK, indices_AxK = _smallest(jnp.where(mask_AxG, distances_AxG, none), k)
-    return Neighbors(indices_AxK, ~(score_AxK >= none))
+    none = far(distances_AxG.dtype)
+    score_AxK, indices_AxK = smallest(jnp.where(mask_AxG, below(distances_AxG), none), k)
+    return Neighbors(indices_AxK, score_AxK != none)
 
 
 def furthest_in(distances_AxG: Array, mask_AxG: Array) -> Neighbors:
@@ -97,11 +84,13 @@ def nearest_neighbors(
 
     Candidates come from a matrix product (p = 2) tile by tile; their distances are recomputed
     from differences and ranked by (distance, index), so equal rows tie exactly and go to the lower
-    index. A neighbour may differ from the one that infinite precision would find only where the
-    squares of the two distances differ by less than the product's error, about
-    4 u (|x|^2 + |y|^2) with u the unit roundoff and x, y measured from about the gallery's mean.
-    NaN and infinity are refused. Under jit, which cannot look, a NaN row of the gallery comes
-    first, at distance NaN: it is never hidden.
+    index. Queries for which the product's error could hide a neighbour are searched again from
+    differences (`knn.exact`). So the result is that of float64 on the same numbers, but for the
+    rounding of each distance in the dtype, a few units in its last place, whatever the data's
+    offset, scale, or spread.
+
+    NaN and infinity are refused. Under jit, which cannot look, a row of the gallery that is not
+    finite is nobody's neighbour; a query that is not finite has indices -1 and distances NaN.
 
     Args:
         queries_QxD: [Q, D]; Q may be 0.
@@ -123,23 +112,31 @@ def nearest_neighbors(
     queries, gallery, k = _searched(queries_QxD, gallery_GxD, k)
     sizes = len(queries), len(gallery)
     query_ids, gallery_ids = _matched(*sizes, query_ids=query_ids, gallery_ids=gallery_ids)
-    labels = None
+    labels: tuple[Array | None, Array | None] = (None, None)
     if same_class is not None:
         if query_labels is None or gallery_labels is None:
             raise UserError("same_class needs query_labels and gallery_labels")
         labels = _matched(*sizes, query_labels=query_labels, gallery_labels=gallery_labels)
     if not len(queries):
         return jnp.zeros((0, k), queries.dtype), jnp.zeros((0, k), jnp.int32)
+    asked, given = (queries, query_ids, labels[0]), (gallery, gallery_ids, labels[1])
+    return _nearest(asked, given, k=k, p=p, same_class=same_class)
 
-    block_size, tile_size = _tile_sizes(k, *gallery.shape)
-    tile_rows = _gallery_tiles(gallery, gallery_ids, labels and labels[1], tile_size)
-    search = functools.partial(
-        _search_block, gallery_GxD=gallery, tiles=tile_rows, k=k, p=p, same_class=same_class
-    )
-    blocks = _blocks((queries, query_ids, labels and labels[0]), block_size)
-    distances, indices = lax.map(search, blocks)
-    count = queries.shape[0]
-    return distances.reshape(-1, k)[:count], indices.reshape(-1, k)[:count]
+
+def _nearest(
+    asked: Block, given: Block, *, k: int, p: float, same_class: bool | None
+) -> tuple[Array, Array]:
+    """`nearest_neighbors` of checked arguments: rows, ids and labels of both sides."""
+    queries, gallery = asked[0], given[0]
+    dtype = queries.dtype
+    finite_Qx1 = (row_reach(queries) <= far(dtype))[:, None]
+    queries = without_infinite(queries)
+    frame = frame_of(queries, gallery, p=p)
+    shared = Shared(gallery, given[1], given[2], frame, k, p, same_class)
+    distances, indices = search((queries, *asked[1:]), shared)
+    indices = jnp.where(finite_Qx1, indices, -1)
+    distances = jnp.where(indices < 0, jnp.inf, distances / frame.wide)
+    return jnp.where(finite_Qx1, distances, jnp.nan), indices
 
 
 def _searched(queries_QxD: Array, gallery_GxD: Array, k: int) -> tuple[Array, Array, int]:
@@ -218,146 +215,3 @@ def own_class_neighbors(
     labels_N = as_integers("labels", labels_N, len(rows_N))
     examples = x_NxD, rows_N, labels_N
     return class_search(min(k, len(rows_N)), p, same_class=True)(*examples, *examples)
-
-
-def _tile_sizes(k: int, gallery_size: int, width: int) -> tuple[int, int]:
-    """Queries and gallery rows of one tile; the gallery is cut evenly, to be padded little."""
-    queries = min(_QUERY_TILE, _RANKED_ELEMENTS // ((k + _SPARE) * width))
-    return max(8, queries), -(-gallery_size // -(-gallery_size // _GALLERY_TILE))
-
-
-def _blocks(arrays: Any, size: int) -> Any:
-    """Each [N, ...] of the tree as [ceil(N / size), size, ...], filled up with zeros."""
-
-    def split(x: Array) -> Array:
-        block = min(size, x.shape[0])
-        missing = -x.shape[0] % block
-        padded = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
-        return padded.reshape(-1, block, *x.shape[1:])
-
-    return jax.tree.map(split, arrays)
-
-
-class _Tiles(NamedTuple):
-    """The gallery cut into T tiles of S rows, centred; `first` [T] is each tile's first index."""
-
-    rows: Array
-    centre: Array
-    ids: Array | None
-    labels: Array | None
-    present: Array
-    first: Array
-
-
-def _gallery_tiles(
-    gallery_GxD: Array, ids_G: Array | None, labels_G: Array | None, size: int
-) -> _Tiles:
-    # Full tiles of equal shape: equal rows then run through the same product kernel and tie.
-    size += -size % _GROUP
-    centre_1xD = centre_of(gallery_GxD)[None, :]
-    count = gallery_GxD.shape[0]
-    missing = -count % size
-    padded = jnp.pad(gallery_GxD - centre_1xD, ((0, missing), (0, 0)))
-
-    def cut(x_G: Array | None) -> Array | None:
-        return None if x_G is None else jnp.pad(x_G, (0, missing)).reshape(-1, size)
-
-    return _Tiles(
-        rows=padded.reshape(-1, size, gallery_GxD.shape[1]),
-        centre=centre_1xD,
-        ids=cut(ids_G),
-        labels=cut(labels_G),
-        present=(jnp.arange(count + missing) < count).reshape(-1, size),
-        first=jnp.arange(0, count + missing, size, dtype=jnp.int32),
-    )
-
-
-def _search_block(
-    block: tuple[Array, Array | None, Array | None],
-    *,
-    gallery_GxD: Array,
-    tiles: _Tiles,
-    k: int,
-    p: float,
-    same_class: bool | None,
-) -> tuple[Array, Array]:
-    """Distances and indices [B, k] of one block of queries: candidates, then the exact ranking."""
-    queries_BxD, ids_B, labels_B = block
-    size = tiles.rows.shape[1]
-    wanted = min(k + _SPARE, size)
-    centred_BxD = queries_BxD - tiles.centre
-
-    def visit(best: tuple[Array, Array], tile: tuple) -> tuple[tuple[Array, Array], None]:
-        rows_SxD, ids_S, labels_S, present_S, first = tile
-        allowed_BxS = present_S[None, :]
-        if ids_B is not None:
-            allowed_BxS &= ids_B[:, None] != ids_S[None, :]
-        if labels_B is not None:
-            allowed_BxS &= (labels_B[:, None] == labels_S[None, :]) == same_class
-        score_BxS = jnp.where(allowed_BxS, _scores(centred_BxD, rows_SxD, p), jnp.inf)
-        near, places = _smallest(score_BxS, wanted)
-        # The best so far stand first: in a tie the lower index wins.
-        merged = jnp.concatenate([best[0], near], axis=1)
-        indices = jnp.concatenate([best[1], places + first], axis=1)
-        keep = lax.top_k(-merged, best[0].shape[1])[1]
-        take = functools.partial(jnp.take_along_axis, indices=keep, axis=1)
-        return (take(merged), take(indices)), None
-
-    kept = (queries_BxD.shape[0], k + _SPARE)
-    start = (
-        jnp.full(kept, jnp.inf, centred_BxD.dtype),
-        jnp.full(kept, -1, jnp.int32),
-    )
-    visited = (tiles.rows, tiles.ids, tiles.labels, tiles.present, tiles.first)
-    (scores, indices), _ = lax.scan(visit, start, visited)
-    return _rank(queries_BxD, gallery_GxD, indices, scores != jnp.inf, k=k, p=p)
-
-
-def _scores(queries_BxD: Array, rows_SxD: Array, p: float) -> Array:
-    """Numbers [B, S] below inf that rank the rows by their distance to each query, NaN first."""
-    if p == 2.0:
-        scores_BxS = squared_euclidean(queries_BxD, rows_SxD)
-    else:
-        scores_BxS = lax.map(lambda x_D: lp_norm(x_D[None, :] - rows_SxD, p=p), queries_BxD)
-    # inf means "no neighbour" to the caller; a distance that overflows is one all the same.
-    scores_BxS = jnp.minimum(scores_BxS, jnp.finfo(scores_BxS.dtype).max)
-    return jnp.where(jnp.isnan(scores_BxS), -jnp.inf, scores_BxS)
-
-
-def _smallest(score_BxS: Array, count: int) -> tuple[Array, Array]:
-    """The `count` smallest of each row, ascending, ties to the lower index.
-
-    The minima of groups come first: the smallest scores lie in the groups of the smallest minima
-    (ties included, as lower groups hold lower indices), and top_k over groups is far cheaper.
-    """
-    rows, size = score_BxS.shape
-    groups = size // _GROUP
-    if groups <= count or size % _GROUP:
-        negative, places = lax.top_k(-score_BxS, count)
-        return -negative, places
-    grouped = score_BxS.reshape(rows, groups, _GROUP)
-    chosen = jnp.sort(lax.top_k(-jnp.min(grouped, axis=2), count)[1], axis=1)
-    members = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(rows, -1)
-    negative, within = lax.top_k(-members, count)
-    group = jnp.take_along_axis(chosen, within // _GROUP, axis=1)
-    return -negative, group * _GROUP + within % _GROUP
-
-
-def _rank(
-    queries_BxD: Array,
-    gallery_GxD: Array,
-    indices_BxC: Array,
-    valid_BxC: Array,
-    *,
-    k: int,
-    p: float,
-) -> tuple[Array, Array]:
-    """The k best candidates by (distance from differences, index)."""
-    distances = selected_distances(queries_BxD, gallery_GxD, indices_BxC, p=p)
-    distances = jnp.where(valid_BxC, distances, jnp.inf)
-    indices = jnp.where(valid_BxC, indices_BxC, -1)
-    # NaN sorts first, as it did among the candidates: shown, not hidden.
-    key = jnp.where(jnp.isnan(distances), -jnp.inf, distances)
-    order = jnp.where(valid_BxC, indices, jnp.iinfo(jnp.int32).max)
-    _, _, distances, indices = lax.sort((key, order, distances, indices), num_keys=2)
-    return distances[:, :k], indices[:, :k]

@@ -25,7 +25,8 @@ class KNNPredictions(NamedTuple):
     """What the neighbours of Q queries say, and who they are.
 
     `labels` int32 [Q] (-1 where nobody voted); `shares` [Q, C] of the votes; `indices` int32 [Q, k]
-    of the voters in the gallery, the nearest first (-1: none left); `distances` [Q, k] to them.
+    of the voters in the gallery, the nearest first (-1: none left); `distances` [Q, k] to them. A
+    query that is not finite has label and indices -1, shares and distances NaN.
     """
 
     labels: Array
@@ -142,4 +143,5 @@ def knn_classify(
     )
     voters_Qxk = jnp.where(indices_Qxk < 0, -1, gallery_labels[indices_Qxk])
     labels_Q, shares_QxC = vote(distances_Qxk, voters_Qxk, num_classes=num_classes)
+    shares_QxC = jnp.where(jnp.isnan(distances_Qxk[:, :1]), jnp.nan, shares_QxC)
     return KNNPredictions(labels_Q, shares_QxC, indices_Qxk, distances_Qxk)

@@ -100,15 +100,16 @@ def with_targets(
 def squared_distances(anchors: Examples, gallery: Examples) -> Array:
     """Squared Euclidean distances [A, G]; rows removed by `where` stand at the centre.
 
-    They come from one matrix product, so their absolute error is that of
-    `knn.distances.squared_euclidean`: a few roundings of the largest |x|^2.
+    `knn.distances.squared_euclidean`: by a product, and from differences where they are small.
 
     The centre is that of the present rows: with the removed ones at 0 it would keep a part of an
     offset, and the product would lose digits.
     """
     x_AxD, y_GxD = at_least_float32(anchors.embeddings), at_least_float32(gallery.embeddings)
-    centre_1xD = centre_of(y_GxD, gallery.where)[None, :]
+    centre_D = centre_of(y_GxD, gallery.where)
     return squared_euclidean(
-        jnp.where(anchors.where[:, None], x_AxD - centre_1xD, 0.0),
-        jnp.where(gallery.where[:, None], y_GxD - centre_1xD, 0.0),
+        jnp.where(anchors.where[:, None], x_AxD, centre_D[None, :]),
+        jnp.where(gallery.where[:, None], y_GxD, centre_D[None, :]),
+        centre_D,
+        anchors.embeddings is gallery.embeddings,
     )

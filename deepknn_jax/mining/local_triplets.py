@@ -53,7 +53,8 @@ def kth_positive_distances(
         squared: static; the distance's square in its place.
 
     Returns:
-        [N], float32 or wider, without gradient; 0 for an example alone in its class.
+        [N], float32 or wider, without gradient; 0 for an example alone in its class, NaN for all
+        of a class that has a row which is not finite: nobody's neighbour, it must not be hidden.
 
     Raises:
         UserError: k below 1; p < 1; shapes or dtypes that do not fit; NaN or infinity, where seen.
@@ -62,6 +63,9 @@ def kth_positive_distances(
     embeddings_NxD = lax.stop_gradient(embeddings_NxD)
     distances_NxK, places_NxK = own_class_neighbors(embeddings_NxD, labels_N, k=k, p=p)
     kth_N = jnp.max(jnp.where(places_NxK < 0, 0.0, distances_NxK), axis=1)
+    class_N = jnp.searchsorted(jnp.sort(labels_N), labels_N)
+    spoilt_N = ~jnp.all(jnp.isfinite(embeddings_NxD), axis=1)
+    kth_N = jnp.where(jnp.zeros_like(spoilt_N).at[class_N].max(spoilt_N)[class_N], jnp.nan, kth_N)
     return jnp.square(kth_N) if squared else kth_N
 
 
@@ -252,12 +256,14 @@ def kth_positive_by_class(
         members = np.flatnonzero(labels_N == label)
         if (others := len(members) - 1) == 0:
             continue
+        if not np.isfinite(bank_NxD[members]).all():
+            kth_N[members] = np.nan
+            continue
         filled = np.pad(members, (0, -len(members) % _CLASS_ROWS), mode="edge")
         absent = (np.arange(len(filled)) > others).astype(np.int32)
         # k, part of the program, is that of the class only where the class is smaller.
         distances, _ = _nearest(bank_NxD[filled], absent, min(k, others), p, nearest)
-        # The largest, not the last: a NaN stands first, and is not to be hidden.
-        kth_N[members] = np.max(np.asarray(distances[: len(members)]), axis=1)
+        kth_N[members] = np.asarray(distances[: len(members), -1])
     return np.square(kth_N) if squared else kth_N
 
 

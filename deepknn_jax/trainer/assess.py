@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION
+from deepknn_jax.data.copies import has_copy, numbered
+from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from deepknn_jax.engine.parallel import Embed
 from deepknn_jax.engine.step import TrainState
 from deepknn_jax.errors import UserError
@@ -13,6 +14,7 @@ from deepknn_jax.evaluation.evaluate import (
     Embedded,
     Entry,
     Evidence,
+    chosen,
     classify,
     embed_rows,
     metrics_by_vote,
@@ -71,14 +73,49 @@ def knn_entries(
         p=config.loss.p,
         nearest=searcher(setup.devices.mesh),
     )
-    entries = metrics_by_vote(
+    return _entries(dataset, queries, evidence), evidence
+
+
+def _entries(dataset: Dataset, queries: Embedded, evidence: Evidence) -> dict[str, Entry]:
+    return metrics_by_vote(
         queries,
         evidence,
         dataset.labels,
         class_names=dataset.class_names,
         train_counts=dataset.train_counts(),
     )
-    return entries, evidence
+
+
+def judged(
+    config: ConfigDict, setup: Setup, queries: Embedded, gallery: Embedded
+) -> tuple[dict[str, dict[str, Entry] | None], Evidence]:
+    """{"test": {...}, ...}: the metrics of the training part's vote on the test part, and the vote.
+
+    "test" is without what trained the network that the weights or the features are of; all of the
+    part is "test_with_trained", if that is more. "test_without_copies" is "test" without copies of
+    training examples, if it has some; None if it has no others.
+    """
+    dataset = setup.dataset
+    evidence = knn_entries(config, setup, queries, gallery)[1]
+    everything = np.ones(len(queries.rows), bool)
+    clean = everything if dataset.trained is None else ~dataset.trained[queries.rows]
+    wanted = {"test": clean}
+    if (copied := copied_tests(dataset)[queries.rows] & clean).any():
+        wanted["test_without_copies"] = clean & ~copied
+    if not clean.all():
+        wanted["test_with_trained"] = everything
+    return {
+        name: _entries(dataset, *chosen(queries, evidence, of)) if of.any() else None
+        for name, of in wanted.items()
+    }, evidence
+
+
+def copied_tests(dataset: Dataset) -> np.ndarray:
+    """Which examples, bool [N], test and are copies of training examples."""
+    if dataset.contents is None:
+        return np.zeros(len(dataset.labels), bool)
+    numbers = numbered(dataset.contents)
+    return has_copy(numbers, dataset.splits == TEST, dataset.splits == TRAIN)
 
 
 def epoch_figures(config: ConfigDict, setup: Setup, variables: Variables) -> Record:
@@ -105,7 +142,7 @@ def references(config: ConfigDict, setup: Setup) -> dict[str, Any]:
         test, gallery = (
             embed_split(config, setup, ((), ()), split, setup.flat) for split in (TEST, TRAIN)
         )
-        found[name] = {"test": knn_entries(config, setup, test, gallery)[0]}
+        found[name] = judged(config, setup, test, gallery)[0]
     if "untrained" in wanted:
         variables = variables_of(first_state(setup))
         test, gallery = (
@@ -113,5 +150,5 @@ def references(config: ConfigDict, setup: Setup) -> dict[str, Any]:
             for split in (TEST, TRAIN)
         )
         name = "untrained" if setup.weights is None else "pretrained"
-        found[name] = {"test": knn_entries(config, setup, test, gallery)[0]}
+        found[name] = judged(config, setup, test, gallery)[0]
     return found

@@ -8,7 +8,9 @@ from ml_collections import ConfigDict
 
 from deepknn_jax.config import default, flatten, near_keys
 from deepknn_jax.data.cache import ON_ERROR
+from deepknn_jax.data.copies import COPIES
 from deepknn_jax.data.images import RESIZE_RULES
+from deepknn_jax.data.near_copies import NEAR_COPIES
 from deepknn_jax.data.sources import SOURCES
 from deepknn_jax.data.splits import SPLITS
 from deepknn_jax.engine import batching
@@ -24,6 +26,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "data.split": ("", *SPLITS),
     "data.resize_rule": ("", *RESIZE_RULES),
     "data.on_error": ON_ERROR,
+    "data.copies": COPIES,
+    "data.near_copies": NEAR_COPIES,
     "data.placement": PLACEMENTS,
     "model.name": tuple(BACKBONES),
     "model.dtype": ("float32", "bfloat16"),

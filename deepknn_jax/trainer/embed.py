@@ -9,17 +9,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from deepknn_jax import config as config_lib
+from deepknn_jax.data.dataset import LEFT_OUT
 from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import embed_rows
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
-from deepknn_jax.trainer import inherited
+from deepknn_jax.trainer import inherited, provenance
 from deepknn_jax.trainer.assess import variables_of
+from deepknn_jax.trainer.loading import check_copies, tell_and_load
 from deepknn_jax.trainer.lock import holding
-from deepknn_jax.trainer.loop import check_workdir, describe, in_turns
-from deepknn_jax.trainer.setup import Embedder, build_embedder, decoded, settle
+from deepknn_jax.trainer.loop import check_workdir, describe
+from deepknn_jax.trainer.setup import Embedder, build_embedder, settle
 
 FILE = "features.npz"
 
@@ -49,7 +51,7 @@ def run(config: ConfigDict, workdir: Path) -> Path:
         variables_of(embedder.state),
         embedder.store,
         embedder.devices,
-        np.arange(len(embedder.dataset.labels), dtype=np.int32),
+        np.flatnonzero(embedder.dataset.splits != LEFT_OUT).astype(np.int32),
         config.evaluate.batch_size,
     )
     if not np.isfinite(part.embeddings).all():
@@ -67,8 +69,10 @@ def prepare(
 ) -> tuple[ConfigDict, Embedder]:
     """Loads, builds what embeds, and writes config.json: as `loop.prepare` of a training."""
     kept = inherited.kept_for(config, workdir)
-    dataset = in_turns(config, kept, decoded)
+    dataset = tell_and_load(config, kept.set_range, to_train=False)
     describe(dataset)
+    check_copies(config, dataset, workdir)
+    dataset = provenance.marked(dataset, config.model.weights)
     config = settle(config, dataset)
     embedder = build_embedder(config, dataset, weights, inherited.scale_of(kept, dataset))
     if hosts.is_main():

@@ -7,15 +7,23 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION
+from deepknn_jax.data.dataset import LEFT_OUT, TEST, TRAIN, VALIDATION, Dataset
 from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.files import sound
 from deepknn_jax.logs import Seconds, clock
 from deepknn_jax.trainer import checkpoint
-from deepknn_jax.trainer.assess import Variables, embed_split, knn_entries, references
+from deepknn_jax.trainer.assess import (
+    Variables,
+    copied_tests,
+    embed_split,
+    judged,
+    knn_entries,
+    references,
+)
 from deepknn_jax.trainer.methods import METHODS
+from deepknn_jax.trainer.provenance import used
 from deepknn_jax.trainer.setup import Setup
 
 # What a reference is called in results.json -> in config.evaluate.references.
@@ -84,17 +92,19 @@ def evaluate_run(
             for split in (TRAIN, VALIDATION, TEST)
             if len(dataset.rows(split))
         }
-        test, evidence = knn_entries(config, setup, parts[TEST], parts[TRAIN])
+        test, evidence = judged(config, setup, parts[TEST], parts[TRAIN])
     if hosts.is_main():
         with clock(seconds, "writing"):
-            report.write_embeddings(workdir / "embeddings.npz", dataset, parts.values())
+            report.write_embeddings(workdir / "embeddings.npz", used(dataset), parts.values())
+            report.write_trained(workdir / report.TRAINED, dataset, dataset.rows(TEST))
             report.write_neighbors(workdir / "neighbors.csv", dataset, parts[TEST], evidence)
     with clock(seconds, "evaluation"):
         results = {
             "method": METHODS[config.loss.name].title,
-            "test": test,
+            **test,
             "train": knn_entries(config, setup, parts[TRAIN], parts[TRAIN])[0],
             "references": _references(config, setup),
+            "copies": _counts(dataset),
             "epochs": config.epochs,
             "reported": {"step": fitted.step, "validation": fitted.figure},
             "skipped": [sound(name) for name in dataset.skipped],
@@ -112,6 +122,21 @@ def evaluate_run(
             )
     report.write_results(workdir, results)
     return results
+
+
+def _counts(dataset: Dataset) -> dict[str, int]:
+    """How many test examples are copies of training examples, nearly, or trained before."""
+    test, near = dataset.rows(TEST), 0
+    if dataset.near is not None:
+        rows, others, _ = dataset.near
+        tests, trains = dataset.splits[rows] == TEST, dataset.splits[others] == TRAIN
+        near = int((tests & trains).sum())
+    return {
+        "of_training": int(copied_tests(dataset).sum()),
+        "nearly_of_training": near,
+        "trained_before": 0 if dataset.trained is None else int(dataset.trained[test].sum()),
+        "left_out": int((dataset.splits == LEFT_OUT).sum()),
+    }
 
 
 def _references(config: ConfigDict, setup: Setup) -> dict[str, Any]:

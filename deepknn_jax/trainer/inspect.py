@@ -11,28 +11,28 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from deepknn_jax.data.dataset import TRAIN, Dataset
-from deepknn_jax.data.load import Survey
-from deepknn_jax.data.preview import Preview, preview
 from deepknn_jax.engine.batching import steps_per_epoch
 from deepknn_jax.engine.feed import is_resident
-from deepknn_jax.engine.inputs import input_functions
+from deepknn_jax.engine.inputs import input_functions, standardized
 from deepknn_jax.engine.parallel import get_devices
 from deepknn_jax.logs import duration, say
 from deepknn_jax.models.network import Network
-from deepknn_jax.trainer import inherited
+from deepknn_jax.trainer import inherited, provenance
 from deepknn_jax.trainer.check import check
-from deepknn_jax.trainer.keys import naming_keys, say_in_keys
+from deepknn_jax.trainer.keys import naming_keys
+from deepknn_jax.trainer.loading import check_copies, tell_and_load
 from deepknn_jax.trainer.recipe import learning_rate, network, optimizer
-from deepknn_jax.trainer.setup import resolve, steps_per_call, survey
-from deepknn_jax.trainer.sizes import check_enough, devices_of, tell_sizes, with_sizes
+from deepknn_jax.trainer.setup import resolve, steps_per_call
+from deepknn_jax.trainer.sizes import devices_of, tell_sizes, with_sizes
 
 _TIMED = 16  # images that go forward through the network to tell its speed
 _BACKWARD = 3  # a training step takes about three times the time of the forward pass
-_PREVIEWED = ("size", "channels", "value_range", "frame", "on_error")
 
 
 def run(config: ConfigDict) -> None:
     """Tells the account of the config's data, and the memory and time that a run would take.
+
+    Images are decoded, through the cache that the run will use: copies are known by their pixels.
 
     Raises:
         UserError: for whatever would stop the run before its first step.
@@ -40,27 +40,18 @@ def run(config: ConfigDict) -> None:
     check(config)
     config, _ = resolve(config, None)
     devices_of(config)
-    found = survey(config)
-    for line in found.account:
-        say_in_keys(line)
-    labels = found.listing.labels[found.splits == TRAIN]
-    check_enough(config, labels)
+    kept = inherited.of_weights(config)
+    began = time.monotonic()
+    dataset = tell_and_load(config, kept.set_range)
+    read = time.monotonic() - began
+    check_copies(config, dataset)
+    provenance.tell(provenance.marked(dataset, config.model.weights))
+    labels = dataset.labels[dataset.rows(TRAIN)]
     given, config = config, with_sizes(config, len(labels))
     tell_sizes(given, config, labels)
-    looked = _preview(config, found)
-    for line in looked.lines:
-        say_in_keys(line)
-    for line in expected(config, found, looked):
+    dataset = standardized(dataset, inherited.scale_of(kept, dataset))
+    for line in expected(config, dataset, read):
         say(line)
-
-
-@naming_keys()
-def _preview(config: ConfigDict, found: Survey) -> Preview:
-    data, kept = config.data, inherited.of_weights(config)
-    return preview(
-        found, resize_rule=data.resize_rule, set_range=kept.set_range,
-        **{key: data[key] for key in _PREVIEWED},
-    )  # fmt: skip
 
 
 class _Costs(NamedTuple):
@@ -77,9 +68,11 @@ class _Costs(NamedTuple):
 
 
 @naming_keys()
-def expected(config: ConfigDict, found: Survey, looked: Preview) -> list[str]:
-    """Lines on memory and time, from the model, the data's shape, and measurements here."""
-    dataset = _stand_in(config, found)
+def expected(config: ConfigDict, dataset: Dataset, read: float) -> list[str]:
+    """Lines on memory and time, from the model, the data's shape, and measurements here.
+
+    `read` are the seconds that it took to read the data.
+    """
     devices = devices_of(config)
     costs = _costs(config, dataset, config.batch.size // devices.size or 1)
     per_epoch = steps_per_epoch(len(dataset.rows(TRAIN)), config.batch.size)
@@ -90,10 +83,10 @@ def expected(config: ConfigDict, found: Survey, looked: Preview) -> list[str]:
     call = steps_per_call(config, dataset) * config.batch.size // devices.size
     held = nbytes if resident else 2 * call * dataset.inputs[:1].nbytes  # one is being loaded
     lines = [f"data: {len(dataset.labels):,} examples of {shape}, {_mb(nbytes)}"]
-    if looked.seconds:
+    if isinstance(dataset.inputs, np.memmap):
         lines.append(
-            f"decoding: about {duration(looked.seconds * len(dataset.labels))} by a few images"
-            f" decoded here, once; {_mb(nbytes)} on the disk, in the cache"
+            f"decoding: done here, in {duration(read)} with the search for copies; a run finds the "
+            f"images in the cache, {_mb(nbytes)} on the disk"
         )
     parts = {
         "parameters": costs.parameters, "gradients": costs.parameters,
@@ -168,19 +161,3 @@ def _activation_bytes(
 
 def _bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _stand_in(config: ConfigDict, found: Survey) -> Dataset:
-    """A data set of the shape that the decoded one would have; zeros take no memory here."""
-    listing, data = found.listing, config.data
-    inputs = listing.inputs
-    if inputs is None:
-        shape: tuple[int, ...] = (data.size, data.size, data.channels or 3)
-        inputs = np.broadcast_to(np.uint8(0), (len(listing.names), *shape))
-    elif inputs.ndim == 4:
-        height, width, channels = inputs.shape[1:]
-        shape = (data.size or height, data.size or width, data.channels or channels)
-        inputs = np.broadcast_to(np.uint8(0), (len(inputs), *shape))
-    elif inputs.ndim == 2:
-        inputs = np.broadcast_to(np.float32(0), inputs.shape)
-    return Dataset(inputs, listing.labels, listing.names, listing.class_names, found.splits)

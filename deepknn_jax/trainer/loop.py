@@ -16,7 +16,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from deepknn_jax import config as config_lib
-from deepknn_jax.data.cache import cache_folder
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from deepknn_jax.engine import hosts
 from deepknn_jax.engine.feed import plan_calls, train_calls
@@ -27,7 +26,7 @@ from deepknn_jax.evaluation import report
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import Record, Seconds, clock, duration, read_records, record_log, say
 from deepknn_jax.mining.batches import Mined
-from deepknn_jax.trainer import checkpoint, identity, inherited
+from deepknn_jax.trainer import checkpoint, identity, inherited, provenance
 from deepknn_jax.trainer.assess import Variables, embed_split, epoch_figures, variables_of
 from deepknn_jax.trainer.check import check
 from deepknn_jax.trainer.finished import (
@@ -37,7 +36,7 @@ from deepknn_jax.trainer.finished import (
     evaluate_run,
     set_results_aside,
 )
-from deepknn_jax.trainer.keys import say_in_keys
+from deepknn_jax.trainer.loading import check_copies, tell_and_load
 from deepknn_jax.trainer.lock import check_held, check_writable, holding
 from deepknn_jax.trainer.methods import METHODS
 from deepknn_jax.trainer.setup import (
@@ -45,10 +44,8 @@ from deepknn_jax.trainer.setup import (
     build,
     first_stage,
     first_state,
-    load,
     resolve,
     settle,
-    survey,
 )
 from deepknn_jax.trainer.sizes import devices_of
 
@@ -74,7 +71,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         changed = changes(config, results, workdir)
         longer = config.epochs > (before := identity.epochs_of(results, stored))
         if not changed and not longer and identity.moved(config, stored):
-            prepare(config, weights, workdir)  # it compares the data
+            prepare(config, weights, workdir, start)  # it compares the data
         anew = changed and f"; evaluated anew for {changed}"
         more = f"; goes on from {before} to {config.epochs} epochs" if longer else anew
         say(f"{workdir}: finished before{more}")
@@ -82,9 +79,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             say(report.table(results))
             return results
         check_trained(workdir)
-    config, setup = prepare(config, weights, workdir)
+    config, setup = prepare(config, weights, workdir, start)
+    provenance.tell(setup.dataset)
     if longer:
         set_results_aside(workdir, before)
+    elif results is None and hosts.is_main():
+        provenance.write(workdir, setup.dataset, str(start or config.model.weights))
     seconds: Seconds = {}
     fitted = fit(config, setup, workdir, seconds)
     results = evaluate_run(config, setup, fitted, workdir, seconds)
@@ -95,38 +95,33 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 
 def prepare(
-    config: ConfigDict, weights: Mapping[str, Any] | None, workdir: Path
+    config: ConfigDict,
+    weights: Mapping[str, Any] | None,
+    workdir: Path,
+    start: Path | None = None,
 ) -> tuple[ConfigDict, Setup]:
     """Loads, builds, and writes config.json and inputs.npz: what weights and data have settled.
+
+    And copies.csv, where the data set has copies. `start`: as of `check_workdir`.
 
     Raises:
         UserError: for whatever is wrong with the data; `workdir` holds a run on others.
     """
     devices_of(config)  # what does not fit this machine is told before any data are read
     kept = inherited.kept_for(config, workdir)
-    dataset = in_turns(config, kept, load)
+    dataset = tell_and_load(config, kept.set_range)
     describe(dataset)
+    dataset = provenance.marked(dataset, str(start or config.model.weights))
     config = settle(config, dataset)
     scale = inherited.scale_of(kept, dataset)
     setup = build(config, dataset, weights, scale)
     identity.check_data(setup.content, identity.stored_run(workdir), workdir)
+    check_copies(config, dataset, workdir)
     if hosts.is_main():
         workdir.mkdir(parents=True, exist_ok=True)
         inherited.write(workdir, dataset, scale)  # first: with config.json the run has begun
         write_text(workdir / "config.json", config_lib.to_json(config))
     return config, setup
-
-
-def in_turns(config: ConfigDict, kept: inherited.Kept, read: Callable[..., Dataset]) -> Dataset:
-    """The data by `read` (setup.load or setup.decoded); of several processes one decodes."""
-
-    def found() -> Dataset:
-        survey_ = survey(config)
-        for line in survey_.account:
-            say_in_keys(line)
-        return read(config, survey_, kept.set_range)
-
-    return hosts.in_turns(cache_folder(config.data.cache_dir), found)
 
 
 def check_workdir(

@@ -1,15 +1,37 @@
 """An earlier run's folder as weights to start from: its newest checkpoint, by its config."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from deepknn_jax.errors import UserError
 from deepknn_jax.models.weights.load import Pretrained, find_weights, read_weights, variable_shapes
 from deepknn_jax.models.weights.published import Preprocessing
 from deepknn_jax.trainer import checkpoint
+
+TRAINED_ON = "trained_on.npz"  # digests of what a run, and the runs before it, trained on
+
+
+def trained_on(folder: Path) -> np.ndarray | None:
+    """Contents uint8 [n, 16] (data.copies) that trained the run; None of one that kept none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = workdir_of(folder) / TRAINED_ON
+    if not path.exists():
+        return None
+    try:
+        # Opened here: np.load itself leaves a broken file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found: np.ndarray = arrays["contents"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: is damaged; remove it, or take another run") from error
+    return found
 
 
 def open_weights(name: str, path: str | Path, *, embedding_size: int | None = None) -> Pretrained:

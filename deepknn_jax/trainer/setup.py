@@ -55,7 +55,9 @@ from deepknn_jax.trainer.sizes import (
 _NUMBERS_PER_CALL = 2**21
 # Keys of config.data that are not load_dataset's arguments under the same name.
 _NOT_PASSED_ON = ("source", "dir", "placement", "resize_rule")
-_OF_FILES = ("size", "channels", "value_range", "frame", "on_error", "cache_dir")
+_OF_DECODING = (
+    *("size", "channels", "value_range", "frame", "on_error", "copies", "near_copies", "cache_dir"),
+)
 
 
 class Setup(NamedTuple):
@@ -214,7 +216,7 @@ def load(
 def decoded(config: ConfigDict, found: Survey, set_range: Sequence[float] = ()) -> Dataset:
     """What was surveyed, decoded as the config says; `set_range` as in `data.load.decoded`."""
     data = config.data
-    fit = {key: data[key] for key in _OF_FILES}
+    fit = {key: data[key] for key in _OF_DECODING}
     rule = data.resize_rule or "square"
     return data_load.decoded(found, resize_rule=rule, set_range=set_range, **fit)
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -86,11 +87,13 @@ def test_copied_moved_and_touched_folders_share_an_entry_by_their_content(
 
 def test_files_that_change_while_they_are_decoded_are_not_vouched_for(tmp_path, run, monkeypatch):
     files = fill(tmp_path / "a", 10)
+    whole = threading.Lock()  # no other thread reads a file that is half written
 
     def changing(file, **options):
-        image = read_image(file, **options)
-        fill(tmp_path / "a", 60)
-        return image
+        with whole:
+            image = read_image(file, **options)
+            fill(tmp_path / "a", 60)
+            return image
 
     with monkeypatch.context() as changed:
         changed.setattr(decode_lib, "read_image", changing)

@@ -75,7 +75,8 @@ def test_the_config_is_kept(finished):
 
 def test_embeddings_hold_every_example_once(left):
     _, arrays, _ = left
-    assert set(arrays) == {"embeddings", "labels", "names", "splits", "classes"}
+    described = {"labels", "names", "splits", "classes", "contents", "trained"}
+    assert set(arrays) == {"embeddings", *described}
     assert arrays["embeddings"].dtype == np.float32
     assert np.isfinite(arrays["embeddings"]).all()
     assert len(set(arrays["names"])) == len(arrays["names"]) == 537
@@ -174,7 +175,7 @@ def test_nothing_temporary_is_left(finished):
     assert not [path for path in workdir.rglob("*") if "tmp" in path.name]
     assert {path.name.split(".")[0] for path in workdir.iterdir()} == {
         "config", "metrics", "tensorboard", "checkpoints", "embeddings", "neighbors", "results",
-        "inputs",
+        "inputs", "trained_on",
         *PICTURES,
     }  # fmt: skip
 

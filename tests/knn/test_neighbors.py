@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.optional import require
 
 from deepknn_jax import UserError, nearest_neighbors
-from deepknn_jax.knn import neighbors
+from deepknn_jax.knn import tiles
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.usefixtures("strict_dtypes")
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles of a few rows, so that small data cross many of them."""
-    monkeypatch.setattr(neighbors, "_tile_sizes", lambda k, gallery_size, width: (4, 8))
-    monkeypatch.setattr(neighbors, "_GROUP", 2)
+    monkeypatch.setattr(tiles, "_tile_sizes", lambda k, gallery_size, width: (4, 8))
+    monkeypatch.setattr(tiles, "_GROUP", 2)
 
 
 def points(n, d, *, seed, offset=0.0):
@@ -88,10 +88,11 @@ class TestAcrossTiles:
         )  # fmt: skip
 
     def test_distances_too_large_for_float32_are_still_neighbours(self):
-        gallery = np.array([[0, 0], [1e30, 0], [-1e30, 1e30]], np.float32)
-        distances, indices = nearest_neighbors(gallery[:1], gallery, k=3)
-        np.testing.assert_array_equal(indices, [[0, 1, 2]])
-        np.testing.assert_array_equal(distances, [[0, np.inf, np.inf]])
+        gallery = np.array([[0, 0], [1e30, 0], [-1e30, 1e30], [3e38, 3e38], [3e38, 0]], np.float32)
+        distances, indices = nearest_neighbors(gallery[:1], gallery, k=5)
+        np.testing.assert_array_equal(indices, [[0, 1, 2, 4, 3]])
+        expected = [[0, 1e30, np.sqrt(2) * 1e30, 3e38, np.inf]]
+        np.testing.assert_allclose(distances, expected, rtol=1e-6)
 
     def test_near_duplicates_by_distance(self):
         x = points(10, 8, seed=10)
@@ -102,16 +103,34 @@ class TestAcrossTiles:
         own = np.linalg.norm(x[:, None].astype(np.float64) - gallery[indices], axis=-1)
         np.testing.assert_allclose(distances, own, rtol=1e-3)
 
-    def test_a_nan_row_is_shown_not_hidden_and_spoils_no_other(self):
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    @pytest.mark.parametrize("p", [1.0, 2.0])
+    def test_a_row_that_is_not_finite_is_nobodys_neighbour(self, bad, p):
         x, gallery = points(4, 3, seed=11), points(21, 3, seed=12)
-        clean, _ = nearest_neighbors(x, gallery, k=3)
-        gallery = np.insert(gallery, 13, np.nan, axis=0)
+        clean, rows = nearest_neighbors(x, gallery, k=3, p=p)
+        gallery = np.insert(gallery, 13, 0, axis=0)
+        gallery[13, 1] = bad
         with pytest.raises(UserError, match="gallery has NaN or infinity in row 13"):
-            nearest_neighbors(x, gallery, k=4)
-        distances, indices = compiled(x, gallery, k=4)
-        assert (indices[:, 0] == 13).all()
-        assert np.isnan(distances[:, 0]).all()
-        np.testing.assert_array_equal(distances[:, 1:], clean)
+            nearest_neighbors(x, gallery, k=4, p=p)
+        distances, indices = compiled(x, gallery, k=3, p=p)
+        np.testing.assert_array_equal(distances, clean)
+        np.testing.assert_array_equal(indices, np.where(rows < 13, rows, rows + 1))
+        distances, indices = compiled(x, gallery, k=22, p=p)
+        assert (indices[:, -1] == -1).all()
+        assert (distances[:, -1] == np.inf).all()
+
+    @pytest.mark.parametrize("bad", [np.nan, -np.inf])
+    @pytest.mark.parametrize("p", [1.0, 2.0])
+    def test_a_query_that_is_not_finite_has_no_neighbour_and_spoils_no_other(self, bad, p):
+        x, gallery = points(4, 3, seed=11), points(21, 3, seed=12)
+        clean, rows = nearest_neighbors(x, gallery, k=3, p=p)
+        x[2, 1] = bad
+        distances, indices = compiled(x, gallery, k=3, p=p)
+        assert np.isnan(distances[2]).all()
+        assert (indices[2] == -1).all()
+        others = np.array([0, 1, 3])
+        np.testing.assert_array_equal(distances[others], clean[others])
+        np.testing.assert_array_equal(indices[others], rows[others])
 
     @settings(max_examples=30)
     @given(st.integers(0, 2**31), st.sampled_from([(1, 1), (9, 8), (33, 5)]))

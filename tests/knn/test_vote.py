@@ -44,7 +44,7 @@ def dense_vote(distances, labels, classes):
 @pytest.mark.parametrize("ties", [True, False])
 def test_vote_is_that_by_all_classes_to_the_bit(k, classes, ties):
     rng = np.random.default_rng(k * classes)
-    distances = rng.integers(0, 4, (3000, k)) / 3 if ties else rng.normal(size=(3000, k)) ** 2
+    distances = rng.integers(0, 4, (3000, k)) / 4 if ties else rng.normal(size=(3000, k)) ** 2
     distances = np.sort(distances, axis=1).astype(np.float32)
     distances[rng.random((3000, k)) < 0.05] = np.inf
     distances = jnp.asarray(distances)
@@ -122,3 +122,15 @@ def test_a_query_without_voters():
     assert (shares == 0).all()
     assert indices[0, 0] == -1
     assert distances[0, 0] == np.inf
+
+
+def test_a_query_that_is_not_finite_has_no_label_and_shares_that_say_so():
+    rng = np.random.default_rng(2)
+    x, labels = rng.normal(size=(9, 3)).astype(np.float32), np.arange(9) % 2
+    spoilt = x.copy()
+    spoilt[3, 1] = np.nan
+    found = jax.jit(lambda q: knn_classify(q, x, labels, k=3, num_classes=2))(spoilt)
+    assert found.labels[3] == -1
+    assert np.isnan(found.shares[3]).all()
+    assert np.isfinite(np.delete(found.shares, 3, axis=0)).all()
+    assert (np.delete(found.labels, 3) >= 0).all()

@@ -31,10 +31,10 @@ def test_features_of_a_runs_weights_are_the_runs_embeddings(finished, tmp_path, 
     path = embed.run(of_run(finished), tmp_path / "out")
     assert path == tmp_path / "out" / "features.npz"
     with np.load(path) as ours, np.load(finished[0] / "embeddings.npz") as theirs:
-        keys = {"features", "labels", "names", "splits", "classes", "thumbnails"}
-        assert set(ours) == keys
+        described = {"labels", "names", "splits", "classes", "contents", "trained"}
+        assert set(ours) == {"features", "thumbnails", *described}
         np.testing.assert_allclose(ours["features"], theirs["embeddings"], rtol=1e-5, atol=1e-5)
-        for key in ("labels", "names", "splits", "classes"):
+        for key in described:
             np.testing.assert_array_equal(ours[key], theirs[key])
     assert "537 x 64 features written to" in capsys.readouterr().out
 

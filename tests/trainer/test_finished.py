@@ -60,7 +60,7 @@ def test_other_evaluation_options_evaluate_a_finished_run_anew(copy, capsys):
 
 def test_what_touches_no_result_evaluates_nothing(copy, monkeypatch):
     workdir, config, before = copy
-    monkeypatch.setattr(loop, "load", lambda *_: pytest.fail("loads data"))
+    monkeypatch.setattr(loop, "tell_and_load", lambda *_: pytest.fail("loads data"))
     config.evaluate.batch_size, config.evaluate.pictures = 7, False
     assert loop.run(config, workdir) == json.loads(json.dumps(before))
     assert (workdir / "tsne.png").exists()
@@ -88,7 +88,7 @@ def test_a_run_from_before_pictures_were_recorded_is_finished(copy, monkeypatch)
     workdir, config, before = copy
     old = {key: value for key, value in before.items() if key != "pictures"}
     report.write_results(workdir, old)
-    monkeypatch.setattr(loop, "load", lambda *_: pytest.fail("loads data"))
+    monkeypatch.setattr(loop, "tell_and_load", lambda *_: pytest.fail("loads data"))
     assert loop.run(config, workdir) == json.loads(json.dumps(old))
 
 
@@ -128,7 +128,7 @@ def test_a_picture_that_fails_is_told_and_nothing_else_fails(tmp_path, monkeypat
     assert warning in capsys.readouterr().out
     assert (tmp_path / "run" / "confusion.png").exists()
     assert report.read_results(tmp_path / "run") == json.loads(json.dumps(results))
-    monkeypatch.setattr(loop, "load", lambda *_: pytest.fail("loads data"))
+    monkeypatch.setattr(loop, "tell_and_load", lambda *_: pytest.fail("loads data"))
     loop.run(config, tmp_path / "run")  # it is not tried at every start
 
 

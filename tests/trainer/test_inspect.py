@@ -36,13 +36,13 @@ ACCOUNT = [
 ]
 
 
-def test_inspect_tells_what_is_there_and_writes_nothing(forty, tmp_path, capsys):
+def test_inspect_tells_what_is_there_and_writes_nothing_but_the_cache(forty, tmp_path, capsys):
     inspect.run(forty)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"source: class_folders {tmp_path / 'set'}"
     assert lines[1:5] == ACCOUNT
     assert lines[5] == "data: 40 examples of 64 x 64 x 3, 0.5 MB"
-    assert re.match(r"decoding: about 0:00 by a few .* once; 0.5 MB on the disk", lines[6])
+    assert re.match(r"decoding: done here, in \d+:\d\d with .* cache, 0.5 MB on the disk", lines[6])
     assert lines[7] == "model: cnn, 249,440 parameters, 1.0 MB"
     known = "parameters 1.0 MB, gradients 1.0 MB, optimizer 1.0 MB, activations"
     found = re.fullmatch(rf"memory: about (.+) MB a device: {known} (.+) MB, (.+) 0.5 MB", lines[8])
@@ -51,7 +51,7 @@ def test_inspect_tells_what_is_there_and_writes_nothing(forty, tmp_path, capsys)
     assert float(found[2]) > 16 * 56 * 56 * 32 * 4 / 1e6 / 4  # of the first map, after pooling
     assert re.match(r"training: 60 epochs of 2 steps, 120 steps of 16; about \d+:\d\d by", lines[9])
     assert len(lines) == 10
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "set"]
 
 
 def test_inspect_tells_grey_levels_and_what_stops_the_decoding(forty, tmp_path, capsys):
@@ -59,8 +59,7 @@ def test_inspect_tells_grey_levels_and_what_stops_the_decoding(forty, tmp_path, 
         Image.fromarray(np.full((12, 14), 100 * (i % 3), np.uint16)).save(path)
     inspect.run(forty)
     out = capsys.readouterr().out
-    where = r"of 16 images looked at; a run takes the range of the whole training part"
-    assert f"grey levels: 16-bit images scaled from 0..200 {where}" in out
+    assert "grey levels: 16-bit images scaled from 0..200 of the training part" in out
     assert "warning: the images have only 3 grey levels; set config.data.value_range" in out
     forty.data.value_range = (0.0, 400.0)
     inspect.run(forty)

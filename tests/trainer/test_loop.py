@@ -136,7 +136,7 @@ def test_images_stream_as_they_are_on_the_device(tmp_path, finished):
 
 def test_a_finished_run_prints_its_table_and_trains_nothing(finished, capsys, monkeypatch):
     workdir, config, results = finished
-    monkeypatch.setattr(loop, "load", lambda config: pytest.fail("loads data"))
+    monkeypatch.setattr(loop, "tell_and_load", lambda config: pytest.fail("loads data"))
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     found = loop.run(config, workdir)
     assert found == json.loads(json.dumps(results))

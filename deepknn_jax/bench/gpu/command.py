@@ -83,7 +83,10 @@ def _child(name: str, file: Path, seconds: float, variables: dict[str, str]) -> 
         finally:
             _end(process)
         errors.seek(0)
-        return f"exit status {status}: {errors.read()[-1500:]}" if status else ""
+        told = errors.read()
+        # What went wrong stands first or last, by who tells it.
+        told = told if len(told) < 1600 else f"{told[:800]} ... {told[-800:]}"
+        return f"exit status {status}: {told}" if status else ""
 
 
 def _end(process: subprocess.Popen) -> None:

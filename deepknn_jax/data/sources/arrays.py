@@ -174,11 +174,17 @@ def _from_features(path: Path, arrays: dict[str, np.ndarray], key: str, fold: in
     names = tuple(str(name) for name in arrays.get("names", np.arange(len(features))))
     splits = _fold(path, arrays["splits"], fold) if "splits" in arrays else None
     groups = index_groups(arrays["groups"].astype(str).tolist()) if "groups" in arrays else None
-    view = of_arrays(arrays, len(features), path)
     listing = Listing(
-        names, labels, class_names, inputs=features, splits=splits, groups=groups, view=view
-    )
+        names, labels, class_names, inputs=features, splits=splits, groups=groups,
+        view=of_arrays(arrays, len(features), path),
+        contents=_bytes_of_rows(arrays.get("contents")), trained=arrays.get("trained"),
+    )  # fmt: skip
     return checked(listing, path)
+
+
+def _bytes_of_rows(array: np.ndarray | None) -> np.ndarray | None:
+    """Digests uint8 [N, L] that report.write_embeddings wrote, not what another file calls so."""
+    return array if array is not None and array.dtype == np.uint8 and array.ndim == 2 else None
 
 
 def _fold(path: Path, splits: np.ndarray, fold: int) -> np.ndarray | None:

@@ -1,6 +1,5 @@
 """Sources that are folders of image files: Skin-7, class folders."""
 
-import filecmp
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -113,8 +112,7 @@ def class_folders(
 
     Raises:
         UserError: no folders or no images; a folder that cannot be read or is reached twice; a
-            pattern that fails to compile or to match; a file of the same class, name and content in
-            two parts.
+            pattern that fails to compile or to match.
     """
     root = existing_folder(folder, "one folder a class, or train/ and test/ that hold such folders")
     parts = _parts(root)
@@ -132,8 +130,6 @@ def class_folders(
     # Every folder is a class, an empty one too: the check of class sizes then names it.
     class_names = index_labels([top.name for _, top, _ in walks])[1]
     number = {name: i for i, name in enumerate(class_names)}
-    if published:
-        _check_no_copy_across([(split, top.name, file) for split, top, file in found])
     listing = Listing(
         tuple(file.relative_to(root).as_posix() for _, _, file in found),
         np.asarray([number[top.name] for _, top, _ in found], np.int32),
@@ -262,22 +258,3 @@ def _groups(found: Sequence[tuple[str, Path, Path]], pattern: str) -> np.ndarray
                             "it, or rename the file")  # fmt: skip
         groups.append("/".join(filter(None, held)))
     return index_groups(groups)
-
-
-def _check_no_copy_across(found: Sequence[tuple[str, str, Path]]) -> None:
-    """One image in two parts. Only namesakes are compared: reading every file would take long."""
-    seen: dict[tuple[str, str], list[tuple[str, Path]]] = {}
-    for split, class_name, file in found:
-        namesakes = seen.setdefault((class_name, file.name), [])
-        for other_split, other in namesakes:
-            if other_split != split and _same(file, other):
-                raise UserError(f"{file}: is in {other_split} and {split} both (also {other}); "
-                                "remove one of them")  # fmt: skip
-        namesakes.append((split, file))
-
-
-def _same(file: Path, other: Path) -> bool:
-    try:
-        return filecmp.cmp(file, other, shallow=False)
-    except OSError:  # the decoding names it, or skips it
-        return False

@@ -160,8 +160,8 @@ def test_rows_that_are_left_out_are_named(table):
 
 def test_the_data_set_names_what_was_left_out(tmp_path):
     rows = [(f"{i}.png", "ab"[i % 2]) for i in range(12)] + [("gone.png", "a"), ("12.png", "")]
-    for name, _ in rows:
-        image(tmp_path / name)
+    for i, (name, _) in enumerate(rows):
+        image(tmp_path / name, i)  # each another: copies would stay on one side
     (tmp_path / "gone.png").unlink()
     (tmp_path / "3.png").write_bytes(b"no image")
     (tmp_path / "set.csv").write_text("id,what\n" + "".join(f"{a},{b}\n" for a, b in rows))

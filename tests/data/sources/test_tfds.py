@@ -102,7 +102,7 @@ def test_sixteen_bits_are_scaled_by_the_part_that_trains(prepared, tmp_path, cap
 def test_vectors(prepared):
     listing = tfds(prepared, tfds_name="tiny_vectors")
     assert listing.inputs.shape == (10, 4)
-    assert listing.inputs.dtype == np.float32
+    assert listing.inputs.dtype == np.float64
     index = (listing.inputs[:, 0] / 10).astype(int)
     np.testing.assert_allclose(listing.inputs, np.arange(4) + 10.0 * index[:, None])
     assert listing.class_names == ("5", "10")

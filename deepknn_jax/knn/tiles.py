@@ -1,0 +1,237 @@
+"""The tiled search: candidates by the product or by differences, ranked by (distance, index)."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from deepknn_jax.knn.distances import products, sure_norm
+from deepknn_jax.knn.exact import Frame, far, nothing_hidden, search_again, without_infinite
+
+# Sizes measured on two CPU cores (docs/measurements.md, "Search in a gallery").
+_GROUP = 32  # rows of which the minimum is taken first
+_QUERY_TILE, _GALLERY_TILE = 128, 2**16  # at most
+_RANKED_ELEMENTS = 2**24  # of one block's candidates, [queries, k + spare, D]
+# Candidates kept beyond k: the worst of them has to be further than the k-th neighbour by the
+# product's error, or the query is searched again. At least so many, and a quarter of k: with 8 at
+# k = 200 two thirds of the queries among 8,010 x 2,048 normal numbers were searched again.
+_SPARE = 8
+_DIFFERENCES = 2**20  # elements of one tile whose distances are taken from differences
+_AGAIN = 8  # queries searched again at a time
+
+
+def _candidates(k: int) -> int:
+    """How many rows the product keeps for k neighbours."""
+    return k + max(_SPARE, k // 4)
+
+
+def _tile_sizes(k: int, gallery_size: int, width: int) -> tuple[int, int]:
+    """Queries and gallery rows of one tile; the gallery is cut evenly, to be padded little."""
+    queries = min(_QUERY_TILE, _RANKED_ELEMENTS // (_candidates(k) * width))
+    return max(8, queries), -(-gallery_size // -(-gallery_size // _GALLERY_TILE))
+
+
+def _blocks(arrays: Any, size: int) -> Any:
+    """Each [N, ...] of the tree as [ceil(N / size), size, ...], filled up with zeros."""
+
+    def split(x: Array) -> Array:
+        block = min(size, x.shape[0])
+        missing = -x.shape[0] % block
+        padded = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
+        return padded.reshape(-1, block, *x.shape[1:])
+
+    return jax.tree.map(split, arrays)
+
+
+# Rows [B, D], all finite if they are queries, their ids and labels [B] or None.
+Block = tuple[Array, Array | None, Array | None]
+_Found = tuple[Array, Array]
+
+
+class Shared(NamedTuple):
+    """What all queries share: the gallery, as it was given, and what is asked of it."""
+
+    gallery: Array
+    ids: Array | None
+    labels: Array | None
+    frame: Frame
+    k: int
+    p: float
+    same_class: bool | None
+
+
+class _Tiles(NamedTuple):
+    """The gallery cut into T tiles of S rows, in the frame's units; `first` [T] the first index.
+
+    `norms` [T, S] are what a score starts from: `far` where no neighbour is.
+    """
+
+    rows: Array
+    norms: Array
+    ids: Array | None
+    labels: Array | None
+    first: Array
+
+
+def search(queries: Block, shared: Shared) -> _Found:
+    """Distances, in the frame's wide units, and indices [Q, k]; `far` and -1 for none."""
+    count, k = queries[0].shape[0], shared.k
+    block_size, tile_size = _tile_sizes(k, *shared.gallery.shape)
+    by_differences = functools.partial(_by_differences, shared=shared, size=tile_size)
+    blocks = _blocks(queries, block_size)
+    if shared.p != 2.0:
+        found = lax.map(by_differences, blocks)
+        return jax.tree.map(lambda x: x.reshape(-1, k)[:count], found)
+    tiles = _gallery_tiles(shared, tile_size)
+    *found, sure = lax.map(functools.partial(_by_product, shared=shared, tiles=tiles), blocks)
+    distances, indices = (x.reshape(-1, k)[:count] for x in found)
+    return search_again(
+        ~sure.reshape(-1)[:count],
+        (distances, indices),
+        lambda rows: by_differences(jax.tree.map(lambda x: x[rows], queries)),
+        at_a_time=_AGAIN,
+    )
+
+
+def _gallery_tiles(shared: Shared, size: int) -> _Tiles:
+    # Full tiles of equal shape: equal rows then run through the same product kernel and tie.
+    size += -size % _GROUP
+    frame, (count, width) = shared.frame, shared.gallery.shape
+    missing = -count % size
+    rows_GxD = without_infinite(shared.gallery) * frame.unit - frame.centre[None, :]
+    norms_G = (1.0 - frame.error) * jnp.sum(jnp.square(rows_GxD), axis=1)
+    none = far(norms_G.dtype)
+
+    def cut(x_G: Array, filled: float = 0) -> Array:
+        return jnp.pad(x_G, (0, missing), constant_values=filled).reshape(-1, size)
+
+    return _Tiles(
+        rows=jnp.pad(rows_GxD, ((0, missing), (0, 0))).reshape(-1, size, width),
+        norms=cut(jnp.where(frame.finite, norms_G, none), none),
+        ids=None if shared.ids is None else cut(shared.ids),
+        labels=None if shared.labels is None else cut(shared.labels),
+        first=jnp.arange(0, count + missing, size, dtype=jnp.int32),
+    )
+
+
+def _by_product(block: Block, *, shared: Shared, tiles: _Tiles) -> tuple[Array, Array, Array]:
+    """Distances, indices [B, k] of one block of queries, and which queries are sure of them."""
+    frame, k = shared.frame, shared.k
+    centred_BxD = block[0] * frame.unit - frame.centre[None, :]
+
+    def visit(best: _Found, tile: _Tiles) -> tuple[_Found, None]:
+        # |x|^2, the same for all rows, is left out.
+        score_BxS = tile.norms[None, :] - 2.0 * products(centred_BxD, tile.rows)
+        score_BxS = _allowed(score_BxS, block, tile.ids, tile.labels, shared.same_class)
+        return _keep(best, score_BxS, tile.first), None
+
+    (scores, indices), _ = lax.scan(visit, _nothing(block, _candidates(k)), tiles)
+    distances, indices_Bxk = _rank(block, shared, indices)
+    sure_B = nothing_hidden(frame, scores[:, -1], centred_BxD, distances[:, -1])
+    return distances, indices_Bxk, sure_B
+
+
+def _by_differences(block: Block, *, shared: Shared, size: int) -> _Found:
+    """Distances, indices [B, k] of one block of queries, all distances from differences."""
+    gallery_GxD, frame = shared.gallery, shared.frame
+    count, width = gallery_GxD.shape
+    size = max(1, min(size, count, max(256, _DIFFERENCES // width)))
+    queries_BxD = block[0] * frame.wide
+
+    def visit(best: _Found, first: Array) -> tuple[_Found, None]:
+        start = jnp.minimum(first, count - size)
+
+        def cut(x: Any) -> Any:
+            return jax.tree.map(lambda x_G: lax.dynamic_slice_in_dim(x_G, start, size), x)
+
+        rows_SxD = without_infinite(cut(gallery_GxD)) * frame.wide
+        score_BxS = lax.map(
+            lambda x_D: sure_norm(lambda: x_D[None, :] - rows_SxD, p=shared.p), queries_BxD
+        )
+        # The last tile begins early, to be full: what was seen before is left out.
+        new_S = (start + jnp.arange(size, dtype=jnp.int32) >= first) & cut(frame.finite)
+        score_BxS = jnp.where(new_S[None, :], below(score_BxS), far(score_BxS.dtype))
+        score_BxS = _allowed(
+            score_BxS, block, cut(shared.ids), cut(shared.labels), shared.same_class
+        )
+        return _keep(best, score_BxS, start), None
+
+    starts = jnp.arange(0, count, size, dtype=jnp.int32)
+    return lax.scan(visit, _nothing(block, shared.k), starts)[0]
+
+
+def _nothing(block: Block, count: int) -> _Found:
+    """The best `count` of no row."""
+    shape = block[0].shape[0], count
+    return jnp.full(shape, far(block[0].dtype), block[0].dtype), jnp.full(shape, -1, jnp.int32)
+
+
+def _allowed(
+    score_BxS: Array,
+    block: Block,
+    ids_S: Array | None,
+    labels_S: Array | None,
+    same_class: bool | None,
+) -> Array:
+    """The scores with `far` where the pair may not be neighbours."""
+    _, ids_B, labels_B = block
+    allowed_BxS = jnp.ones((1, 1), bool)
+    if ids_B is not None and ids_S is not None:
+        allowed_BxS &= ids_B[:, None] != ids_S[None, :]
+    if labels_B is not None and labels_S is not None:
+        allowed_BxS &= (labels_B[:, None] == labels_S[None, :]) == same_class
+    return jnp.where(allowed_BxS, score_BxS, far(score_BxS.dtype))
+
+
+def _keep(best: _Found, score_BxS: Array, first: Array) -> _Found:
+    """The best so far and a tile's, merged."""
+    near, places = smallest(score_BxS, min(best[0].shape[1], score_BxS.shape[1]))
+    # The best so far stand first: in a tie the lower index wins.
+    merged = jnp.concatenate([best[0], near], axis=1)
+    indices = jnp.concatenate([best[1], jnp.where(near == far(near.dtype), -1, places + first)], 1)
+    keep = lax.top_k(-merged, best[0].shape[1])[1]
+    take = functools.partial(jnp.take_along_axis, indices=keep, axis=1)
+    return take(merged), take(indices)
+
+
+def below(distances: Array) -> Array:
+    """What overflowed is a neighbour all the same: the largest number below `far`."""
+    dtype = distances.dtype
+    return jnp.minimum(distances, far(dtype) * (1.0 - float(jnp.finfo(dtype).eps)))
+
+
+def smallest(score_BxS: Array, count: int) -> tuple[Array, Array]:
+    """The `count` smallest of each row, ascending, ties to the lower index.
+
+    The minima of groups come first: the smallest scores lie in the groups of the smallest minima
+    (ties included, as lower groups hold lower indices), and top_k over groups is far cheaper.
+    """
+    rows, size = score_BxS.shape
+    groups = size // _GROUP
+    if groups <= count or size % _GROUP:
+        negative, places = lax.top_k(-score_BxS, count)
+        return -negative, places
+    grouped = score_BxS.reshape(rows, groups, _GROUP)
+    chosen = jnp.sort(lax.top_k(-jnp.min(grouped, axis=2), count)[1], axis=1)
+    members = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(rows, -1)
+    negative, within = lax.top_k(-members, count)
+    group = jnp.take_along_axis(chosen, within // _GROUP, axis=1)
+    return -negative, group * _GROUP + within % _GROUP
+
+
+def _rank(block: Block, shared: Shared, indices_BxC: Array) -> _Found:
+    """The product's k best candidates by (distance from differences, index); -1 stands for none."""
+    wide, none = shared.frame.wide, far(shared.gallery.dtype)
+    valid_BxC = indices_BxC >= 0
+
+    def differences() -> Array:
+        rows_BxCxD = jnp.take(shared.gallery, indices_BxC, axis=0, mode="clip")
+        return block[0][:, None, :] * wide - rows_BxCxD * wide
+
+    distances = sure_norm(differences, p=shared.p, where=valid_BxC)
+    distances = jnp.where(valid_BxC, below(distances), none)
+    order = jnp.where(valid_BxC, indices_BxC, jnp.iinfo(jnp.int32).max)
+    distances, order, indices = lax.sort((distances, order, indices_BxC), num_keys=2)
+    return distances[:, : shared.k], indices[:, : shared.k]
