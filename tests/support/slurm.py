@@ -81,12 +81,17 @@ class Slurm:
 
 def wait_for(what, holds, seconds):
     """Waits until `holds()` gives something, and returns it."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if found := holds():
-            return found
+    found = _until(holds, seconds)
+    assert found, f"not within {seconds} s: {what}"
+    return found
+
+
+def _until(holds, seconds):
+    """What `holds()` gives once it gives something, or at the end."""
+    end = time.monotonic() + seconds
+    while not (found := holds()) and time.monotonic() < end:
         time.sleep(0.2)
-    raise AssertionError(f"not within {seconds} s: {what}")
+    return found
 
 
 @contextlib.contextmanager
@@ -151,14 +156,17 @@ def _free_ports(count):
 
 
 def _stop(slurm, folder):
-    """Ends the jobs, and the daemons by their own pid files."""
+    """Ends the jobs, and then the daemons by their own pid files."""
     slurm.run("scancel", "--full", "--signal=KILL", "--user=root", check=False)
+    slurm.run("scancel", "--user=root", check=False)  # also those that wait for another start
+    _until(lambda: not slurm.run("squeue", "-h", check=False), 30)
     files = [*folder.glob("slurm*.pid"), folder / "munged.pid"]
     pids = [int(path.read_text()) for path in files if path.exists()]
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-    wait_for("the daemons' end", lambda: not any(map(_is_alive, pids)), 30)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in filter(_is_alive, pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        _until(lambda: not any(map(_is_alive, pids)), 20)
 
 
 def _is_alive(pid):
