@@ -119,7 +119,7 @@ def compile_step(backbone: str, batch: int, size: int) -> Any:
     return steps.lower(state, call).compile()
 
 
-def compile_search(gallery: int, width: int, k: int, queries: int = 4096) -> Any:
+def compile_search(gallery: int, width: int, k: int) -> Any:
     """The search for a block of queries in a gallery that is cut over all of JAX's devices."""
     import jax
     import jax.numpy as jnp
@@ -138,6 +138,7 @@ def compile_search(gallery: int, width: int, k: int, queries: int = 4096) -> Any
     each = cut((mesh.size,), jnp.int32)
     shards = sharded._Gallery(cut((places, width), jnp.float32), None, None, each, each)
     whole = NamedSharding(mesh, P())
+    queries = min(sharded._QUERIES, sharded._MERGED // (mesh.size * k))
     block = jax.ShapeDtypeStruct((queries, width), jnp.float32, sharding=whole)
     search: Any = sharded._search(mesh, k, 2.0, None, has_spare_places=places > gallery)
     return search.lower((block, None, None), shards).compile()
