@@ -36,6 +36,7 @@ def environment(container: dict) -> dict:
 
 def faults(jobset: dict) -> Iterator[str]:
     """A line for each."""
+    kubernetes_validate = require("kubernetes_validate")
     if (jobset.get("apiVersion"), jobset.get("kind")) != ("jobset.x-k8s.io/v1alpha2", "JobSet"):
         yield f"{jobset.get('apiVersion')} {jobset.get('kind')} is no JobSet"
         return
@@ -54,7 +55,7 @@ def faults(jobset: dict) -> Iterator[str]:
         yield from _unknown("reasons", rule.get("onJobFailureReasons", []), REASONS)
     for job in spec["replicatedJobs"]:
         yield from _unknown("replicated job", job, REPLICATED)
-        yield from _job_faults(jobset["metadata"]["name"], job)
+        yield from _job_faults(kubernetes_validate, jobset["metadata"]["name"], job)
 
 
 def _unknown(where, found, known):
@@ -62,9 +63,8 @@ def _unknown(where, found, known):
         yield f"{where}: unknown {', '.join(sorted(unknown))}"
 
 
-def _job_faults(name, replicated):
+def _job_faults(kubernetes_validate, name, replicated):
     """Of the Job in it: by its schema, and what must agree."""
-    kubernetes_validate = require("kubernetes_validate")
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": replicated["name"]}}
     job |= replicated["template"]
     try:
