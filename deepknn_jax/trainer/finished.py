@@ -13,7 +13,7 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.files import sound
 from deepknn_jax.logs import Seconds, clock
-from deepknn_jax.trainer import checkpoint
+from deepknn_jax.trainer import answering, checkpoint
 from deepknn_jax.trainer.assess import (
     Variables,
     copied_tests,
@@ -51,10 +51,12 @@ def changes(config: ConfigDict, results: Mapping[str, Any], workdir: Path) -> st
     drawn = hosts.by_main((workdir / report.PICTURES[0]).exists)
     before = {"all": "drawn"} if drawn else {}
     undrawn = wanted.pictures and not results.get("pictures", before)
+    folder = dict(config.model_folder)  # of a run from before there was one nothing is asked
     asked = {
         "config.evaluate.k_p": k_ps != set(wanted.k_p),
         "config.evaluate.references": beside != set(wanted.references),
         "config.evaluate.pictures": undrawn,
+        "config.model_folder": results.get("model_folder", folder) != folder,
     }
     return ", ".join(key for key, changed in asked.items() if changed)
 
@@ -79,8 +81,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluates the test part, once, beside the references, and writes all files.
 
-    The main process writes: embeddings and evidence first, then results.json, and pictures, which
-    may fail, last.
+    The main process writes: embeddings and evidence first, then results.json, the model folder, and
+    pictures, which may fail, last.
 
     Raises:
         UserError: the references want more memory than there is; what was written stays.
@@ -93,6 +95,9 @@ def evaluate_run(
             if len(dataset.rows(split))
         }
         test, evidence = judged(config, setup, parts[TEST], parts[TRAIN])
+        validated = None
+        if VALIDATION in parts:
+            validated = knn_entries(config, setup, parts[VALIDATION], parts[TRAIN])[1]
     if hosts.is_main():
         with clock(seconds, "writing"):
             report.write_embeddings(workdir / "embeddings.npz", used(dataset), parts.values())
@@ -108,6 +113,7 @@ def evaluate_run(
             "epochs": config.epochs,
             "reported": {"step": fitted.step, "validation": fitted.figure},
             "skipped": [sound(name) for name in dataset.skipped],
+            "model_folder": {},
             "pictures": {},
             "seconds": seconds,
         }
@@ -116,10 +122,19 @@ def evaluate_run(
     report.write_results(workdir, results)
     with clock(seconds, "writing"):
         report.remove_pictures(workdir)  # of an earlier evaluation
+        model = answering.write_model(
+            config, setup, fitted.variables, parts, validated, results, workdir
+        )
+        results["model_folder"] = dict(config.model_folder)
         if config.evaluate.pictures:
+            page = workdir / report.REPORT
             results["pictures"] = report.draw(
                 workdir, dataset, parts.values(), parts[TEST], evidence
-            )
+            ) | {
+                page.name: report.attempt(
+                    page, lambda: answering.write_report(model, dataset, parts[TEST], workdir)
+                )
+            }
     report.write_results(workdir, results)
     return results
 
