@@ -1,6 +1,7 @@
 """Feature extractors trained for the kNN classifier: Deep kNN and its relatives in JAX."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from deepknn_jax.errors import UserError, end_at_interrupt
 
@@ -17,6 +18,11 @@ from deepknn_jax.losses.local_margin import TermWeights, local_margin_loss, neig
 from deepknn_jax.losses.nca import nca_loss
 from deepknn_jax.losses.triplet import batch_hard_triplet_loss, deep_knn_loss
 from deepknn_jax.mining.local_triplets import Triplets, kth_positive_distances, local_triplets
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deepknn_jax.answers.run import Run
 
 __version__ = "0.1.0"
 
@@ -37,8 +43,22 @@ __all__ = [
     "nca_loss",
     "nearest_neighbors",
     "neighborhood_watch_loss",
+    "open_run",
     "pairwise_distances",
     "sharded_nearest_neighbors",
     "target_neighbors",
     "vote",
 ]
+
+
+def open_run(path: "str | Path") -> "Run":
+    """A trained run, to embed and classify new images: `answers.run.open_run`.
+
+    `path` is a run's workdir, or its model folder wherever it lies.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    from deepknn_jax.answers.run import open_run as opened  # only now: it brings Pillow
+
+    return opened(path)

@@ -13,6 +13,7 @@ from deepknn_jax.files import parse_json
 _FREE = (
     *("checkpoint_seconds", "step_timeout", "data.cache_dir", "data.placement"),
     *("evaluate.batch_size", "evaluate.pictures", "evaluate.references"),
+    *("model_folder.names", "model_folder.thumbnails"),
 )
 
 
@@ -151,6 +152,9 @@ def default() -> ConfigDict:
                 "references": ("pixels", "untrained"),
                 "pictures": True,  # training curves, confusion matrix, t-SNE, neighbours
             },
+            # WORKDIR/model/ answers for new images: docs/predict.md. It may hold the training
+            # images' file names, and small pictures of them, which report.html shows.
+            "model_folder": {"names": True, "thumbnails": True},
             # Where deep_knn's neighbours are searched: batch, or dataset: among the embeddings of
             # all training images, refreshed every so many steps.
             "neighbors": "batch",

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,28 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, to be filled in the block; renamed to `folder` at its end.
+
+    Whatever goes wrong in the block, `folder` keeps what it had. Killed between the two renamings
+    that replace a folder, it is absent: whoever reads it is told so.
+    """
+    temporary, former = (
+        folder.with_name(f".{folder.name}.{os.getpid()}.{what}") for what in ("tmp", "former")
+    )
+    try:
+        with naming(folder):
+            temporary.mkdir()
+            yield temporary
+            if folder.exists():
+                os.rename(folder, former)
+            os.rename(temporary, folder)
+    finally:
+        for each in (temporary, former):
+            shutil.rmtree(each, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from deepknn_jax.files import (
     naming,
     read_json,
     replacing,
+    replacing_folder,
     write_checksums,
     write_text,
 )
@@ -100,3 +101,22 @@ def test_checksums_tell_what_is_no_longer_as_it_was(tmp_path):
     for text in ("{", "[]", '{"a": 3}'):
         (tmp_path / "checksums.json").write_text(text)
         assert damage(tmp_path) == "checksums.json is damaged"
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "model"
+    for text in ("first", "second"):
+        with replacing_folder(folder) as temporary:
+            (temporary / text).write_text(text)
+        assert [path.name for path in folder.iterdir()] == [text]
+
+    def half_written():
+        with replacing_folder(folder) as temporary:
+            (temporary / "third").write_text("third")
+            raise OSError(28, "full")
+
+    with pytest.raises(OSError, match="full") as caught:
+        half_written()
+    assert caught.value.filename == str(folder)
+    assert [path.name for path in folder.iterdir()] == ["second"]
+    assert list(tmp_path.iterdir()) == [folder]

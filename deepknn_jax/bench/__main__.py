@@ -1,7 +1,8 @@
 """`python -m deepknn_jax.bench [--only=loss,knn,mlp,backbones,refresh] [--out=FILE.json]`.
 
 `--gpu --out=FILE.json [--sections=search,loss]` measures what docs/gpu.md tells of, and
-`--render=FILE.json` prints that as markdown.
+`--render=FILE.json` prints that as markdown. `--scale --out=FILE.json` counts what docs/scale.md
+tells of.
 """
 
 import json
@@ -12,9 +13,10 @@ from pathlib import Path
 
 from absl import app, flags
 
-from deepknn_jax.bench import backbones, knn, loss, mlp, peers, refresh
+from deepknn_jax.bench import backbones, knn, loss, mlp, peers, refresh, scale
 from deepknn_jax.bench.gpu import command, record, render
 from deepknn_jax.bench.timing import Row, table
+from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
 
 MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -30,6 +32,7 @@ _OUT = flags.DEFINE_string("out", None, "JSON file for the rows.")
 _GPU = flags.DEFINE_bool("gpu", False, "Measure the sections of docs/gpu.md.")
 _SECTIONS = flags.DEFINE_list("sections", list(command.SECTIONS), "With --gpu: which.")
 _LIMIT = flags.DEFINE_float("limit", command.LIMIT, "With --gpu: seconds for all.")
+_SCALE = flags.DEFINE_bool("scale", False, "Count what many devices take: docs/scale.md.")
 _RENDER = flags.DEFINE_string("render", None, "Print this JSON file of --gpu as markdown.")
 
 
@@ -42,6 +45,8 @@ def main(argv: Sequence[str]) -> None:
         # So that a section's process ends with this one.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         command.run(_SECTIONS.value, Path(_OUT.value or "gpu.json"), _LIMIT.value)
+    elif _SCALE.value:
+        count_all()
     else:
         compare_all()
 
@@ -59,6 +64,16 @@ def compare_all() -> None:
     if _OUT.value:
         whole = {"machine": facts, "rows": [row._asdict() for row in rows]}
         Path(_OUT.value).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+
+
+def count_all() -> None:
+    """Prints what one program after another takes, and writes the JSON file anew after each."""
+    rows = []
+    for row in scale.measure():
+        say(", ".join(f"{name} {value}" for name, value in row.items()))
+        rows.append(row)
+        if _OUT.value:
+            write_text(Path(_OUT.value), json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

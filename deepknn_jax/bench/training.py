@@ -24,7 +24,8 @@ _LOSS: dict[str, Any] = {"k": 5, "m": 5, "margin": 1.0}
 _RATE, _MOMENTUM = 0.01, 0.9
 
 
-def _recipe(backbone: nn.Module) -> Recipe:
+def sgd_recipe(backbone: nn.Module) -> Recipe:
+    """A training by deep kNN of images as they are stored."""
     return Recipe(
         network=Network(backbone),
         optimizer=optax.sgd(_RATE, momentum=_MOMENTUM),
@@ -62,7 +63,7 @@ def xla_side(
     They start from the backbone's `variables`, or at random. The values of a call are the losses of
     its steps.
     """
-    recipe = _recipe(backbone)
+    recipe = sgd_recipe(backbone)
     steps = map_train_steps(get_devices(1, "shard_map"), recipe, pool_is_cut=False)
     state = _state(recipe, inputs, variables)
     initial = jax.tree.map(np.array, state.params["backbone"])
@@ -82,7 +83,7 @@ def xla_evaluation(
     backbone: nn.Module, inputs: np.ndarray, variables: Mapping[str, Any] | None
 ) -> Side:
     """One batch through the backbone in evaluation mode; the values are its embeddings."""
-    recipe = _recipe(backbone)
+    recipe = sgd_recipe(backbone)
     state = _state(recipe, inputs, variables)
     evaluate = map_embed(get_devices(1, "shard_map"), recipe, pool_is_cut=False)
     arguments = state.params, state.batch_stats, jnp.asarray(inputs), jnp.arange(len(inputs))

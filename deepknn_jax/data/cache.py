@@ -267,7 +267,7 @@ def _write_images(
         done, skipped = 0, {}
     _reserve(fd, start + len(names) * row_bytes)
     decode_one = _row_writer(fd, start, names, read, on_error)
-    with ThreadPoolExecutor(_threads()) as pool:
+    with ThreadPoolExecutor(threads()) as pool:
         try:
             noted = time.monotonic()
             reasons = pool.map(decode_one, range(done, len(names)))
@@ -330,7 +330,7 @@ def _read_progress(progress: Path) -> tuple[int, dict[int, str]]:
         return 0, {}
 
 
-def _threads() -> int:
+def threads() -> int:
     """How many images are decoded at a time: the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

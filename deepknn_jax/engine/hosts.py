@@ -27,7 +27,7 @@ import numpy as np
 
 from deepknn_jax import logs
 from deepknn_jax.engine.cluster import Cluster, find_cluster
-from deepknn_jax.errors import UserError, check_choice
+from deepknn_jax.errors import StoppedError, UserError, check_choice
 
 WAYS = ("auto", "on", "off")
 SAVED = 85  # exit status of several processes that were told to stop, and saved: go on
@@ -273,11 +273,12 @@ def _end_all(kind: type[BaseException], error: BaseException, trace: TracebackTy
         first = str(error).splitlines()[0]
         _tell(f"process {number()} of {count()}: {first}; is another process gone?")
         until = time.monotonic() + _VERDICT_S
-        while time.monotonic() < until:
-            if ended := _ended():
-                _tell(f"process {number()} of {count()} ends, as another did: {ended}")
-                os._exit(1)
-            time.sleep(0.5)
+        with contextlib.suppress(StoppedError):  # what started the processes knows by now
+            while time.monotonic() < until:
+                if ended := _ended():
+                    _tell(f"process {number()} of {count()} ends, as another did: {ended}")
+                    os._exit(1)
+                time.sleep(0.5)
     traceback.print_exception(kind, error, trace)
     _end(f"{kind.__name__}: {error}".splitlines()[0])
 

@@ -30,6 +30,7 @@ _TESTS = {
     "test_without_copies": ", without copies",
     "test_with_trained": ", with trained",
 }
+REPORT = "report.html"  # its writer is answers.page
 PICTURES = ("training_curves.png", "confusion.png", "tsne.png", "neighbors.png")
 
 
@@ -171,7 +172,7 @@ def write_trained(path: Path, dataset: Dataset, rows_n: np.ndarray) -> None:
 
 def remove_pictures(workdir: Path) -> None:
     """Removes the run's pictures: what they show no longer holds."""
-    for name in PICTURES:
+    for name in (*PICTURES, REPORT):
         (workdir / name).unlink(missing_ok=True)
 
 
@@ -200,10 +201,10 @@ def draw(
     }
     if dataset.inputs.ndim == 4 or dataset.view is not None:
         drawings[beside] = lambda: _draw_neighbors(beside, dataset, queries, evidence, predicted)
-    return {path.name: _attempt(path, drawing) for path, drawing in drawings.items()}
+    return {path.name: attempt(path, drawing) for path, drawing in drawings.items()}
 
 
-def _attempt(path: Path, drawing: Callable[[], None]) -> str:
+def attempt(path: Path, drawing: Callable[[], None]) -> str:
     """What became of a drawing: "drawn", or why it is not. Nothing that it raises ends the run."""
     try:
         drawing()

@@ -94,7 +94,8 @@ def finish(cell: Cell, out: Path) -> None:
 
 def config_for(cell: Cell, out: Path) -> ConfigDict:
     """The cell's config, its weights those of the cell that it starts from."""
-    changes = cell.changes
+    # Nobody looks at the training images of a table's runs, and to make them small takes time.
+    changes = cell.changes | {"model_folder.thumbnails": False}
     if cell.start:
         changes = changes | {"model.weights": str(store.workdir_of(out, cell.start))}
     config = config_of(cell.set, changes)

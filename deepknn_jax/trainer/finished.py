@@ -1,5 +1,6 @@
 """What a run leaves once it is trained, and when that is to be made anew."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,13 +8,15 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from deepknn_jax.answers.model import Model
 from deepknn_jax.data.dataset import LEFT_OUT, TEST, TRAIN, VALIDATION, Dataset
 from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
+from deepknn_jax.evaluation.evaluate import Embedded, Evidence
 from deepknn_jax.files import sound
 from deepknn_jax.logs import Seconds, clock
-from deepknn_jax.trainer import checkpoint
+from deepknn_jax.trainer import answering, checkpoint
 from deepknn_jax.trainer.assess import (
     Variables,
     copied_tests,
@@ -51,10 +54,12 @@ def changes(config: ConfigDict, results: Mapping[str, Any], workdir: Path) -> st
     drawn = hosts.by_main((workdir / report.PICTURES[0]).exists)
     before = {"all": "drawn"} if drawn else {}
     undrawn = wanted.pictures and not results.get("pictures", before)
+    folder = dict(config.model_folder)  # of a run from before there was one nothing is asked
     asked = {
         "config.evaluate.k_p": k_ps != set(wanted.k_p),
         "config.evaluate.references": beside != set(wanted.references),
         "config.evaluate.pictures": undrawn,
+        "config.model_folder": results.get("model_folder", folder) != folder,
     }
     return ", ".join(key for key, changed in asked.items() if changed)
 
@@ -79,8 +84,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluates the test part, once, beside the references, and writes all files.
 
-    The main process writes: embeddings and evidence first, then results.json, and pictures, which
-    may fail, last.
+    The main process writes: embeddings and evidence first, then results.json, the model folder, and
+    pictures, which may fail, last.
 
     Raises:
         UserError: the references want more memory than there is; what was written stays.
@@ -93,6 +98,9 @@ def evaluate_run(
             if len(dataset.rows(split))
         }
         test, evidence = judged(config, setup, parts[TEST], parts[TRAIN])
+        validated = None
+        if VALIDATION in parts:
+            validated = knn_entries(config, setup, parts[VALIDATION], parts[TRAIN])[1]
     if hosts.is_main():
         with clock(seconds, "writing"):
             report.write_embeddings(workdir / "embeddings.npz", used(dataset), parts.values())
@@ -108,20 +116,36 @@ def evaluate_run(
             "epochs": config.epochs,
             "reported": {"step": fitted.step, "validation": fitted.figure},
             "skipped": [sound(name) for name in dataset.skipped],
+            "model_folder": {},
             "pictures": {},
             "seconds": seconds,
         }
-    if not hosts.is_main():
-        return results
-    report.write_results(workdir, results)
-    with clock(seconds, "writing"):
-        report.remove_pictures(workdir)  # of an earlier evaluation
-        if config.evaluate.pictures:
-            results["pictures"] = report.draw(
-                workdir, dataset, parts.values(), parts[TEST], evidence
+    if hosts.is_main():
+        report.write_results(workdir, results)
+        with clock(seconds, "writing"):
+            report.remove_pictures(workdir)  # of an earlier evaluation
+            model = answering.write_model(
+                config, setup, fitted.variables, parts, validated, results, workdir
             )
-    report.write_results(workdir, results)
+            results["model_folder"] = dict(config.model_folder)
+            if config.evaluate.pictures:
+                results["pictures"] = _draw(dataset, model, parts, evidence, workdir)
+        report.write_results(workdir, results)
     return results
+
+
+def _draw(
+    dataset: Dataset,
+    model: Model,
+    parts: Mapping[str, Embedded],
+    evidence: Evidence,
+    workdir: Path,
+) -> dict[str, str]:
+    """Draws all pictures and the page; what became of each."""
+    page, test = workdir / report.REPORT, parts[TEST]
+    drawn = report.draw(workdir, dataset, parts.values(), test, evidence)
+    write = functools.partial(answering.write_report, model, dataset, test, workdir)
+    return drawn | {page.name: report.attempt(page, write)}
 
 
 def _counts(dataset: Dataset) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """One run writes to a workdir at a time: a file in it says which.
 
 A lock of a process of this machine that has ended is taken over at once. Whether one of another
-machine (or container) lives shows in the file's time, which its holder renews.
+machine (or container) lives shows in the file's time, which its holder renews. A scheduler that
+starts a job again, elsewhere, has ended its earlier start: DEEPKNN_JOB names the job.
 """
 
 import contextlib
@@ -146,7 +147,8 @@ def _remove_if_stale(path: Path, now: float) -> None:
     if owner is None:
         raise FileNotFoundError(path)
     here = owner.get("place") == _place()
-    if not (_ended(owner) if here else silent > SILENT_S):
+    again = owner.get("job", "") == _job() != ""
+    if not (_ended(owner) if here else again or silent > SILENT_S):
         sign = "" if here else f"; its last sign of life is {duration(max(silent, 0))} old"
         remedy = "wait for it" if here else f"wait for it, or remove {path} if that run is dead"
         raise UserError(
@@ -196,7 +198,13 @@ def _this_process() -> Owner:
         "place": _place(),
         "started": _started(os.getpid()),
         "token": _TOKEN,
+        "job": _job(),
     }
+
+
+def _job() -> str:
+    """What a scheduler starts, and starts again once that start has ended; or ""."""
+    return os.environ.get("DEEPKNN_JOB", "")
 
 
 def _place() -> str:

@@ -136,7 +136,7 @@ def switching(monkeypatch):
     def switch(phase, info):
         time.sleep(0)
 
-    monkeypatch.setattr(cache, "_threads", lambda: 8)
+    monkeypatch.setattr(cache, "threads", lambda: 8)
     threshold = gc.get_threshold()
     gc.callbacks.append(switch)
     gc.set_threshold(5)

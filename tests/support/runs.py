@@ -145,3 +145,13 @@ def finished(tmp_path_factory, compiled_once):
     config.devices = 1
     config.evaluate.batch_size = 100  # divides no part evenly
     return folder / "run", config, loop.run(config, folder / "run")
+
+
+def python_in(folder, code):
+    """What the code prints in a process of its own, in `folder`."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout

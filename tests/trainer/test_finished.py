@@ -122,7 +122,8 @@ def test_a_picture_that_fails_is_told_and_nothing_else_fails(tmp_path, monkeypat
     config = small_config(evaluate__pictures=True, epochs=1)
     results = loop.run(config, tmp_path / "run")
     assert results["pictures"] == {
-        "training_curves.png": "drawn", "confusion.png": "drawn", "tsne.png": "MemoryError"
+        "training_curves.png": "drawn", "confusion.png": "drawn", "tsne.png": "MemoryError",
+        "report.html": "drawn",
     }  # fmt: skip
     warning = f"warning: {tmp_path / 'run' / 'tsne.png'} is not drawn (MemoryError); all else"
     assert warning in capsys.readouterr().out

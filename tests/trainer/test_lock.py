@@ -96,6 +96,22 @@ def test_on_another_machine_signs_of_life_count(tmp_path, content):
         check_held(tmp_path)
 
 
+def test_a_scheduler_s_job_takes_over_from_its_earlier_start_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEPKNN_JOB", "SLURM 7")
+    write_lock(tmp_path, host="node7", place="node7 space", token="other")
+    for job in ("SLURM 8", ""):
+        monkeypatch.setenv("DEEPKNN_JOB", job)
+        with pytest.raises(UserError, match="writes to it"), held(tmp_path):
+            pytest.fail("both hold it")
+    monkeypatch.setenv("DEEPKNN_JOB", "SLURM 7")
+    with held(tmp_path):
+        check_held(tmp_path)
+    monkeypatch.delenv("DEEPKNN_JOB")
+    write_lock(tmp_path, host="node7", place="node7 space", token="other")
+    with pytest.raises(UserError, match="writes to it"), held(tmp_path):
+        pytest.fail("both hold it")
+
+
 def test_its_holder_gives_signs_of_life(tmp_path, monkeypatch):
     renewed = threading.Event()
     monkeypatch.setattr(lock, "BEAT_S", 0.01)

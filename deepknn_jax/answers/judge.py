@@ -1,0 +1,185 @@
+"""Embeddings of new images judged: the vote, its evidence, and how far it is to be trusted."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from deepknn_jax.answers.model import Calibrated, Gallery, Model
+from deepknn_jax.errors import UserError
+from deepknn_jax.evaluation import doubt
+from deepknn_jax.knn.distances import pairwise_distances
+from deepknn_jax.knn.vote import KNNPredictions, knn_classify
+
+SCORE_K = 5  # neighbours of a class that a ratio score takes (docs/predict.md)
+_ALIKE = 128  # queries are filled up to as many, then to as many as _BLOCK: two programs do for all
+_BLOCK = 1024
+
+
+class Predictions(NamedTuple):
+    """What a model says of n images.
+
+    `names` of the images; `labels` int32 [n] of the vote, -1 where nobody voted; `shares` float32
+    [n, C] of the votes; `p_values` float64 [n, C], NaN for a class without calibration images;
+    `credibility` [n], the largest marginal p-value; `sets` bool [n, C], the classes that cannot be
+    ruled out; `abstain`, of each image why no answer should be given, or ""; `indices` int32 [n, k]
+    of the neighbours in the gallery, the nearest first, and `distances` float32 [n, k] to them;
+    `nearest` float32 [n, C], the distance to the nearest image of each class. Without calibration
+    `p_values`, `credibility` and `sets` are None.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    shares: np.ndarray
+    p_values: np.ndarray | None
+    credibility: np.ndarray | None
+    sets: np.ndarray | None
+    abstain: tuple[str, ...]
+    indices: np.ndarray
+    distances: np.ndarray
+    nearest: np.ndarray
+
+
+def check_options(model: Model, k: int, level: float, abstain_error: float) -> None:
+    """Raises UserError for options that `judge` cannot take."""
+    if not 1 <= k <= len(model.gallery.labels):
+        raise UserError(f"`k` is {k}: choose 1 to {len(model.gallery.labels)}, the size of the"
+                        " gallery")  # fmt: skip
+    for name, share in (("level", level), ("abstain_error", abstain_error)):
+        if not 0 < share < 1:
+            raise UserError(f"`{name}` is {share}: choose a share between 0 and 1, such as 0.9")
+
+
+def judge(
+    embeddings_nxD: np.ndarray,
+    names: tuple[str, ...],
+    model: Model,
+    *,
+    k: int,
+    level: float,
+    abstain_error: float,
+) -> Predictions:
+    """The predictions for n embedded images; options as `check_options` wants them.
+
+    `k` neighbours vote. `level`: of each class's images such a share has its class in the set.
+    `abstain_error`: the share of wrong answers that is wanted; what is less credible than gave it
+    on the validation part is not answered.
+    """
+    found = _vote(embeddings_nxD, model, k)
+    labels = np.asarray(found.labels)
+    nearest = nearest_of_classes(embeddings_nxD, model.gallery, model.classes, p_of(model))
+    no_vote = tuple("" if label >= 0 else "nobody voted" for label in labels)
+    evidence = (np.asarray(found.indices), np.asarray(found.distances), nearest)
+    if model.calibrated is None:
+        return Predictions(names, labels, np.asarray(found.shares), None, None, None, no_vote,
+                           *evidence)  # fmt: skip
+    scores = scores_of(embeddings_nxD, model.gallery, model.classes, p_of(model))
+    calibration = model.calibrated.scores
+    p_values = doubt.p_values(scores, calibration)
+    credibility = doubt.credibility(doubt.marginal_p_values(scores, calibration))
+    reasons = _abstain(credibility, model.calibrated, abstain_error)
+    return Predictions(
+        names,
+        labels,
+        np.asarray(found.shares),
+        p_values,
+        credibility,
+        doubt.prediction_sets(p_values, level=level),
+        tuple(none or reason for none, reason in zip(no_vote, reasons, strict=True)),
+        *evidence,
+    )
+
+
+def p_of(model: Model) -> float:
+    """The order of the norm that the model's distances are of."""
+    return float(model.about["p"])
+
+
+_classify = functools.partial(jax.jit, static_argnames=("k", "num_classes", "p"))(
+    lambda *arrays, **options: knn_classify(*arrays, **options)
+)
+
+
+def _vote(embeddings_nxD: np.ndarray, model: Model, k: int) -> KNNPredictions:
+    gallery, n = model.gallery, len(embeddings_nxD)
+    options: dict[str, Any] = {"k": k, "num_classes": len(model.classes), "p": p_of(model)}
+    parts = []
+    for start in range(0, n, _BLOCK):
+        queries = embeddings_nxD[start : start + _BLOCK]
+        size = _ALIKE if len(queries) <= _ALIKE else _BLOCK
+        filled = np.pad(queries, ((0, size - len(queries)), (0, 0)), mode="edge")
+        part = _classify(filled, gallery.embeddings, gallery.labels, **options)
+        parts.append([np.asarray(each)[: len(queries)] for each in part])
+    joined: list[Any] = [np.concatenate(each) for each in zip(*parts, strict=True)]
+    return KNNPredictions(*joined)
+
+
+def scores_of(
+    embeddings_nxD: np.ndarray, gallery: Gallery, classes: tuple[str, ...], p: float
+) -> np.ndarray:
+    """The ratio scores float64 [n, C] of images that are none of the gallery's."""
+    return doubt.ratio_scores(
+        embeddings_nxD, gallery.embeddings, gallery.labels, num_classes=len(classes), k=SCORE_K, p=p
+    )
+
+
+def nearest_of_classes(
+    embeddings_nxD: np.ndarray, gallery: Gallery, classes: tuple[str, ...], p: float
+) -> np.ndarray:
+    """Distances float32 [n, C] to the nearest gallery image of each class; inf without any."""
+    found = np.full((len(embeddings_nxD), len(classes)), np.inf, np.float32)
+    labels = jnp.asarray(gallery.labels)
+    for start in range(0, len(embeddings_nxD), _ALIKE):
+        queries = embeddings_nxD[start : start + _ALIKE]
+        filled = np.pad(queries, ((0, _ALIKE - len(queries)), (0, 0)), mode="edge")
+        nearest = _nearest(filled, gallery.embeddings, labels, classes=len(classes), p=p)
+        found[start : start + _ALIKE] = np.asarray(nearest)[: len(queries)]
+    return found
+
+
+@functools.partial(jax.jit, static_argnames=("classes", "p"))
+def _nearest(queries: Array, gallery: Array, labels_G: Array, *, classes: int, p: float) -> Array:
+    distances_GxQ = pairwise_distances(queries, gallery, p=p).T
+    return jax.ops.segment_min(distances_GxQ, labels_G, num_segments=classes).T
+
+
+def _abstain(credibility_n: np.ndarray, calibrated: Calibrated, error: float) -> list[str]:
+    threshold = doubt.abstain_threshold(calibrated.curve, error=error)
+    if np.isinf(threshold):
+        reason = f"no credibility kept the errors on validation at {100 * error:g} %"
+        return [reason] * len(credibility_n)
+    return [
+        "" if found >= threshold else
+        f"credibility {found:.3f} is below {threshold:.3f}, above which at most "
+        f"{100 * error:g} % of the answers were wrong on validation"
+        for found in credibility_n
+    ]  # fmt: skip
+
+
+def calibrate(
+    embeddings_nxD: np.ndarray,
+    labels_n: np.ndarray,
+    predicted_n: np.ndarray,
+    distances_nxk: np.ndarray,
+    *,
+    gallery: Gallery,
+    classes: tuple[str, ...],
+    p: float,
+) -> Calibrated:
+    """What a validation part tells: n images that never trained the network, nor vote.
+
+    `predicted_n` int [n] is the vote on them, and `distances_nxk` those to the neighbours that
+    voted.
+    """
+    scores = scores_of(embeddings_nxD, gallery, classes, p)
+    own = doubt.Calibration(scores[np.arange(len(labels_n)), labels_n], labels_n, len(classes))
+    credible = doubt.credibility(doubt.marginal_p_values(scores, own))
+    wrong = predicted_n != labels_n
+    return Calibrated(
+        own,
+        doubt.error_coverage(credible, wrong),
+        np.sort(distances_nxk[~wrong], axis=None).astype(np.float64),
+    )

@@ -1,0 +1,107 @@
+"""The network of a model folder, at work: stored inputs to embeddings, as in the run itself."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from deepknn_jax import models
+from deepknn_jax.answers.model import Model
+from deepknn_jax.data.dataset import TRAIN, Dataset
+from deepknn_jax.engine.inputs import Scale, input_functions, standardized
+from deepknn_jax.engine.step import Recipe, embed
+from deepknn_jax.errors import UserError
+from deepknn_jax.losses.base import Sums
+from deepknn_jax.models.network import Network
+
+Embed = Callable[[np.ndarray], np.ndarray]  # stored inputs [n, ...] -> float32 [n, D]
+
+
+class Form(NamedTuple):
+    """How an example gets from its file to the network; the `inputs` of model.json.
+
+    `kind`: images, volumes or feature vectors; `shape` of one stored example; the others are the
+    run's options of these names, `size` 0 where images are not square; mean and std per channel, of
+    feature vectors per feature.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    size: int = 0
+    channels: int = 0
+    resize_rule: str = "square"
+    value_range: tuple[float, ...] = ()
+    set_range: tuple[float, ...] = ()
+    frame: str = ""
+    crop: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+def form_of(about: Mapping[str, Any]) -> Form:
+    """The form that a model.json gives."""
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in about["inputs"].items()
+    }
+    return Form(**given)
+
+
+def embedder(model: Model) -> Embed:
+    """The function that embeds examples by the model, a batch at a time, on one device."""
+    form, about = form_of(model.about), model.about
+    backbone = models.build(
+        about["backbone"],
+        embedding_size=about["embedding_size"] or None,
+        dtype=jnp.dtype(about["dtype"]),
+    )
+    network = Network(backbone, None, normalize=about["normalize"])
+    is_features = form.kind == "feature vectors"
+    functions = input_functions(
+        _as_dataset(np.zeros((1, *form.shape), np.float32 if is_features else np.uint8)),
+        about["backbone"],
+        crop=form.crop,
+        flip=False,
+        mean=() if is_features else form.mean,
+        std=() if is_features else form.std,
+    )
+    recipe = Recipe(network, optax.identity(), _no_loss, *functions, seed=0)
+    mapped = jax.jit(functools.partial(embed, recipe=recipe))
+    params, stats = (model.variables.get(key, {}) for key in ("params", "batch_stats"))
+    on_device = jax.device_put((params, stats))
+    size, rows = int(about["batch"]), np.arange(int(about["batch"]), dtype=np.int32)
+
+    def embed_all(inputs: np.ndarray) -> np.ndarray:
+        if inputs.shape[1:] != form.shape:
+            raise UserError(f"examples of {_words(inputs.shape[1:])}, but the run was trained on "
+                            f"{form.kind} of {_words(form.shape)}")  # fmt: skip
+        if is_features:
+            scale = Scale(np.asarray(form.mean, np.float64), np.asarray(form.std, np.float64))
+            inputs = standardized(_as_dataset(inputs), scale).inputs
+        if not len(inputs):
+            return np.zeros((0, model.gallery.embeddings.shape[1]), np.float32)
+        parts = []
+        for start in range(0, len(inputs), size):
+            batch = inputs[start : start + size]
+            filled = np.pad(batch, ((0, size - len(batch)), *((0, 0),) * (batch.ndim - 1)), "edge")
+            parts.append(np.asarray(mapped(*on_device, filled, rows)[0][: len(batch)], np.float32))
+        return np.concatenate(parts)
+
+    return embed_all
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _as_dataset(inputs: np.ndarray) -> Dataset:
+    n = len(inputs)
+    return Dataset(inputs, np.zeros(n, np.int32), (), (), np.full(n, TRAIN))
+
+
+def _no_loss(*examples: Any, **mined: Any) -> Sums:
+    raise TypeError("a model folder is not trained")

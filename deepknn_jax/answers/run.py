@@ -1,0 +1,84 @@
+"""A trained run, opened: it embeds and classifies new images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from deepknn_jax.answers import model as model_lib
+from deepknn_jax.answers.intake import Images, Questions, blocks, questions
+from deepknn_jax.answers.judge import Predictions, check_options, judge
+from deepknn_jax.answers.model import Model
+from deepknn_jax.answers.network import Embed, Form, embedder, form_of
+from deepknn_jax.errors import UserError
+
+
+class Run(NamedTuple):
+    """What `open_run` gives. `folder` is the model folder, `embed_inputs` its network."""
+
+    folder: Path
+    model: Model
+    form: Form
+    embed_inputs: Embed
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the C classes, which labels index."""
+        return self.model.classes
+
+    def embed(self, images: Images) -> np.ndarray:
+        """Embeddings float32 [n, D] of n images, as `predict` takes them."""
+        return self._read(images)[1]
+
+    def predict(
+        self,
+        images: Images,
+        *,
+        k: int | None = None,
+        level: float = 0.9,
+        abstain_error: float = 0.1,
+    ) -> Predictions:
+        """The vote of the nearest training images on each image, with evidence and doubt.
+
+        Args:
+            images: the path of a file, a folder, a csv or an .npz; paths of files; uint8
+                [n, H, W, C]; or features [n, F], for a run that was trained on such.
+            k: neighbours that vote; the run's own K_p by default.
+            level: of the prediction sets.
+            abstain_error: share of wrong answers that is wanted among those that are given.
+
+        Raises:
+            UserError: an image that cannot be read, or an option out of range.
+        """
+        k = self.model.about["k_p"] if k is None else k
+        check_options(self.model, k, level, abstain_error)
+        asked, embeddings = self._read(images)
+        return judge(embeddings, asked.names, self.model, k=k, level=level,
+                     abstain_error=abstain_error)  # fmt: skip
+
+    def _read(self, images: Images) -> tuple[Questions, np.ndarray]:
+        if isinstance(images, Sequence) and not isinstance(images, str) and not len(images):
+            raise UserError("`images` holds none")
+        asked, parts = questions(images, self.form, self.class_names), []
+        for block in blocks(asked, self.form):
+            for row, reason in block.errors.items():
+                raise UserError(f"{asked.names[row]}: cannot be read ({reason}); leave it out")
+            parts.append(self.embed_inputs(block.inputs))
+        if not parts:
+            raise UserError("`images` holds none")
+        embeddings = np.concatenate(parts)
+        if not np.isfinite(embeddings).all():
+            raise UserError("the embeddings are not finite: are the inputs like the run's own?")
+        return asked, embeddings
+
+
+def open_run(path: str | Path) -> Run:
+    """The run whose workdir, or model folder wherever it lies, is at `path`.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    folder = model_lib.find(path)
+    model = model_lib.read(folder)
+    return Run(folder, model, form_of(model.about), embedder(model))

@@ -1,0 +1,192 @@
+"""Conformal prediction on nearest neighbours: p-values, sets of classes, and when to abstain.
+
+After Papernot & McDaniel (arXiv 1803.04765), with the ratio of distances as the score and, for the
+sets, one calibration for each class (Mondrian). Valid only where the calibration images come from
+where the new ones come from and have not trained the network.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from deepknn_jax.knn.distances import pairwise_distances
+
+_ENTRIES = 2**24  # of the distances that are held at a time
+
+
+class Calibration(NamedTuple):
+    """Scores [n] of calibration examples for their own classes `labels` int [n]; `classes`: C."""
+
+    scores: np.ndarray
+    labels: np.ndarray
+    classes: int
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Calibration examples int [C] of each class."""
+        return np.bincount(self.labels, minlength=self.classes)
+
+
+class Curve(NamedTuple):
+    """Error among the answered and share answered, [m] each, by ascending `thresholds` [m]."""
+
+    thresholds: np.ndarray
+    coverage: np.ndarray
+    error: np.ndarray
+
+
+def ratio_scores(
+    queries_QxD: np.ndarray,
+    gallery_GxD: np.ndarray,
+    gallery_labels_G: np.ndarray,
+    *,
+    num_classes: int,
+    k: int = 5,
+    p: float = 2.0,
+    query_groups_Q: np.ndarray | None = None,
+    gallery_groups_G: np.ndarray | None = None,
+) -> np.ndarray:
+    """How strange each query would be in each class: float64 [Q, C], at least 0.
+
+    The mean distance to the k nearest of the class over that to the k nearest of all others; of
+    fewer where there are fewer, inf for a class of which none is there. Groups, int [Q] and [G],
+    leave a query's own patient or lesion out of its gallery.
+
+    Raises:
+        ValueError: groups of one side only; k below 1.
+    """
+    if (query_groups_Q is None) != (gallery_groups_G is None):
+        raise ValueError("give query_groups_Q and gallery_groups_G both, or neither")
+    if k < 1:
+        raise ValueError(f"k = {k} is below 1")
+    order = np.argsort(gallery_labels_G, kind="stable")
+    gallery, labels = np.asarray(gallery_GxD)[order], np.asarray(gallery_labels_G)[order]
+    ends = np.searchsorted(labels, np.arange(num_classes + 1))
+    # A class of n has columns for min(k, n): their places in [b, sum of these].
+    kept = np.minimum(np.diff(ends), k)
+    owners = np.repeat(np.arange(num_classes), kept)
+    gallery_on_device = jnp.asarray(gallery)
+    scores = np.empty((len(queries_QxD), num_classes))
+    block = max(1, _ENTRIES // max(1, len(gallery)))
+    for start in range(0, len(queries_QxD), block):
+        rows = slice(start, start + block)
+        distances = np.array(
+            pairwise_distances(jnp.asarray(queries_QxD[rows]), gallery_on_device, p=p)
+        )
+        if query_groups_Q is not None and gallery_groups_G is not None:
+            own = np.asarray(query_groups_Q)[rows, None] == np.asarray(gallery_groups_G)[order]
+            distances[own] = np.inf
+        nearest = [
+            np.partition(distances[:, low:high], n - 1)[:, :n]
+            for low, high, n in zip(ends[:-1], ends[1:], kept, strict=True)
+            if n
+        ]
+        scores[rows] = _ratios(np.concatenate(nearest, axis=1), owners, num_classes, k)
+    return scores
+
+
+def _ratios(nearest_bxM: np.ndarray, owners_M: np.ndarray, classes: int, k: int) -> np.ndarray:
+    """Scores [b, C] from each class's nearest distances, whose classes are `owners_M`."""
+    nearest = nearest_bxM.astype(np.float64)
+    there = np.isfinite(nearest)
+    own = np.full((len(nearest), classes), np.inf)
+    others = np.full((len(nearest), classes), np.inf)
+    # A class holds at most k of them, so the k nearest of all others are among the first 2 k.
+    first = np.argsort(nearest, axis=1, kind="stable")[:, : 2 * k]
+    ranked, ranked_owners = np.take_along_axis(nearest, first, axis=1), owners_M[first]
+    for c in range(classes):
+        own[:, c] = _mean(nearest[:, owners_M == c], there[:, owners_M == c])
+        may = (ranked_owners != c) & np.isfinite(ranked)
+        others[:, c] = _mean(ranked, may & (np.cumsum(may, axis=1) <= k))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = own / others
+    ratio[(own == 0) & (others == 0)] = 1.0  # copies on both sides
+    ratio[np.isinf(own)] = np.inf
+    return ratio
+
+
+def _mean(values_bxm: np.ndarray, where_bxm: np.ndarray) -> np.ndarray:
+    """Mean [b] of what is there; inf where nothing is."""
+    count = where_bxm.sum(axis=1)
+    total = np.where(where_bxm, values_bxm, 0.0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.inf)
+
+
+def p_values(scores_QxC: np.ndarray, calibration: Calibration) -> np.ndarray:
+    """p-values float64 [Q, C], class by class (Mondrian), not smoothed.
+
+    The share of a class's calibration examples, the query counted among them, that are as strange
+    as the query. NaN for a class without calibration examples: nothing can be said of it.
+    """
+    p_QxC = np.full(np.shape(scores_QxC), np.nan)
+    for c in np.flatnonzero(calibration.counts):
+        own = calibration.scores[calibration.labels == c]
+        p_QxC[:, c] = _share_as_strange(np.asarray(scores_QxC)[:, c], own)
+    return p_QxC
+
+
+def marginal_p_values(scores_QxC: np.ndarray, calibration: Calibration) -> np.ndarray:
+    """p-values float64 [Q, C] against all calibration examples, whatever their class."""
+    return _share_as_strange(np.asarray(scores_QxC), calibration.scores)
+
+
+def _share_as_strange(scores: np.ndarray, calibration_n: np.ndarray) -> np.ndarray:
+    ascending = np.sort(calibration_n)
+    at_least = len(ascending) - np.searchsorted(ascending, scores, side="left")
+    share: np.ndarray = (at_least + 1) / (len(ascending) + 1)
+    return share
+
+
+def prediction_sets(p_QxC: np.ndarray, *, level: float) -> np.ndarray:
+    """Bool [Q, C]: the classes that cannot be ruled out at `level`, such as 0.9.
+
+    Of each class's new images a share of `level` or more has its class in its set. A class without
+    a p-value is in every set, and so is one with too few calibration examples: see `too_few`.
+
+    Raises:
+        ValueError: level outside 0..1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level = {level} is outside 0..1")
+    # The margin takes in 1 - 0.9 = 0.09999999999999998.
+    inside: np.ndarray = ~(p_QxC <= 1 - level + 1e-12)
+    return inside
+
+
+def too_few(calibration: Calibration, *, level: float) -> np.ndarray:
+    """Bool [C]: classes that no score could rule out at `level`, for want of calibration."""
+    return prediction_sets(1 / (calibration.counts[None, :] + 1), level=level)[0]
+
+
+def credibility(p_QxC: np.ndarray) -> np.ndarray:
+    """The largest p-value [Q]: how well the query fits anywhere; NaN where there is none."""
+    found: np.ndarray = np.fmax.reduce(p_QxC, axis=1)
+    return found
+
+
+def error_coverage(credibility_n: np.ndarray, wrong_n: np.ndarray) -> Curve:
+    """What is answered, and how wrong, where answers of lower credibility are withheld.
+
+    Args:
+        credibility_n: [n], of examples whose answers are known.
+        wrong_n: bool [n].
+    """
+    order = np.argsort(-credibility_n, kind="stable")
+    sorted_, wrong = np.asarray(credibility_n)[order], np.cumsum(np.asarray(wrong_n)[order])
+    last = np.flatnonzero(np.append(np.diff(sorted_) != 0, True))  # of equals, all or none
+    answered = last + 1
+    return Curve(
+        sorted_[last][::-1],
+        (answered / len(order))[::-1],
+        (wrong[last] / answered)[::-1],
+    )
+
+
+def abstain_threshold(curve: Curve, *, error: float) -> float:
+    """The least credibility to answer at, so that at most `error` of the answers were wrong.
+
+    inf where no threshold gives that: then nothing is answered.
+    """
+    good = np.flatnonzero(curve.error <= error)
+    return float(curve.thresholds[good[0]]) if len(good) else float("inf")

@@ -1,0 +1,214 @@
+"""The command: python -m deepknn_jax.predict --run=RUN --images=PATH --out=OUT."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from deepknn_jax.answers import figures, page, table
+from deepknn_jax.answers.card import WITHOUT, few_lines
+from deepknn_jax.answers.intake import Block, Questions, blocks, questions
+from deepknn_jax.answers.judge import Predictions, check_options, judge
+from deepknn_jax.answers.run import Run, open_run
+from deepknn_jax.errors import UserError, renaming
+from deepknn_jax.evaluation.metrics import format_table
+from deepknn_jax.files import replacing, sound, write_text
+from deepknn_jax.logs import say
+from deepknn_jax.shell import parse_flags, run_command
+
+_OPTIONS = ("images", "k", "level", "abstain_error", "image_column", "label_column")
+_NOT_FINITE = "its embedding is not finite"
+
+
+class Options(NamedTuple):
+    """How to answer: as `Run.predict`; `shown`: images in the report, at most."""
+
+    k: int
+    level: float
+    abstain_error: float
+    shown: int
+
+
+class Summary(NamedTuple):
+    """What is kept of all blocks for the report and the figures."""
+
+    cases: list[page.Case]
+    errors: dict[str, str]
+    answers: list[figures.Answer]
+    abstained: int
+
+
+@renaming({name: f"--{name}" for name in _OPTIONS})
+def main() -> None:
+    """Answers the images, and writes predictions.csv, report.html and, with labels, results.json.
+
+    Raises:
+        UserError: a flag is missing or wrong, the run or the images are not there, or none of them
+            can be read.
+    """
+    values = flags.FLAGS
+    for name, what in (("run", "a run's workdir or its model folder"), ("images", "what to answer"),
+                       ("out", "the folder of the results")):  # fmt: skip
+        if not values[name].value:
+            raise UserError(f"--{name} is not given: {what}")
+    run = open_run(values.run)
+    k = run.model.about["k_p"] if values.k is None else values.k
+    check_options(run.model, k, values.level, values.abstain_error)
+    options = Options(k, values.level, values.abstain_error, values.report_images)
+    asked = questions(values.images, run.form, run.class_names, image_column=values.image_column,
+                      label_column=values.label_column)  # fmt: skip
+    predict(run, asked, Path(values.out).expanduser(), options, title=Path(values.images).name)
+
+
+def predict(run: Run, asked: Questions, out: Path, options: Options, *, title: str) -> None:
+    """Answers what is `asked` by the run, a block at a time, and writes it to the folder `out`.
+
+    Raises:
+        UserError: none of the images can be read; `out` is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; give --out a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    _tell(run, asked, options)
+    labels = _labels(asked, run.class_names)
+    path = out / "predictions.csv"
+    kept = Summary([], {}, [], 0)
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        rows = table.writer(file)
+        rows.writerow(header := table.header(run.class_names, options.k))
+        for block, found in _answered(run, asked, options):
+            kept = _kept(kept, block, found, asked, labels, options)
+            rows.writerows(_in_order(block, found, run, asked, len(header)))
+        if len(kept.errors) == len(asked.names):
+            name, reason = next(iter(kept.errors.items()))
+            raise UserError(f"{name}: {reason}; none of {len(asked.names)} images could be read")
+    results = None
+    if kept.answers:
+        results = figures.results(kept.answers, run.model, k=options.k, level=options.level)
+        write_text(out / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
+    else:  # of an earlier answer
+        (out / "results.json").unlink(missing_ok=True)
+    answered = len(asked.names) - len(kept.errors)
+    page.write(
+        out / "report.html", run.model, kept.cases, asked=sound(f"Answers for {title}"),
+        k=options.k, level=options.level, left_out=answered - len(kept.cases), errors=kept.errors,
+        results=results,
+    )  # fmt: skip
+    if results:
+        say(format_table([("answers", results["test"])]))
+    say(f"{answered:,} answered, {kept.abstained:,} of these abstain, {len(kept.errors):,} could "
+        f"not be read; written to {out}")  # fmt: skip
+
+
+def _tell(run: Run, asked: Questions, options: Options) -> None:
+    model = run.model
+    say(f"{len(asked.names):,} images; {model.about['backbone']}, {len(model.gallery.labels):,} "
+        f"training images, {len(model.classes)} classes, K_p {options.k}")  # fmt: skip
+    if model.calibrated is None:
+        say(WITHOUT)
+    else:
+        for line in few_lines(model.classes, model.calibrated, level=options.level):
+            say(line)
+
+
+def _labels(asked: Questions, classes: Sequence[str]) -> list[int | None]:
+    """The labels as indices of the classes; what is none of these is told, and not counted."""
+    number = {name: c for c, name in enumerate(classes)}
+    unknown = sorted({word for word in asked.labels if word is not None and word not in number})
+    if unknown:
+        say(f"labels that are none of the run's classes are not counted: {', '.join(unknown[:5])}"
+            + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""))  # fmt: skip
+    known = [None if word is None else number.get(word) for word in asked.labels]
+    if any(label is not None for label in known):
+        count = sum(label is not None for label in known)
+        say(f"labels are known of {count:,} of {len(known):,} images")
+    return known
+
+
+def _answered(
+    run: Run, asked: Questions, options: Options
+) -> Iterator[tuple[Block, Predictions | None]]:
+    """Each block with the predictions for what could be read of it; None where nothing could."""
+    progress = tqdm(total=len(asked.names), desc="answering", unit=" images", delay=2, disable=None)
+    for block in blocks(asked, run.form):
+        count = len(block.rows) + len(block.errors)
+        embeddings = run.embed_inputs(block.inputs)
+        finite = np.asarray(np.isfinite(embeddings).all(axis=1))
+        if not finite.all():
+            block = _without(block, finite)
+        found = None
+        if len(block.rows):
+            names = tuple(asked.names[row] for row in block.rows)
+            found = judge(embeddings[finite], names, run.model, k=options.k, level=options.level,
+                          abstain_error=options.abstain_error)  # fmt: skip
+        yield block, found
+        progress.update(count)
+    progress.close()
+
+
+def _without(block: Block, finite: np.ndarray) -> Block:
+    """The block with those rows that are not `finite` among its errors."""
+    errors = block.errors | {int(row): _NOT_FINITE for row in block.rows[~finite]}
+    shown = tuple(each for each, good in zip(block.thumbnails, finite, strict=True) if good)
+    return Block(block.rows[finite], block.inputs[finite], shown, errors)
+
+
+def _kept(
+    so_far: Summary,
+    block: Block,
+    found: Predictions | None,
+    asked: Questions,
+    labels: Sequence[int | None],
+    options: Options,
+) -> Summary:
+    """The summary with one more block."""
+    errors = so_far.errors | {asked.names[row]: why for row, why in block.errors.items()}
+    if found is None:
+        return so_far._replace(errors=errors)
+    room = options.shown - len(so_far.cases)
+    truths = [asked.labels[row] for row in block.rows]
+    cases = page.cases_of(found, block.thumbnails, truths)[: max(0, room)]
+    answers = figures.answers(found, [labels[row] for row in block.rows])
+    abstained = so_far.abstained + sum(map(bool, found.abstain))
+    return Summary(so_far.cases + cases, errors, so_far.answers + answers, abstained)
+
+
+def _in_order(
+    block: Block, found: Predictions | None, run: Run, asked: Questions, width: int
+) -> list[list[str]]:
+    """The block's rows of predictions.csv in the order of the images."""
+    rows: dict[int, Any] = {
+        row: table.error_row(asked.names[row], reason, width)
+        for row, reason in block.errors.items()
+    }
+    if found is not None:
+        rows |= dict(zip(block.rows.tolist(), table.rows_of(found, run.model), strict=True))
+    return [rows[row] for row in sorted(rows)]
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Defines the flags and parses them."""
+    flags.DEFINE_string("run", None, "A run's workdir, or its model folder wherever it lies.")
+    flags.DEFINE_string("images", None, "An image file, a folder at any depth, a csv, or an .npz.")
+    flags.DEFINE_string("out", None, "Folder of predictions.csv, report.html and results.json.")
+    flags.DEFINE_integer("k", None, "Neighbours that vote; the run's own K_p by default.")
+    flags.DEFINE_float("level", 0.9, "Of each class such a share has its class in the set.")
+    flags.DEFINE_float("abstain_error", 0.1, "Wanted share of wrong answers among those given.")
+    flags.DEFINE_string("image_column", "image", "csv: the column of the images' files.")
+    flags.DEFINE_string("label_column", "label", "csv: the column of the labels, if there is one.")
+    flags.DEFINE_integer("report_images", page.MOST, "Images in report.html, the first ones.",
+                         lower_bound=0)  # fmt: skip
+    return parse_flags(argv)
+
+
+def cli() -> None:
+    """Entry point."""
+    run_command(main, parse, like="--k=5")
+
+
+if __name__ == "__main__":
+    cli()

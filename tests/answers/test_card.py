@@ -1,0 +1,29 @@
+"""The model card tells what there is and what there is not."""
+
+from support.answering import model_of
+
+from deepknn_jax.answers.card import card, few_lines
+
+
+def test_it_has_counts_figures_and_limits():
+    model = model_of()
+    text = card(model.about, model.calibrated, named=True)
+    assert "| bcc | 7 | 4 | 0 | none there |" in text
+    assert "| akiec | 20 | 12 | 4 | 75.0 % |" in text
+    assert "on the 30 validation images" in text
+    assert "too few validation images are there to rule them out: bcc." in text
+    assert "images of one patient may be in several" in text
+    assert "treat it as the data themselves" in text
+
+
+def test_without_validation_it_says_what_to_do():
+    model = model_of(validates=False, shown=False)
+    text = card(model.about | {"groups": True}, None, named=False)
+    assert "train with --config.data.validation=0.2" in text
+    assert "No patient, lesion or other group is in two" in text
+    assert "names and thumbnails were left out" in text
+
+
+def test_with_images_enough_nothing_is_said():
+    model = model_of()
+    assert few_lines(model.classes, model.calibrated, level=0.5) == []
