@@ -7,6 +7,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from deepknn_jax.files import parse_json
+
 # Keys that may change between a run and its continuation: they do not touch what is trained.
 _FREE = (
     *("checkpoint_seconds", "step_timeout", "data.cache_dir", "data.placement"),
@@ -224,7 +226,7 @@ def of_json(text: str) -> ConfigDict:
     config, known = default(), flatten(default())
     stored = {
         key: tuple(value) if isinstance(value, list) else value
-        for key, value in _renamed(flatten(json.loads(text))).items()
+        for key, value in _renamed(flatten(parse_json(text))).items()
     }
     if unknown := stored.keys() - known.keys():
         raise KeyError(f"no option is called {min(unknown)}")

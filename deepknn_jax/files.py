@@ -86,6 +86,18 @@ def append(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """`json.loads`, for which what is nested too deep is as wrong as what is no JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file of a workdir holds, or None where there is no such file.
 
@@ -93,7 +105,7 @@ def read_json(path: Path) -> Any:
         UserError: it is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -121,7 +133,7 @@ def damage(folder: Path, below: str = "") -> str:
     `below`: look at the files in that part of it only. "" as well for a folder without checksums.
     """
     try:
-        sums = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+        sums = parse_json((folder / _CHECKSUMS).read_text(encoding="utf-8"))
         known = {name: (int(size), str(digest)) for name, (size, digest) in sums.items()}
     except FileNotFoundError:
         return ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deepknn_jax.errors import UserError, renamed
-from deepknn_jax.files import append, sound, write_text
+from deepknn_jax.files import append, parse_json, sound, write_text
 
 Record = dict[str, Any]
 Seconds = dict[str, float]  # where the time went
@@ -50,7 +50,7 @@ def read_records(path: Path) -> list[Record]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             _ = record["step"] + 0
         except (ValueError, TypeError, LookupError) as error:
             if number == len(lines):  # it has no end

@@ -74,6 +74,13 @@ def test_json_is_read_or_absent_or_named_as_damaged(tmp_path):
             read_json(path)
 
 
+def test_json_that_is_nested_too_deep_is_no_json(tmp_path):
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"is damaged .*nested too deep"):
+        read_json(path)
+
+
 def test_checksums_tell_what_is_no_longer_as_it_was(tmp_path):
     (tmp_path / "below").mkdir()
     for name in ("a", "below/b"):

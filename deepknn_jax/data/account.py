@@ -124,7 +124,7 @@ def _look(file: Path) -> tuple[str, tuple[int, ...]]:
 def _header(file: Path) -> tuple[str, tuple[int, ...]]:
     if file.suffix.lower() == ".npy":
         array = np.load(file, mmap_mode="r", allow_pickle=False)
-        return f"npy, {array.dtype}", array.shape[1::-1]
+        return f"npy, {array.dtype}", array.shape[1::-1] if array.ndim > 1 else ()
     if is_dicom(file):
         import pydicom
 

@@ -31,8 +31,9 @@ import numpy as np
 from tqdm import tqdm
 
 from deepknn_jax.data.fingerprint import Fingerprint, content_of, fingerprint
+from deepknn_jax.data.npy import map_npy
 from deepknn_jax.errors import UserError
-from deepknn_jax.files import write_text
+from deepknn_jax.files import parse_json, write_text
 
 PARTIAL = ".partial"
 ABANDONED_S = 7 * 86400.0  # what an interrupted decode left is kept for the next one so long
@@ -106,7 +107,7 @@ def _note_source(entry: Path, source: Fingerprint) -> None:
 
 def _read_meta(entry: Path) -> dict[str, Any]:
     try:
-        meta = json.loads((entry / "meta.json").read_text())
+        meta = parse_json((entry / "meta.json").read_text())
     except (OSError, ValueError):
         return {}
     return meta if isinstance(meta, dict) else {}
@@ -171,12 +172,12 @@ def _unreadable(name: str, reason: str, on_error: str) -> UserError:
 def _open(entry: Path) -> tuple[np.ndarray, dict[int, str]] | None:
     """The images and, by index, why the others were skipped; None where it is absent or damaged."""
     try:
-        meta = json.loads((entry / "meta.json").read_text())
-        images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
+        meta = parse_json((entry / "meta.json").read_text())
+        images = map_npy(entry / "images.npy")
         if list(images.shape) != meta["shape"] or images.dtype != np.uint8:
             return None
         return images, {int(i): reason for i, reason in meta["skipped"].items()}
-    except (OSError, ValueError, TypeError, KeyError, EOFError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
         return None
 
 
@@ -304,8 +305,8 @@ def _row_writer(
             image = read(i)
         except UserError as error:  # of the set as a whole: leaving one image out mends nothing
             raise UserError(f"{names[i]}: {error}") from error
-        except MemoryError:
-            raise
+        except MemoryError as error:  # of the machine: it is not to choose what is skipped
+            raise _unreadable(names[i], "it wants more memory than there is", "") from error
         except Exception as error:
             # PIL's decoders raise OSError without errno, SyntaxError, ValueError, struct.error
             # and more on broken files. With an errno it is the machine that failed.
@@ -323,9 +324,9 @@ def _row_writer(
 def _read_progress(progress: Path) -> tuple[int, dict[int, str]]:
     """How many of the first rows are done, and which of them were skipped."""
     try:
-        found = json.loads(progress.read_text())
+        found = parse_json(progress.read_text())
         return int(found["done"]), {int(i): reason for i, reason in found["skipped"].items()}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return 0, {}
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepknn_jax.errors import UserError
+from deepknn_jax.files import parse_json
 
 KEYS = ("files", "file_stamps", "files_read", "thumbnails")
 THUMBNAIL = 64  # longest side in pixels
@@ -100,7 +101,7 @@ def of_arrays(arrays: Mapping[str, np.ndarray], count: int, path: Path) -> View 
         return None
     files, stamps = arrays["files"], arrays.get("file_stamps")
     try:
-        read = json.loads(str(arrays["files_read"]))
+        read = parse_json(str(arrays["files_read"]))
         how = {key: read[key] for key in _READ}
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path}: files_read is not what --mode=embed writes") from error

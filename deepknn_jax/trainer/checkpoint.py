@@ -9,7 +9,6 @@ A checkpoint is a folder named by its step. What tells that its files are as the
 
 import contextlib
 import errno
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ import orbax.checkpoint as ocp
 
 from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
-from deepknn_jax.files import damage, has_checksums, write_checksums
+from deepknn_jax.files import damage, has_checksums, parse_json, write_checksums
 from deepknn_jax.logs import say
 
 Manager: TypeAlias = ocp.CheckpointManager
@@ -196,7 +195,7 @@ def _extra(path: Path) -> dict[str, Any]:
     if reason := damage(path, below="extra/"):
         raise _DamagedError(reason)
     try:
-        return dict(json.loads((path / "extra" / "metadata").read_text(encoding="utf-8")))
+        return dict(parse_json((path / "extra" / "metadata").read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise _DamagedError("extra/metadata is gone") from error
     except (ValueError, TypeError) as error:

@@ -1,7 +1,6 @@
 """What identifies a run: its config and its data, as its checkpoints hold them."""
 
 import contextlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from ml_collections import ConfigDict
 from deepknn_jax import config as config_lib
 from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
-from deepknn_jax.files import read_json, write_text
+from deepknn_jax.files import parse_json, read_json, write_text
 from deepknn_jax.logs import say
 from deepknn_jax.trainer import checkpoint
 from deepknn_jax.trainer.methods import unread
@@ -49,7 +48,7 @@ def stored_run(workdir: Path) -> Stored:
 def _stored_run(workdir: Path) -> Stored:
     step, extra = checkpoint.newest_extra(workdir / "checkpoints") or (0, {})
     if "config" in extra:
-        return Stored(json.loads(extra["config"]), extra, step)
+        return Stored(parse_json(extra["config"]), extra, step)
     return Stored(read_json(workdir / "config.json"), extra, step)
 
 

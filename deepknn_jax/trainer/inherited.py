@@ -1,6 +1,5 @@
 """What weights bring besides their arrays: how the examples that they know were made."""
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from ml_collections import ConfigDict
 from deepknn_jax import models
 from deepknn_jax.config import default, flatten
 from deepknn_jax.data.dataset import Dataset
+from deepknn_jax.data.npy import read_npz
 from deepknn_jax.engine import hosts
 from deepknn_jax.engine.inputs import Scale, feature_scale
 from deepknn_jax.errors import UserError
@@ -58,14 +58,13 @@ def read(folder: Path) -> Kept | None:
     """
     path = folder / FILE
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            found = dict(archive)
+        found = read_npz(path)
         scale = Scale(found["mean"], found["std"]) if "mean" in found else None
         shape = tuple(int(side) for side in found["shape"])
         return Kept(shape, scale, tuple(found.get("set_range", np.empty(0)).tolist()))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError, LookupError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, LookupError, TypeError, MemoryError) as error:
         raise UserError(f"{path}: is damaged; delete it, and what is scaled by it is scaled by the "
                         "training part at hand") from error  # fmt: skip
 

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
-from deepknn_jax.files import naming
+from deepknn_jax.files import naming, parse_json
 from deepknn_jax.logs import duration, say
 
 LOCK = "lock"
@@ -173,7 +173,7 @@ def _named(owner: Owner) -> str:
 def _read(path: Path) -> Owner | None:
     """What the lock says: None where there is none, {} where it cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):

@@ -1,14 +1,14 @@
 """An earlier run's folder as weights to start from: its newest checkpoint, by its config."""
 
-import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from deepknn_jax.data.npy import read_npz
 from deepknn_jax.errors import UserError
+from deepknn_jax.files import parse_json
 from deepknn_jax.models.weights.load import Pretrained, find_weights, read_weights, variable_shapes
 from deepknn_jax.models.weights.published import Preprocessing
 from deepknn_jax.trainer import checkpoint
@@ -26,10 +26,8 @@ def trained_on(folder: Path) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
-        # Opened here: np.load itself leaves a broken file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found: np.ndarray = arrays["contents"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        found = read_npz(path)["contents"]
+    except (OSError, ValueError, KeyError, MemoryError) as error:
         raise UserError(f"{path}: is damaged; remove it, or take another run") from error
     return found
 
@@ -100,7 +98,7 @@ def run_config(folder: Path) -> dict[str, Any]:
     path = workdir / "config.json"
     try:
         _, extra = checkpoint.newest_extra(workdir / "checkpoints") or (0, {})
-        config = json.loads(extra.get("config") or path.read_text(encoding="utf-8"))
+        config = parse_json(extra.get("config") or path.read_text(encoding="utf-8"))
         _ = config["model"]["name"], config["model"]["embedding_size"]
         _ = config["augment"]["mean"], config["augment"]["std"], config["data"]["resize_rule"]
     except FileNotFoundError as error:

@@ -55,6 +55,11 @@ def test_sizes_and_formats_of_a_sample(tmp_path):
     assert many == f"files: .png 100; of {SAMPLE} opened: PNG, grey {SAMPLE}; 10 x 20 pixels"
 
 
+def test_an_array_that_is_no_image_has_no_size(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(7, np.uint8))
+    assert files_line([tmp_path / "a.npy"]) == "files: .npy 1; of 1 opened: npy, uint8 1"
+
+
 def test_arrays():
     assert inputs_line(np.zeros((1500, 4, 5, 3), np.uint8)) == (
         "arrays: 1,500 images of 4 x 5 x 3, uint8"

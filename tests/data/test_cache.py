@@ -148,6 +148,21 @@ def test_a_decompression_bomb_is_one_line(files, tmp_path, monkeypatch):
         run(files, tmp_path)
 
 
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_an_image_for_which_the_memory_is_too_small_is_one_line(
+    files, tmp_path, monkeypatch, on_error
+):
+    """Also with skip: what is left out must not depend on the machine."""
+
+    def too_large(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(decode_lib, "read_image", too_large)
+    with pytest.raises(UserError, match=r"wants more memory than there is\); mend or remove it$"):
+        run(files, tmp_path, on_error=on_error)
+    assert entries(tmp_path) == []
+
+
 def test_a_missing_file_is_named(files, tmp_path):
     with pytest.raises(UserError, match=r"gone.png: No such file"):
         run([*files, files[0].with_name("gone.png")], tmp_path)
@@ -167,7 +182,10 @@ def test_options_out_of_range(files, tmp_path, options, words):
         run(files, tmp_path, **options)
 
 
-@pytest.mark.parametrize("damage", ["short", "header", "no_meta", "half_meta", "empty"])
+@pytest.mark.parametrize(
+    "damage",
+    ["short", "header", "huge", "endless", "no_meta", "half_meta", "no_dict", "deep", "empty"],
+)
 def test_a_damaged_entry_is_made_anew(files, tmp_path, decoded, damage):
     expected = np.array(run(files, tmp_path)[0])
     (entry,) = entries(tmp_path)
@@ -177,6 +195,15 @@ def test_a_damaged_entry_is_made_anew(files, tmp_path, decoded, damage):
             os.truncate(array, array.stat().st_size - 1)
         case "header":
             array.write_bytes(b"\0" * array.stat().st_size)
+        case "huge":
+            sides = f"({len(files)}, ".encode()
+            array.write_bytes(array.read_bytes().replace(sides, b"(" + b"9" * 25 + b", ", 1))
+        case "endless":
+            array.write_bytes(array.read_bytes().replace(b"}", b"("))
+        case "no_dict":
+            meta.write_text('{"shape": [1], "skipped": []}')
+        case "deep":
+            meta.write_text("[" * 100_000)
         case "no_meta":
             meta.unlink()
         case "half_meta":

@@ -1,7 +1,6 @@
 """Sources that are arrays: scikit-learn's sets and .npz files."""
 
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
 from deepknn_jax.data.levels import tell_left_aside
 from deepknn_jax.data.listing import SPLIT_WORDS, checked, index_groups, index_labels
+from deepknn_jax.data.npy import PlainError, read_npz
 from deepknn_jax.data.view import of_arrays
 from deepknn_jax.errors import UserError
 
@@ -106,17 +106,13 @@ def _listed(path: Path, arrays: dict[str, np.ndarray], fold: int, *, ranged: boo
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; set `folder` to an .npz file")
-    key = ""
     try:
-        # Opened here: np.load itself leaves a broken file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {}
-            for key in archive.files:
-                arrays[key] = archive[key]
-            return arrays
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        if "allow_pickle" in str(error) and key:
-            raise UserError(f"{path}: {key} holds Python objects; save a plain array") from error
+        return read_npz(path)
+    except PlainError as error:
+        raise UserError(f"{path}: {error} holds Python objects; save a plain array") from error
+    except MemoryError as error:
+        raise UserError(f"{path}: its arrays (`folder`) want more memory than there is") from error
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: is not a sound .npz file (`folder`): copy or save it anew"
                         ) from error  # fmt: skip
 
@@ -165,21 +161,37 @@ def _from_features(path: Path, arrays: dict[str, np.ndarray], key: str, fold: in
         raise UserError(f"{path}: {key} must be [N, F], not {list(arrays[key].shape)}")
     labels = _labels(path, "labels", arrays["labels"])
     if "classes" in arrays:
-        class_names = tuple(str(name) for name in arrays["classes"])
+        class_names = _words(path, arrays, "classes")
         if labels.dtype.kind not in "iu":
             raise UserError(f"{path}: labels must be integers that index classes")
+        outside = (labels < 0) | (labels >= len(class_names))  # before any is cut to int32
+        if outside.any():
+            raise UserError(
+                f"{path}: label {labels[outside][0]} is outside the {len(class_names)} classes"
+            )
         labels = labels.astype(np.int32)
     else:
         labels, class_names = index_labels(labels)
-    names = tuple(str(name) for name in arrays.get("names", np.arange(len(features))))
+    known = {"names": np.arange(len(features))} | arrays
+    names = _words(path, known, "names")
     splits = _fold(path, arrays["splits"], fold) if "splits" in arrays else None
-    groups = index_groups(arrays["groups"].astype(str).tolist()) if "groups" in arrays else None
+    groups = index_groups(_words(path, arrays, "groups")) if "groups" in arrays else None
     listing = Listing(
         names, labels, class_names, inputs=features, splits=splits, groups=groups,
         view=of_arrays(arrays, len(features), path),
         contents=_bytes_of_rows(arrays.get("contents")), trained=arrays.get("trained"),
     )  # fmt: skip
     return checked(listing, path)
+
+
+def _words(path: Path, arrays: Mapping[str, np.ndarray], key: str) -> tuple[str, ...]:
+    """An array [N] of strings or numbers as N strings."""
+    array = arrays[key]
+    if array.ndim != 1:
+        raise UserError(f"{path}: {key} must be [N], not {list(array.shape)}")
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8", "replace")
+    return tuple(str(word) for word in array)
 
 
 def _bytes_of_rows(array: np.ndarray | None) -> np.ndarray | None:
@@ -189,6 +201,8 @@ def _bytes_of_rows(array: np.ndarray | None) -> np.ndarray | None:
 
 def _fold(path: Path, splits: np.ndarray, fold: int) -> np.ndarray | None:
     """The only split [N], which fold 0 and 1 mean, or of several, [N, S], that of `fold`."""
+    if splits.ndim not in (1, 2):
+        raise UserError(f"{path}: splits must be [N] or [N, S], not {list(splits.shape)}")
     count = splits.shape[1] if splits.ndim == 2 else 1
     if fold > count:
         raise UserError(f"{path}: `fold` is {fold}: choose one of its splits, 1..{count}")
@@ -196,7 +210,7 @@ def _fold(path: Path, splits: np.ndarray, fold: int) -> np.ndarray | None:
         if fold == 0:
             return None
         splits = splits[:, fold - 1]
-    words = [str(word).lower() for word in splits]
+    words = [word.lower() for word in _words(path, {"splits": splits}, "splits")]
     if unknown := set(words) - set(SPLIT_WORDS):
         raise UserError(f"{path}: split {min(unknown)!r}; use train, validation or test")
     return np.asarray([SPLIT_WORDS[word] for word in words])

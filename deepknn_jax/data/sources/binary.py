@@ -19,6 +19,8 @@ MNIST_PARTS = (
     (TRAIN, "train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     (TEST, "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 )
+# No file is packed by gzip to a smaller part of itself.
+_MOST_PACKED = 1100
 CIFAR10_FILES = {TRAIN: [f"data_batch_{i}.bin" for i in range(1, 6)], TEST: ["test_batch.bin"]}
 
 
@@ -53,17 +55,27 @@ def mnist(folder: str | Path, *, value_range: Sequence[float] = ()) -> Listing:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """The uint8 array of an idx file: 0, 0, 8, rank, the sizes as big-endian int32, the bytes."""
+    """The uint8 array of an idx file: 0, 0, 8, rank, the sizes as big-endian int32, the bytes.
+
+    No more is unpacked than the sizes ask for, and nothing where the file cannot hold so much.
+    """
     try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(4)
+            rank = head[3] if head[:3] == b"\0\0\x08" and len(head) > 3 else 0
+            sizes = file.read(4 * rank)
+            shape = [int.from_bytes(sizes[i : i + 4]) for i in range(0, len(sizes), 4)]
+            count = math.prod(shape)
+            held = path.stat().st_size * (_MOST_PACKED if path.suffix == ".gz" else 1)
+            fits = len(sizes) == 4 * rank and 1 <= rank <= 3 and 0 < count <= held
+            data = file.read(count + 1) if fits else b""
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read: {error}; copy it anew") from error
-    start = 4 + 4 * data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
-    shape = np.frombuffer(data[4:start], ">i4").tolist() if 4 < start <= len(data) else []
-    if not shape or len(data) != start + math.prod(shape):
+    except MemoryError as error:
+        raise UserError(f"{path}: wants more memory than there is") from error
+    if not fits or len(data) != count:
         raise UserError(f"{path}: is not a sound idx file of bytes: copy it anew")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def cifar10(folder: str | Path) -> Listing:
@@ -126,7 +138,15 @@ def _read_rows(path: Path, length: int) -> np.ndarray:
 def _joined(
     parts: Sequence[tuple[str, np.ndarray, np.ndarray]], class_names: Sequence[str], where: Path
 ) -> Listing:
-    """The listing of (split, images [n, H, W, C], labels [n]) one after the other."""
+    """The listing of (split, images [n, H, W, C], labels [n]) one after the other.
+
+    Raises:
+        UserError: the parts' images differ in size; as `checked`.
+    """
+    sizes = [images.shape[1:3] for _, images, _ in parts]
+    if len(set(sizes)) > 1:
+        told = ", ".join(f"{part[0]} {h} x {w}" for part, (h, w) in zip(parts, sizes, strict=True))
+        raise UserError(f"{where}: images differ in size ({told}); give the parts of one set")
     listing = Listing(
         tuple(f"{split}/{i:05d}" for split, images, _ in parts for i in range(len(images))),
         np.concatenate([labels for _, _, labels in parts]).astype(np.int32),

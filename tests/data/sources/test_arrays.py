@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_digits
 
+from deepknn_jax.data.sources import arrays as sources_arrays
 from deepknn_jax.data.sources.arrays import breast_cancer, digits, npz
 from deepknn_jax.errors import UserError
 
@@ -35,6 +36,9 @@ def save(tmp_path, **arrays):
 
 def images(n, *shape):
     return np.random.default_rng(n).integers(0, 256, (n, *shape), dtype=np.uint8)
+
+
+TWO = {"features": np.zeros((2, 2)), "labels": [0, 1]}
 
 
 def medmnist(**changes):
@@ -161,11 +165,34 @@ def test_labels_of_other_types_are_taken(tmp_path, labels):
         ({"features": np.zeros((2, 2)), "labels": [0, 1], "splits": ["train", "x"]}, "split 'x'"),
         ({"features": np.zeros((0, 2)), "labels": np.zeros(0, int)}, "no examples"),
         ({"features": np.asarray([{}, {}]), "labels": [0, 1]}, "features holds Python objects"),
+        ({**TWO, "names": np.int64(3)}, r"names must be \[N\], not \[\]"),
+        ({**TWO, "classes": np.asarray("ab")}, r"classes must be \[N\], not \[\]"),
+        ({**TWO, "groups": np.zeros((2, 2))}, r"groups must be \[N\], not \[2, 2\]"),
+        ({**TWO, "splits": np.full((2, 2, 2), "train")}, r"splits must be \[N\] or \[N, S\]"),
+        # As int32 they would be 0 and 1.
+        (
+            {**TWO, "labels": [2**32, 2**32 + 1], "classes": ["a", "b"]},
+            "label 4294967296 is outside",
+        ),
     ],
 )
 def test_what_is_refused(tmp_path, arrays, words):
     with pytest.raises(UserError, match=words):
         npz(save(tmp_path, **arrays))
+
+
+def test_names_of_bytes_are_names(tmp_path):
+    listing = npz(save(tmp_path, **TWO, names=np.asarray([b"p1", b"p2"])))
+    assert listing.names == ("p1", "p2")
+
+
+def test_arrays_larger_than_the_memory_are_one_line(tmp_path, monkeypatch):
+    def none_left(path):
+        raise MemoryError
+
+    monkeypatch.setattr(sources_arrays, "read_npz", none_left)
+    with pytest.raises(UserError, match=r"set\.npz: its arrays .* want more memory than there is"):
+        npz(save(tmp_path, **TWO))
 
 
 def test_features_have_no_use_for_a_range(tmp_path):

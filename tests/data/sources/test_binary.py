@@ -3,6 +3,7 @@
 import functools
 import gzip
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -18,6 +19,25 @@ def write_idx(path, array):
     header = struct.pack(f">4B{array.ndim}i", 0, 0, 8, array.ndim, *array.shape)
     data = header + array.astype(np.uint8).tobytes()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def claim(path, *sides):
+    """Writes an idx file of those sides and 200 bytes."""
+    data = struct.pack(f">4B{len(sides)}i", 0, 0, 8, len(sides), *sides) + bytes(200)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def test_a_label_file_that_unpacks_to_more_is_not_unpacked(idx):
+    """A bomb of 64 MiB: no more is read than the sizes ask for."""
+    path = idx[0] / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(struct.pack(">4Bi", 0, 0, 8, 1, 20) + bytes(2**26)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="not a sound idx"):
+            mnist(idx[0])
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.fixture
@@ -73,6 +93,11 @@ def test_idx_files_leave_a_range_aside_and_say_so(idx, capsys):
         (lambda d: (d / "t10k-images-idx3-ubyte").write_bytes(b"\0\0\x08\3\0"), "not a sound idx"),
         (lambda d: (d / "t10k-images-idx3-ubyte").write_bytes(b"\0\0\x0d\1\0\0\0\1\0\0\0\0"),
          "not a sound idx"),
+        (lambda d: claim(d / "t10k-images-idx3-ubyte", -10, -5, 4), "not a sound idx"),
+        (lambda d: claim(d / "t10k-images-idx3-ubyte", 10, 0, 4), "not a sound idx"),
+        (lambda d: claim(d / "t10k-images-idx3-ubyte", *[1] * 200), "not a sound idx"),
+        (lambda d: claim(d / "train-labels-idx1-ubyte.gz", 2**31 - 1), "not a sound idx"),
+        (lambda d: write_idx(d / "t10k-images-idx3-ubyte", np.zeros((10, 4, 4))), "differ in size"),
         (lambda d: (d / "train-labels-idx1-ubyte.gz").write_bytes(b"no gzip"), "cannot be read"),
         (lambda d: write_idx(d / "train-labels-idx1-ubyte.gz", np.zeros(3)), r"labels \[3\] for"),
     ],
