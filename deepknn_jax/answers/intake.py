@@ -1,7 +1,6 @@
 """What is asked of a trained run: files, a folder, a csv, an .npz or arrays, read in blocks."""
 
 import contextlib
-import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from deepknn_jax.data.cache import threads
 from deepknn_jax.data.images import fit_array, fit_image
 from deepknn_jax.data.levels import scale_arrays
 from deepknn_jax.data.listing import read_header, read_table
+from deepknn_jax.data.npy import read_npz
 from deepknn_jax.data.walk import heic_is_read, open_heic, walk
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import sound
@@ -135,17 +135,13 @@ def _table(path: Path, form: Form, image_column: str, label_column: str) -> Ques
 
 def _npz(path: Path, form: Form, classes: Sequence[str]) -> Questions:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            key = next((key for key in _KEYS[form.kind] if key in archive.files), "")
-            if not key:
-                raise UserError(f"{path}: has keys {', '.join(archive.files)}; wanted is one of "
-                                f"{', '.join(_KEYS[form.kind])}")  # fmt: skip
-            arrays = {key: archive[key] for key in {key, "names", _LABELS.get(key, "labels"),
-                                                    "classes"} & set(archive.files)}  # fmt: skip
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, UserError):
-            raise
+        arrays = read_npz(path)
+    except (OSError, ValueError, MemoryError) as error:
         raise UserError(f"{path}: is not a sound .npz file of plain arrays ({error})") from error
+    key = next((key for key in _KEYS[form.kind] if key in arrays), "")
+    if not key:
+        raise UserError(f"{path}: has keys {', '.join(arrays)}; wanted is one of "
+                        f"{', '.join(_KEYS[form.kind])}")  # fmt: skip
     inputs = as_inputs(arrays[key], form, f"{path}: {key}")
     names = tuple(map(str, arrays.get("names", [f"{i:05d}" for i in range(len(inputs))])))
     labels = _words(arrays.get(_LABELS.get(key, "labels")), arrays.get("classes", classes))

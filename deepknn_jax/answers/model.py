@@ -10,7 +10,6 @@
 """
 
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +19,17 @@ from jax import tree_util
 from safetensors.numpy import save
 
 from deepknn_jax.answers.thumbnails import Thumbnails
+from deepknn_jax.data.npy import read_npz
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation.doubt import Calibration, Curve
-from deepknn_jax.files import damage, replacing_folder, write_arrays, write_checksums, write_text
+from deepknn_jax.files import (
+    damage,
+    parse_json,
+    replacing_folder,
+    write_arrays,
+    write_checksums,
+    write_text,
+)
 from deepknn_jax.models.weights.torch_files import read_tensors
 
 VERSION = 1  # of the folder's form; a reader refuses a larger one
@@ -140,7 +147,7 @@ def read(folder: Path) -> Model:
         UserError: it is damaged, or of a later version.
     """
     try:
-        about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        about = parse_json((folder / "model.json").read_text(encoding="utf-8"))
         version = int(about["version"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise _damaged(folder, f"model.json: {error}") from error
@@ -151,23 +158,18 @@ def read(folder: Path) -> Model:
         raise _damaged(folder, reason)
     try:
         _ = [about[key] for key in _KEYS]
-        gallery = _arrays(folder / "gallery.npz")
+        gallery = read_npz(folder / "gallery.npz")
         calibrated = None
         if (folder / "calibration.npz").exists():
-            calibrated = _calibrated(_arrays(folder / "calibration.npz"), len(about["classes"]))
+            calibrated = _calibrated(read_npz(folder / "calibration.npz"), len(about["classes"]))
         variables = _tree(read_tensors(folder / "parameters.safetensors"))
         return Model(about, variables, _gallery(gallery), calibrated)
-    except (OSError, ValueError, EOFError, LookupError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, LookupError, MemoryError) as error:
         raise _damaged(folder, str(error)) from error
 
 
 def _damaged(folder: Path, reason: str) -> UserError:
     return UserError(f"{folder}: is damaged ({reason}): copy it anew from where it was made")
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return dict(archive)
 
 
 def _gallery(arrays: Mapping[str, np.ndarray]) -> Gallery:
