@@ -43,7 +43,7 @@ def command(tmp_path, monkeypatch, capfd):
         sys.modules.pop("config_config", None)  # the config file
         flags.FLAGS.unparse_flags()
         for name in list(flags.FLAGS):
-            if name in ("workdir", "mode") or name.split(".")[0] == "config":
+            if name in ("workdir", "mode", "distributed") or name.split(".")[0] == "config":
                 delattr(flags.FLAGS, name)
 
     def run(*args):
