@@ -1,7 +1,5 @@
 """Nearest neighbours: in a batch by masks, in a gallery of any size by exact tiled search."""
 
-import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -13,11 +11,6 @@ from deepknn_jax.knn.distances import at_least_float32
 from deepknn_jax.knn.exact import far, frame_of, row_reach, without_infinite
 from deepknn_jax.knn.intake import as_count, as_integers, as_order, as_rows, comparable
 from deepknn_jax.knn.tiles import Block, Shared, below, search, smallest
-
-# (queries [Q, D], their ids and labels [Q], the gallery's [N, D], [N], [N]) -> distances, indices
-# [Q, k]; and what maps such a search over the devices.
-Search = Callable[..., tuple[Array, Array]]
-MapSearch = Callable[[Search], Search]
 
 
 class Examples(NamedTuple):
@@ -167,32 +160,6 @@ def _matched(
     return both[0], both[1]
 
 
-@functools.lru_cache
-def class_search(k: int, p: float, same_class: bool) -> Search:
-    """`nearest_neighbors` within the class, or outside of it, as a function of six arrays.
-
-    The same function for the same arguments: however often it is mapped, it is compiled once.
-    """
-
-    def search(
-        queries_QxD: Array, ids_Q: Array, labels_Q: Array, *gallery: Array
-    ) -> tuple[Array, Array]:
-        gallery_NxD, ids_N, labels_N = gallery
-        return nearest_neighbors(
-            queries_QxD,
-            gallery_NxD,
-            k=k,
-            p=p,
-            query_ids=ids_Q,
-            gallery_ids=ids_N,
-            query_labels=labels_Q,
-            gallery_labels=labels_N,
-            same_class=same_class,
-        )
-
-    return search
-
-
 def ids_at(places: Array | np.ndarray, ids_N: np.ndarray) -> np.ndarray:
     """The ids int32 at these places of `ids_N`, whatever their shape; -1 stays -1."""
     places = np.asarray(places)
@@ -213,5 +180,14 @@ def own_class_neighbors(
     (x_NxD,) = as_rows(finite=True, embeddings=x_NxD)
     rows_N = jnp.arange(len(x_NxD), dtype=jnp.int32)
     labels_N = as_integers("labels", labels_N, len(rows_N))
-    examples = x_NxD, rows_N, labels_N
-    return class_search(min(k, len(rows_N)), p, same_class=True)(*examples, *examples)
+    return nearest_neighbors(
+        x_NxD,
+        x_NxD,
+        k=min(k, len(rows_N)),
+        p=p,
+        query_ids=rows_N,
+        gallery_ids=rows_N,
+        query_labels=labels_N,
+        gallery_labels=labels_N,
+        same_class=True,
+    )
