@@ -7,15 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from deepknn_jax import models
 from deepknn_jax.answers.model import Model
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.engine.inputs import Scale, input_functions, standardized
-from deepknn_jax.engine.step import Recipe, embed
+from deepknn_jax.engine.step import embed, embedding_recipe
 from deepknn_jax.errors import UserError
-from deepknn_jax.losses.base import Sums
 from deepknn_jax.models.network import Network
 
 Embed = Callable[[np.ndarray], np.ndarray]  # stored inputs [n, ...] -> float32 [n, D]
@@ -69,7 +67,7 @@ def embedder(model: Model) -> Embed:
         mean=() if is_features else form.mean,
         std=() if is_features else form.std,
     )
-    recipe = Recipe(network, optax.identity(), _no_loss, *functions, seed=0)
+    recipe = embedding_recipe(network, *functions, seed=0)
     mapped = jax.jit(functools.partial(embed, recipe=recipe))
     params, stats = (model.variables.get(key, {}) for key in ("params", "batch_stats"))
     on_device = jax.device_put((params, stats))
@@ -101,7 +99,3 @@ def _words(shape: tuple[int, ...]) -> str:
 def _as_dataset(inputs: np.ndarray) -> Dataset:
     n = len(inputs)
     return Dataset(inputs, np.zeros(n, np.int32), (), (), np.full(n, TRAIN))
-
-
-def _no_loss(*examples: Any, **mined: Any) -> Sums:
-    raise TypeError("a model folder is not trained")

@@ -16,7 +16,6 @@ import numpy as np
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import parse_json
 
-KEYS = ("files", "file_stamps", "files_read", "thumbnails")
 THUMBNAIL = 64  # longest side in pixels
 _READ = ("size", "resize_rule", "channels", "value_range", "frame", "set_range")
 

@@ -52,6 +52,21 @@ class Recipe(NamedTuple):
     seed: int
 
 
+def embedding_recipe(
+    network: nn.Module,
+    augment: Callable[[Array, Array, Array], Array],
+    prepare: Callable[[Array], Array],
+    *,
+    seed: int,
+) -> Recipe:
+    """The recipe of a network to embed with: it has no loss, and is not trained."""
+
+    def no_loss(*examples: Any, **mined: Any) -> Sums:
+        raise TypeError("a recipe to embed with has no loss")
+
+    return Recipe(network, optax.identity(), no_loss, augment, prepare, seed)
+
+
 class Collectives(NamedTuple):
     """How a device sees the others: `gather` [b, ...] -> [B, ...]; `total` sums over devices."""
 

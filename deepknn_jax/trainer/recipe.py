@@ -11,8 +11,7 @@ from deepknn_jax import models
 from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.engine.inputs import input_functions
 from deepknn_jax.engine.parallel import Devices
-from deepknn_jax.engine.step import Recipe
-from deepknn_jax.losses.base import LossFn, Sums
+from deepknn_jax.engine.step import Recipe, embedding_recipe
 from deepknn_jax.models.network import Network
 from deepknn_jax.trainer.methods import loss_function, method_of
 
@@ -24,26 +23,20 @@ def training_recipe(
     head = len(dataset.class_names) if method_of(config).head else None
     net = network(config, devices, head)
     loss = loss_function(config, dataset, devices)
-    return _recipe(config, dataset, net, optimizer(config, schedule), loss)
+    return Recipe(
+        net, optimizer(config, schedule), loss, *_functions(config, dataset), seed=config.seed
+    )
 
 
-def embedding_recipe(config: ConfigDict, dataset: Dataset, devices: Devices) -> Recipe:
+def backbone_recipe(config: ConfigDict, dataset: Dataset, devices: Devices) -> Recipe:
     """The recipe of the config's backbone alone, without a head, to embed with and not to train."""
-    return _recipe(config, dataset, network(config, devices, None), optax.identity(), _no_loss)
+    net = network(config, devices, None)
+    return embedding_recipe(net, *_functions(config, dataset), seed=config.seed)
 
 
-def _no_loss(*examples: Any, **mined: Any) -> Sums:
-    raise TypeError("embedding has no loss")
-
-
-def _recipe(
-    config: ConfigDict,
-    dataset: Dataset,
-    net: Network,
-    transformation: optax.GradientTransformation,
-    loss: LossFn,
-) -> Recipe:
-    augment, prepare = input_functions(
+def _functions(config: ConfigDict, dataset: Dataset) -> tuple[Callable, Callable]:
+    """What turns the stored inputs into the network's, in training and in evaluation."""
+    return input_functions(
         dataset,
         config.model.name,
         crop=config.augment.crop,
@@ -51,7 +44,6 @@ def _recipe(
         mean=tuple(config.augment.mean),
         std=tuple(config.augment.std),
     )
-    return Recipe(net, transformation, loss, augment, prepare, config.seed)
 
 
 def learning_rate(config: ConfigDict, per_epoch: int) -> Callable[[int], Any]:

@@ -40,7 +40,7 @@ from deepknn_jax.trainer import inherited, run_folder
 from deepknn_jax.trainer.content import of_data
 from deepknn_jax.trainer.keys import naming_keys
 from deepknn_jax.trainer.methods import miner
-from deepknn_jax.trainer.recipe import embedding_recipe, learning_rate, training_recipe
+from deepknn_jax.trainer.recipe import backbone_recipe, learning_rate, training_recipe
 from deepknn_jax.trainer.sizes import (
     check_enough,
     devices_of,
@@ -315,7 +315,7 @@ def build_embedder(
     """What embeds `dataset` by the backbone with its `weights`; nothing of a training is asked."""
     devices = get_devices(config.devices, config.parallel)
     dataset = standardized(dataset, scale)
-    recipe = embedding_recipe(config, dataset, devices)
+    recipe = backbone_recipe(config, dataset, devices)
     store = make_store(devices, dataset.inputs, dataset.labels, config.data.placement)
     embed = map_embed(devices, recipe, pool_is_cut=store.streams)
     state = replicate(devices, hosts.broadcast(_started(recipe, dataset, weights)))
