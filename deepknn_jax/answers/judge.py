@@ -103,9 +103,13 @@ _classify = functools.partial(jax.jit, static_argnames=("k", "num_classes", "p")
 )
 
 
+def vote_options(model: Model, k: int) -> dict[str, Any]:
+    """How k neighbours vote by the model: the static options of `knn_classify`."""
+    return {"k": k, "num_classes": len(model.classes), "p": p_of(model)}
+
+
 def _vote(embeddings_nxD: np.ndarray, model: Model, k: int) -> KNNPredictions:
-    gallery, n = model.gallery, len(embeddings_nxD)
-    options: dict[str, Any] = {"k": k, "num_classes": len(model.classes), "p": p_of(model)}
+    gallery, n, options = model.gallery, len(embeddings_nxD), vote_options(model, k)
     parts = []
     for start in range(0, n, _BLOCK):
         queries = embeddings_nxD[start : start + _BLOCK]
