@@ -63,8 +63,11 @@ def export(model: Model, *, k: int) -> Exported:
         k: neighbours that vote.
 
     Raises:
-        UserError: arrays of a dtype that the archive does not hold.
+        UserError: arrays of a dtype that the archive does not hold; a vote that is weighed.
     """
+    if any(dict(model.about.get("vote") or {}).values()):  # its program would vote otherwise
+        raise UserError(f"the model's vote is weighed ({model.about['vote']}): only a vote by "
+                        "majority is exported")  # fmt: skip
     arrays = {
         **named_variables(model.variables),
         f"{_GALLERY}embeddings": model.gallery.embeddings,

@@ -167,6 +167,13 @@ def test_another_dtype_is_refused():
         export(model._replace(gallery=gallery), k=1)
 
 
+def test_a_vote_that_the_program_does_not_know_is_refused():
+    model = model_of(FEATURES)
+    about = dict(model.about) | {"vote": {"class_size_power": 0.5, "temperature": 0.0}}
+    with pytest.raises(UserError, match="vote is weighed .*: only a vote by majority"):
+        export(model._replace(about=about), k=1)
+
+
 @pytest.mark.parametrize("n", [1, 128, 129])
 def test_blocks_are_put_together_again(n):
     x = np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
