@@ -170,7 +170,7 @@ def test_another_dtype_is_refused():
 def test_a_vote_that_the_program_does_not_know_is_refused():
     model = model_of(FEATURES)
     about = dict(model.about) | {"vote": {"class_size_power": 0.5, "temperature": 0.0}}
-    with pytest.raises(UserError, match="vote is weighed .*: only a vote by majority"):
+    with pytest.raises(UserError, match=r"vote is weighed .*: only a vote by majority"):
         export(model._replace(about=about), k=1)
 
 
