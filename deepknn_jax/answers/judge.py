@@ -12,7 +12,7 @@ from deepknn_jax.answers.model import Calibrated, Gallery, Model
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import doubt
 from deepknn_jax.knn.distances import pairwise_distances
-from deepknn_jax.knn.vote import MAJORITY, KNNPredictions, Rule, knn_classify, vote
+from deepknn_jax.knn.vote import MAJORITY, KNNPredictions, VoteRule, knn_classify, vote
 
 SCORE_K = 5  # neighbours of a class that a ratio score takes (docs/predict.md)
 _ALIKE = 128  # queries are filled up to as many, then to as many as _BLOCK: two programs do for all
@@ -118,9 +118,9 @@ def _vote(embeddings_nxD: np.ndarray, model: Model, k: int) -> KNNPredictions:
     return _by_rule(KNNPredictions(*joined), model)
 
 
-def rule_of(model: Model) -> Rule:
+def rule_of(model: Model) -> VoteRule:
     """How the model's neighbours vote; a folder from before there was a choice: by majority."""
-    return Rule(**model.about.get("vote", {}))
+    return VoteRule(**model.about.get("vote", {}))
 
 
 def _by_rule(found: KNNPredictions, model: Model) -> KNNPredictions:

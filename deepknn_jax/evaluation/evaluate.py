@@ -12,7 +12,7 @@ from deepknn_jax.engine.parallel import Devices, Embed, fetch
 from deepknn_jax.evaluation.metrics import classification_metrics
 from deepknn_jax.knn.neighbors import ids_at
 from deepknn_jax.knn.sharded import Nearest, nearest_on_one_device
-from deepknn_jax.knn.vote import MAJORITY, Rule, elect, weights_of
+from deepknn_jax.knn.vote import MAJORITY, VoteRule, elect, weights_of
 
 Entry = dict[str, Any]
 
@@ -107,7 +107,7 @@ def classify(
 
 
 def elected(
-    evidence: Evidence, labels_N: np.ndarray, *, class_counts: np.ndarray, rule: Rule
+    evidence: Evidence, labels_N: np.ndarray, *, class_counts: np.ndarray, rule: VoteRule
 ) -> Evidence:
     """The evidence with what its neighbours elect by the rule, for the same K_p; no new search.
 

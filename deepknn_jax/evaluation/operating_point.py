@@ -1,6 +1,6 @@
 """The vote's operating point: what a correction for the classes' sizes trades, and the best of it.
 
-Votes of class c count n_c^-tau (`knn.vote.Rule`). As tau grows from 0 to 1 the rare classes' recall
+Votes of class c count n_c^-tau (`knn.vote.VoteRule`). As tau grows from 0 to 1 rare classes' recall
 rises at others' cost; the neighbours are the same, so that the whole curve costs one search.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from deepknn_jax.evaluation import pictures
 from deepknn_jax.evaluation.evaluate import Evidence, voters_of
 from deepknn_jax.evaluation.metrics import classification_metrics
-from deepknn_jax.knn.vote import Rule, Weights, elect, weights_of
+from deepknn_jax.knn.vote import VoteRule, Weights, elect, weights_of
 
 POWERS = tuple(i / 10 for i in range(11))
 SCORES = ("acc", "mcr", "mean")  # that may be chosen by; the mean is of the other two
@@ -53,7 +53,7 @@ def predictions(
         voting = jnp.asarray(np.where(places < k, voters, -1))
         by_power = []
         for power in powers:
-            weights = weights_of(Rule(power, temperature), class_counts)
+            weights = weights_of(VoteRule(power, temperature), class_counts)
             weights = weights or Weights(jnp.ones(len(class_counts), jnp.float32), heat)
             by_power.append(elect(near, voting, num_classes=len(class_counts), weights=weights))
         found[k] = np.asarray(jnp.stack(by_power))

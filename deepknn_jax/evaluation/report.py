@@ -18,7 +18,7 @@ from deepknn_jax.evaluation.classes import shown_classes
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
 from deepknn_jax.evaluation.metrics import confusion_matrix, format_table
 from deepknn_jax.files import read_json, replacing, write_arrays, write_text
-from deepknn_jax.knn.vote import MAJORITY, Rule
+from deepknn_jax.knn.vote import MAJORITY, VoteRule
 from deepknn_jax.logs import read_records, say
 
 # Test images shown beside their neighbours, and at most so many of these.
@@ -78,7 +78,7 @@ def vote_lines(results: Mapping[str, Any]) -> list[str]:
     vote = results.get("vote")
     if not vote:
         return []
-    rule = Rule(vote["class_size_power"], vote["temperature"])
+    rule = VoteRule(vote["class_size_power"], vote["temperature"])
     if rule == MAJORITY and not vote["chosen"]:
         return []
     chosen = f", chosen on validation by {vote['asked']['choose_by']}" if vote["chosen"] else ""

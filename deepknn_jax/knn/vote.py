@@ -1,6 +1,6 @@
 """The vote of the nearest neighbours, and the classifier that it makes.
 
-By the papers each neighbour has one vote. A `Rule` may weigh them by class and by distance.
+By the papers each neighbour has one vote. A `VoteRule` may weigh them by class and by distance.
 """
 
 import functools
@@ -28,7 +28,7 @@ _PAIRS = 2**22  # of voters, compared at a time
 _TIED = 1e-6  # weighted votes that differ by such a share of the most are as many: rounding
 
 
-class Rule(NamedTuple):
+class VoteRule(NamedTuple):
     """What a vote weighs: n_c^-class_size_power exp(-d^2 / temperature).
 
     n_c is the number of gallery examples of the voter's class; power 0 is without, 1 compares the
@@ -46,7 +46,7 @@ class Rule(NamedTuple):
         return " ".join(filter(None, (power, near))) or "1"
 
 
-MAJORITY = Rule()  # the papers' (Deep kNN, section 3)
+MAJORITY = VoteRule()  # the papers' (Deep kNN, section 3)
 
 
 class Weights(NamedTuple):
@@ -70,7 +70,7 @@ class KNNPredictions(NamedTuple):
     distances: Array
 
 
-def weights_of(rule: Rule, class_counts: Any) -> Weights | None:
+def weights_of(rule: VoteRule, class_counts: Any) -> Weights | None:
     """The numbers of a rule over a gallery with so many examples of each class; None for MAJORITY.
 
     A class of which none is there has no voter; its weight is 1.
@@ -101,7 +101,7 @@ def vote(
     *,
     num_classes: int,
     class_counts: Array | None = None,
-    rule: Rule = MAJORITY,
+    rule: VoteRule = MAJORITY,
 ) -> tuple[Array, Array]:
     """The vote of each query's neighbours: by majority, or weighted by a `rule`.
 
@@ -142,7 +142,7 @@ def vote(
     return labels_Q, _shares(distances_Qxk, labels_Qxk, num_classes, weights)
 
 
-def _checked_counts(class_counts: Array | None, num_classes: int, rule: Rule) -> Any:
+def _checked_counts(class_counts: Array | None, num_classes: int, rule: VoteRule) -> Any:
     if class_counts is None:
         if rule.class_size_power:
             raise UserError("`class_size_power` asks for the gallery's `class_counts`")
@@ -241,7 +241,7 @@ def knn_classify(
     p: float = 2.0,
     query_ids: Array | None = None,
     gallery_ids: Array | None = None,
-    rule: Rule = MAJORITY,
+    rule: VoteRule = MAJORITY,
 ) -> KNNPredictions:
     """Classifies each query by the vote of its k nearest gallery rows (Deep kNN, section 3).
 

@@ -21,7 +21,7 @@ from deepknn_jax.evaluation.evaluate import (
     metrics_by_vote,
 )
 from deepknn_jax.knn.sharded import searcher
-from deepknn_jax.knn.vote import MAJORITY, Rule
+from deepknn_jax.knn.vote import MAJORITY, VoteRule
 from deepknn_jax.logs import Record
 from deepknn_jax.trainer.setup import Setup, first_state
 
@@ -126,7 +126,7 @@ def clean_of(dataset: Dataset, rows_n: np.ndarray) -> np.ndarray:
     return clean
 
 
-def by_rule(dataset: Dataset, evidence: Evidence, k_p: int, rule: Rule) -> Evidence:
+def by_rule(dataset: Dataset, evidence: Evidence, k_p: int, rule: VoteRule) -> Evidence:
     """What neighbours that were found by majority elect by the rule; `k_p` are reported."""
     if rule != MAJORITY:  # by that they were asked already
         counts = dataset.train_counts()

@@ -11,7 +11,7 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import operating_point
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
 from deepknn_jax.evaluation.operating_point import Curves
-from deepknn_jax.knn.vote import Rule
+from deepknn_jax.knn.vote import VoteRule
 from deepknn_jax.trainer.assess import by_rule, clean_of, knn_entries
 from deepknn_jax.trainer.setup import Setup
 
@@ -26,7 +26,7 @@ class Voting(NamedTuple):
     """
 
     k_p: int
-    rule: Rule
+    rule: VoteRule
     chosen: tuple[str, ...]
     curves: Mapping[str, Curves]
 
@@ -101,7 +101,7 @@ def settled(config: ConfigDict, dataset: Dataset, found: Mapping[str, Evidence])
         k_p, point = operating_point.choose(candidates, by=vote.choose_by)
         power = point.class_size_power
     assert power is not None
-    return Voting(k_p, Rule(power, float(vote.temperature)), to_choose, curves)
+    return Voting(k_p, VoteRule(power, float(vote.temperature)), to_choose, curves)
 
 
 def _curves(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.memory import peak_memory
 
 from deepknn_jax import UserError, knn_classify
-from deepknn_jax.knn.vote import MAJORITY, Rule, Weights, elect, vote, weights_of
+from deepknn_jax.knn.vote import MAJORITY, VoteRule, Weights, elect, vote, weights_of
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -152,7 +152,8 @@ def ballots(seed, Q=40, k=6, C=5, *, ties):
 
 
 @pytest.mark.parametrize(
-    "rule", [Rule(0.5), Rule(1.0), Rule(0, 0.7), Rule(0.3, 2.0), Rule(1.0, 1e-3)]
+    "rule",
+    [VoteRule(0.5), VoteRule(1.0), VoteRule(0, 0.7), VoteRule(0.3, 2.0), VoteRule(1.0, 1e-3)],
 )
 @pytest.mark.parametrize("ties", [True, False])
 def test_a_weighted_vote_matches_the_loop(rule, ties):
@@ -174,7 +175,7 @@ def test_a_rule_without_weights_is_the_majority_to_the_bit():
     assert weights_of(MAJORITY, COUNTS) is None
     ones = Weights(jnp.ones(5, jnp.float32), None)
     np.testing.assert_array_equal(elect(distances, labels, num_classes=5, weights=ones), plain)
-    by_size = elect(distances, labels, num_classes=5, weights=weights_of(Rule(0.5), COUNTS))
+    by_size = elect(distances, labels, num_classes=5, weights=weights_of(VoteRule(0.5), COUNTS))
     assert 0.1 < np.mean(np.asarray(by_size) != plain) < 0.9
 
 
@@ -183,7 +184,7 @@ def test_shares_of_the_class_that_are_equal_tie():
     labels = jnp.asarray([[0, 1, 1, 1]])
     for near, winner in (([3.0, 1.0, 1.0, 0.5], 1), ([2.0, 1.0, 1.0, 0.5], 0)):
         found, shares = vote(
-            jnp.asarray([near]), labels, num_classes=2, class_counts=[3, 9], rule=Rule(1.0)
+            jnp.asarray([near]), labels, num_classes=2, class_counts=[3, 9], rule=VoteRule(1.0)
         )
         assert found[0] == winner
         np.testing.assert_allclose(shares, [[0.5, 0.5]], rtol=1e-6)
@@ -193,7 +194,7 @@ def test_a_weighted_classifier_counts_the_gallery_also_under_jit():
     rng = np.random.default_rng(5)
     gallery, queries = (rng.normal(size=(n, 3)).astype(np.float32) for n in (120, 30))
     labels = rng.choice(3, 120, p=[0.7, 0.2, 0.1])
-    rule = Rule(0.6, 1.5)
+    rule = VoteRule(0.6, 1.5)
 
     def classify(queries, labels):
         return knn_classify(queries, gallery, labels, k=7, num_classes=3, rule=rule)
@@ -210,12 +211,12 @@ def test_a_weighted_classifier_counts_the_gallery_also_under_jit():
 @pytest.mark.parametrize(
     ("rule", "counts", "words"),
     [
-        (Rule(1.5), COUNTS, "`class_size_power` is 1.5"),
-        (Rule(float("nan")), COUNTS, "`class_size_power` is nan"),
-        (Rule(0, -1.0), COUNTS, "`temperature` is -1.0"),
-        (Rule(0, float("inf")), COUNTS, "`temperature` is inf"),
-        (Rule(0.5), None, "asks for the gallery's `class_counts`"),
-        (Rule(0.5), COUNTS[:3], "class_counts"),
+        (VoteRule(1.5), COUNTS, "`class_size_power` is 1.5"),
+        (VoteRule(float("nan")), COUNTS, "`class_size_power` is nan"),
+        (VoteRule(0, -1.0), COUNTS, "`temperature` is -1.0"),
+        (VoteRule(0, float("inf")), COUNTS, "`temperature` is inf"),
+        (VoteRule(0.5), None, "asks for the gallery's `class_counts`"),
+        (VoteRule(0.5), COUNTS[:3], "class_counts"),
     ],
 )
 def test_rules_out_of_range_are_named(rule, counts, words):
