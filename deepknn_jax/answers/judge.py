@@ -24,12 +24,11 @@ class Predictions(NamedTuple):
 
     `names` of the images; `labels` int32 [n] of the vote, -1 where nobody voted; `shares` float32
     [n, C] of the votes, weighted by the model's rule, 1 in sum; `p_values` float64 [n, C], NaN for
-    a class without calibration images;
-    `credibility` [n], the largest marginal p-value; `sets` bool [n, C], the classes that cannot be
-    ruled out; `abstain`, of each image why no answer should be given, or ""; `indices` int32 [n, k]
-    of the neighbours in the gallery, the nearest first, and `distances` float32 [n, k] to them;
-    `nearest` float32 [n, C], the distance to the nearest image of each class. Without calibration
-    `p_values`, `credibility` and `sets` are None.
+    a class without calibration images; `credibility` [n], the largest marginal p-value; `sets` bool
+    [n, C], the classes that cannot be ruled out; `abstain`, of each image why no answer should be
+    given, or ""; `indices` int32 [n, k] of the neighbours in the gallery, the nearest first, and
+    `distances` float32 [n, k] to them; `nearest` float32 [n, C], the distance to the nearest
+    image of each class. Without calibration `p_values`, `credibility` and `sets` are None.
     """
 
     names: tuple[str, ...]

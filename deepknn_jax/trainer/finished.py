@@ -155,6 +155,8 @@ def _draw(
 def _draw_vote(voted: voting.Voting, how: str, workdir: Path) -> dict[str, str]:
     path = workdir / report.OPERATING_POINT
     points = {part: curves[voted.k_p] for part, curves in voted.curves.items()}
+    if not points:  # every test example trained what the run comes from
+        return {}
     write = functools.partial(
         operating_point.draw, path, points, k_p=voted.k_p, power=voted.rule.class_size_power,
         how=how,
