@@ -16,7 +16,7 @@ from jax import export as jax_export
 from safetensors.numpy import save
 
 import deepknn_jax
-from deepknn_jax.answers.judge import SCORE_K, vote_options
+from deepknn_jax.answers.judge import SCORE_K, rule_of, vote_options
 from deepknn_jax.answers.model import Model, named_variables, tree_of
 from deepknn_jax.answers.network import form_of, recipe_of
 from deepknn_jax.engine.step import embed
@@ -63,11 +63,8 @@ def export(model: Model, *, k: int) -> Exported:
         k: neighbours that vote.
 
     Raises:
-        UserError: arrays of a dtype that the archive does not hold; a vote that is weighed.
+        UserError: arrays of a dtype that the archive does not hold.
     """
-    if any(dict(model.about.get("vote") or {}).values()):  # its program would vote otherwise
-        raise UserError(f"the model's vote is weighed ({model.about['vote']}): only a vote by "
-                        "majority is exported")  # fmt: skip
     arrays = {
         **named_variables(model.variables),
         f"{_GALLERY}embeddings": model.gallery.embeddings,
@@ -85,7 +82,7 @@ def export(model: Model, *, k: int) -> Exported:
 
 
 def _answer(model: Model, k: int) -> Callable[[Mapping[str, Array], Array], Mapping[str, Array]]:
-    recipe, options = recipe_of(model), vote_options(model, k)
+    recipe, options = recipe_of(model), {**vote_options(model, k), "rule": rule_of(model)}
 
     def answer(arrays: Mapping[str, Array], inputs: Array) -> dict[str, Array]:
         variables = tree_of(arrays)
@@ -134,6 +131,7 @@ def _meta(model: Model, k: int, dtype: Any, program: jax_export.Exported) -> dic
         "inputs": {**about["inputs"], "dtype": np.dtype(dtype).name},
         "classes": list(model.classes),
         "k_p": k,
+        "vote": rule_of(model)._asdict(),
         "p": about["p"],
         "backbone": about["backbone"],
         "normalize": about["normalize"],

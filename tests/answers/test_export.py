@@ -34,9 +34,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def exported(form, root):
+def exported(form, root, **about):
     """(the run, what was exported, the archive's folder)."""
-    write_model(root / "model", model_of(form), "")
+    model = model_of(form)
+    write_model(root / "model", model._replace(about={**model.about, **about}), "")
     run = open_run(root)
     found = export(run.model, k=3)
     write(root / "tried.zip", found)
@@ -52,7 +53,8 @@ def images(tmp_path_factory, compiled_once):
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory, compiled_once):
-    return exported(FEATURES, tmp_path_factory.mktemp("features"))
+    weighed = {"class_size_power": 0.5, "temperature": 2.0}
+    return exported(FEATURES, tmp_path_factory.mktemp("features"), vote=weighed)
 
 
 def new(form, n):
@@ -165,13 +167,6 @@ def test_another_dtype_is_refused():
     gallery = model.gallery._replace(labels=model.gallery.labels.astype(np.int64))
     with pytest.raises(UserError, match="arrays of int64: only float32 and int32"):
         export(model._replace(gallery=gallery), k=1)
-
-
-def test_a_vote_that_the_program_does_not_know_is_refused():
-    model = model_of(FEATURES)
-    about = dict(model.about) | {"vote": {"class_size_power": 0.5, "temperature": 0.0}}
-    with pytest.raises(UserError, match=r"vote is weighed .*: only a vote by majority"):
-        export(model._replace(about=about), k=1)
 
 
 @pytest.mark.parametrize("n", [1, 128, 129])
