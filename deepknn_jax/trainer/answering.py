@@ -12,16 +12,17 @@ from ml_collections import ConfigDict
 import deepknn_jax
 from deepknn_jax.answers import card, figures, page, thumbnails
 from deepknn_jax.answers import model as model_lib
-from deepknn_jax.answers.judge import calibrate, judge
+from deepknn_jax.answers.judge import calibrate, calibrate_left_out, judge
 from deepknn_jax.answers.model import Gallery, Model
 from deepknn_jax.answers.network import Form
+from deepknn_jax.data.copies import numbered
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from deepknn_jax.engine.inputs import KINDS
 from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
-from deepknn_jax.trainer import inherited
+from deepknn_jax.trainer import inherited, provenance
 from deepknn_jax.trainer.assess import Variables
-from deepknn_jax.trainer.methods import METHODS
+from deepknn_jax.trainer.methods import title_of
 from deepknn_jax.trainer.setup import Setup
 
 _LEVEL, _ABSTAIN_ERROR = 0.9, 0.1
@@ -43,19 +44,36 @@ def write_model(
     """
     dataset, wanted = setup.dataset, config.model_folder
     gallery = _gallery(dataset, parts[TRAIN], thumbs=wanted.thumbnails, names=wanted.names)
-    calibrated = None
-    if validated is not None:
+    calibrated, calibrated_by = None, None
+    if validated is None:
+        if provenance.is_frozen(config, dataset):
+            calibrated_by = card.LEFT_OUT
+            calibrated = calibrate_left_out(
+                gallery, _bound_together(dataset)[parts[TRAIN].rows],
+                k=int(max(config.evaluate.k_p)), classes=dataset.class_names, p=config.loss.p,
+            )  # fmt: skip
+    else:
+        calibrated_by = card.VALIDATION
         k, predicted = max(validated.predictions.items())
         calibrated = calibrate(
             parts[VALIDATION].embeddings, dataset.labels[parts[VALIDATION].rows], predicted,
             validated.distances[:, :k], gallery=gallery, classes=dataset.class_names,
             p=config.loss.p,
         )  # fmt: skip
-    about = _about(config, setup, results, workdir)
+    about = _about(config, setup, results, workdir) | {"calibration": calibrated_by}
     model = Model(about, _backbone(variables), gallery, calibrated)
     named = bool(gallery.names) or gallery.thumbnails is not None
     model_lib.write(workdir / model_lib.FOLDER, model, card.card(about, calibrated, named=named))
     return model
+
+
+def _bound_together(dataset: Dataset) -> np.ndarray:
+    """What must be left out with each example, int [N]: its group, or where none is known, copies."""
+    if dataset.groups is not None:
+        return dataset.groups
+    if dataset.contents is not None:
+        return numbered(dataset.contents)
+    return np.arange(len(dataset.labels))
 
 
 def _gallery(dataset: Dataset, part: Embedded, *, thumbs: bool, names: bool) -> Gallery:
@@ -95,7 +113,7 @@ def _about(
     p = float(config.loss.p)
     return {
         "deepknn_jax": deepknn_jax.__version__,
-        "method": METHODS[config.loss.name].title,
+        "method": title_of(config),
         "source": config.data.source,
         "backbone": config.model.name,
         "embedding_size": config.model.embedding_size,

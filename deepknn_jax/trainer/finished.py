@@ -25,7 +25,7 @@ from deepknn_jax.trainer.assess import (
     knn_entries,
     references,
 )
-from deepknn_jax.trainer.methods import METHODS
+from deepknn_jax.trainer.methods import title_of
 from deepknn_jax.trainer.provenance import used
 from deepknn_jax.trainer.setup import Setup
 
@@ -103,12 +103,12 @@ def evaluate_run(
             validated = knn_entries(config, setup, parts[VALIDATION], parts[TRAIN])[1]
     if hosts.is_main():
         with clock(seconds, "writing"):
-            report.write_embeddings(workdir / "embeddings.npz", used(dataset), parts.values())
+            report.write_embeddings(workdir / "embeddings.npz", used(dataset, epochs=config.epochs), parts.values())
             report.write_trained(workdir / report.TRAINED, dataset, dataset.rows(TEST))
             report.write_neighbors(workdir / "neighbors.csv", dataset, parts[TEST], evidence)
     with clock(seconds, "evaluation"):
         results = {
-            "method": METHODS[config.loss.name].title,
+            "method": title_of(config),
             **test,
             "train": knn_entries(config, setup, parts[TRAIN], parts[TRAIN])[0],
             "references": _references(config, setup),

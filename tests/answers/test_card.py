@@ -11,7 +11,7 @@ def test_it_has_counts_figures_and_limits():
     assert "| bcc | 7 | 4 | 0 | none there |" in text
     assert "| akiec | 20 | 12 | 4 | 75.0 % |" in text
     assert "on the 30 validation images" in text
-    assert "too few validation images are there to rule them out: bcc." in text
+    assert "too few calibration images are there to rule them out: bcc." in text
     assert "images of one patient may be in several" in text
     assert "treat it as the data themselves" in text
 
