@@ -205,8 +205,7 @@ def calibrate_left_out(
         embeddings, embeddings, labels, num_classes=len(classes), k=SCORE_K, p=p,
         query_groups_Q=groups_G, gallery_groups_G=groups_G,
     )  # fmt: skip
-    found = knn_classify(
-        embeddings, embeddings, labels, k=k, num_classes=len(classes), p=p,
-        query_ids=groups_G, gallery_ids=groups_G,
-    )  # fmt: skip
+    rows, ids = jnp.asarray(embeddings), jnp.asarray(groups_G)
+    found = knn_classify(rows, rows, jnp.asarray(labels), k=k, num_classes=len(classes), p=p,
+                         query_ids=ids, gallery_ids=ids)  # fmt: skip
     return _calibrated(scores, labels, np.asarray(found.labels), np.asarray(found.distances))

@@ -58,6 +58,13 @@ def folds(name: str, data_root: Path, out: Path) -> Arrays:
     return arrays | {"splits": np.stack(columns, axis=1)}
 
 
+def grouped(name: str, data_root: Path, out: Path) -> Arrays:
+    """The features [N, F] of a set's images, with their groups [N] and no split."""
+    arrays, _, listed = _features(name, data_root, out)
+    assert listed.groups is not None
+    return arrays | {"groups": listed.groups}
+
+
 def tuning(name: str, data_root: Path, out: Path) -> Arrays:
     """The training part of the first of those splits alone, a fifth of it as "test".
 
@@ -200,6 +207,7 @@ def _keras(parts: Mapping[str, tuple[Any, ...]]) -> Arrays:
 MAKERS: Mapping[str, Callable[[str, Path, Path], Arrays]] = {
     "folds": folds,
     "tuning": tuning,
+    "grouped": grouped,
     "omniglot": omniglot,
     "drawn_tuning": drawn_tuning,
     "mnist_part": mnist_part,

@@ -68,7 +68,7 @@ def write_model(
 
 
 def _bound_together(dataset: Dataset) -> np.ndarray:
-    """What must be left out with each example, int [N]: its group, or where none is known, copies."""
+    """What is left out with each example, int [N]: its group; where none is known, its copies."""
     if dataset.groups is not None:
         return dataset.groups
     if dataset.contents is not None:

@@ -103,7 +103,9 @@ def evaluate_run(
             validated = knn_entries(config, setup, parts[VALIDATION], parts[TRAIN])[1]
     if hosts.is_main():
         with clock(seconds, "writing"):
-            report.write_embeddings(workdir / "embeddings.npz", used(dataset, epochs=config.epochs), parts.values())
+            report.write_embeddings(
+                workdir / "embeddings.npz", used(dataset, epochs=config.epochs), parts.values()
+            )
             report.write_trained(workdir / report.TRAINED, dataset, dataset.rows(TEST))
             report.write_neighbors(workdir / "neighbors.csv", dataset, parts[TEST], evidence)
     with clock(seconds, "evaluation"):
