@@ -15,8 +15,18 @@ WITHOUT = (
 )
 
 
-def card(about: Mapping[str, Any], calibrated: Calibrated | None, *, named: bool) -> str:
-    """The text of a model's card. `named`: the folder holds names or pictures of the images."""
+def card(
+    about: Mapping[str, Any],
+    calibrated: Calibrated | None,
+    *,
+    named: bool,
+    source: Mapping[str, Any] | None = None,
+) -> str:
+    """The text of a model's card.
+
+    `named`: the folder holds names or pictures of the images. `source` is `about` the network that
+    made its features, where that is known.
+    """
     counts, inputs = about["counts"], about["inputs"]
     n = {part: sum(counts[part]) for part in counts}
     shape = " x ".join(map(str, inputs["shape"]))
@@ -24,9 +34,9 @@ def card(about: Mapping[str, Any], calibrated: Calibrated | None, *, named: bool
         "# Model card",
         "",
         f"A kNN classifier on the embeddings of {about['backbone']}, {trained_by(about)} "
-        f"(deepknn_jax {about['deepknn_jax']}). It takes {inputs['kind']} of "
-        f"{shape} and finds the {about['k_p']} nearest of {n['train']:,} training images, which "
-        "vote and are the evidence.",
+        f"(deepknn_jax {about['deepknn_jax']}). It takes {inputs['kind']} of {shape}"
+        f"{_made_by(source)} and finds the {about['k_p']} nearest of {n['train']:,} training "
+        "images, which vote and are the evidence.",
         "",
         "## Data",
         "",
@@ -65,6 +75,13 @@ def card(about: Mapping[str, Any], calibrated: Calibrated | None, *, named: bool
         "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _made_by(source: Mapping[str, Any] | None) -> str:
+    if source is None:
+        return ""
+    shape = " x ".join(map(str, source["inputs"]["shape"]))
+    return f", or {source['inputs']['kind']} of {shape}, of which {source['backbone']} makes them,"
 
 
 def trained_by(about: Mapping[str, Any]) -> str:

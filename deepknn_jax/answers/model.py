@@ -1,6 +1,7 @@
 """A model folder: all that a trained run answers with, enough by itself wherever it lies.
 
 - parameters.safetensors: the network's variables, their names as paths (params/backbone/...);
+- source/, of a run on features that --mode=embed made: the network that these came from;
 - model.json: what the network is, and how an image gets from its file to it (`Model.about`);
 - gallery.npz: the training part's embeddings [G, D], labels [G], and where they are known and
   wanted names [G], groups [G], thumbnails and thumbnail_ends (`thumbnails.Thumbnails`);
@@ -9,15 +10,13 @@
 - README.md: the model card; checksums.json.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax import tree_util
-from safetensors.numpy import save
 
+from deepknn_jax.answers.source import KEYS, VERSION, Source, read_network, write_network
 from deepknn_jax.answers.thumbnails import Thumbnails
 from deepknn_jax.data.npy import read_npz
 from deepknn_jax.errors import UserError
@@ -30,12 +29,9 @@ from deepknn_jax.files import (
     write_checksums,
     write_text,
 )
-from deepknn_jax.models.weights.torch_files import read_tensors
 
-VERSION = 1  # of the folder's form; a reader refuses a larger one
 FOLDER = "model"  # in a workdir
-_KEYS = ("backbone", "batch", "classes", "counts", "dtype", "embedding_size", "inputs", "k_p",
-         "normalize", "p")  # fmt: skip
+_KEYS = (*KEYS, "classes", "counts", "k_p", "p")
 
 
 class Gallery(NamedTuple):
@@ -71,6 +67,8 @@ class Calibrated(NamedTuple):
 class Model(NamedTuple):
     """A model folder in memory. `about`: what model.json holds; `calibrated` None: no such part.
 
+    `source` is the network that made the features which this one takes, where that is known.
+
     `variables`: {"params": ..., "batch_stats": ...} of numpy arrays, the second only where the
     network has some.
     """
@@ -79,6 +77,7 @@ class Model(NamedTuple):
     variables: Mapping[str, Any]
     gallery: Gallery
     calibrated: Calibrated | None = None
+    source: Source | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -89,12 +88,7 @@ class Model(NamedTuple):
 def write(folder: Path, model: Model, card: str) -> None:
     """Replaces `folder` by the model's, with the model `card` as its README.md; whole or not."""
     with replacing_folder(folder) as temporary:
-        leaves = tree_util.tree_leaves_with_path(dict(model.variables))
-        named = {"/".join(key.key for key in path): np.ascontiguousarray(leaf)
-                 for path, leaf in leaves}  # fmt: skip
-        (temporary / "parameters.safetensors").write_bytes(save(named))
-        about = {"version": VERSION, **model.about}
-        write_text(temporary / "model.json", json.dumps(about, indent=1, allow_nan=False) + "\n")
+        write_network(temporary, model.about, model.variables, model.source)
         write_arrays(temporary / "gallery.npz", _of_gallery(model.gallery))
         if model.calibrated is not None:
             write_arrays(temporary / "calibration.npz", _of_calibrated(model.calibrated))
@@ -157,14 +151,13 @@ def read(folder: Path) -> Model:
     if reason := damage(folder):
         raise _damaged(folder, reason)
     try:
-        _ = [about[key] for key in _KEYS]
+        about, variables, source = read_network(folder, _KEYS)
         gallery = read_npz(folder / "gallery.npz")
         calibrated = None
         if (folder / "calibration.npz").exists():
             calibrated = _calibrated(read_npz(folder / "calibration.npz"), len(about["classes"]))
-        variables = _tree(read_tensors(folder / "parameters.safetensors"))
-        return Model(about, variables, _gallery(gallery), calibrated)
-    except (OSError, ValueError, EOFError, LookupError, MemoryError) as error:
+        return Model(about, variables, _gallery(gallery), calibrated, source)
+    except (OSError, ValueError, EOFError, LookupError, TypeError, MemoryError) as error:
         raise _damaged(folder, str(error)) from error
 
 
@@ -186,15 +179,3 @@ def _calibrated(arrays: Mapping[str, np.ndarray], classes: int) -> Calibrated:
         Curve(*(arrays[name] for name in Curve._fields)),
         arrays["distances"],
     )
-
-
-def _tree(named: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Arrays by their paths as nested dicts."""
-    tree: dict[str, Any] = {}
-    for name, array in named.items():
-        *parents, leaf = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = array
-    return tree

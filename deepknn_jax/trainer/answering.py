@@ -5,22 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-import deepknn_jax
 from deepknn_jax.answers import card, figures, page, thumbnails
 from deepknn_jax.answers import model as model_lib
 from deepknn_jax.answers.judge import calibrate, calibrate_left_out, judge
 from deepknn_jax.answers.model import Gallery, Model
-from deepknn_jax.answers.network import Form
 from deepknn_jax.data.copies import numbered
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
-from deepknn_jax.engine.inputs import KINDS
 from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
-from deepknn_jax.trainer import inherited, provenance
+from deepknn_jax.trainer import inherited, networks, provenance
 from deepknn_jax.trainer.assess import Variables
 from deepknn_jax.trainer.methods import title_of
 from deepknn_jax.trainer.setup import Setup
@@ -61,9 +57,11 @@ def write_model(
             p=config.loss.p,
         )  # fmt: skip
     about = _about(config, setup, results, workdir) | {"calibration": calibrated_by}
-    model = Model(about, _backbone(variables), gallery, calibrated)
+    source = networks.source_of(config)
+    model = Model(about, networks.backbone_of(variables), gallery, calibrated, source)
     named = bool(gallery.names) or gallery.thumbnails is not None
-    model_lib.write(workdir / model_lib.FOLDER, model, card.card(about, calibrated, named=named))
+    text = card.card(about, calibrated, named=named, source=source and source.about)
+    model_lib.write(workdir / model_lib.FOLDER, model, text)
     return model
 
 
@@ -87,16 +85,6 @@ def _gallery(dataset: Dataset, part: Embedded, *, thumbs: bool, names: bool) -> 
     )
 
 
-def _backbone(variables: Variables) -> dict[str, Any]:
-    """The network's variables without a head, which only training wants."""
-    collections = zip(("params", "batch_stats"), variables, strict=True)
-    return {
-        name: {"backbone": jax.tree.map(np.asarray, dict(tree)["backbone"])}
-        for name, tree in collections
-        if "backbone" in tree
-    }
-
-
 def _about(
     config: ConfigDict, setup: Setup, results: Mapping[str, Any], workdir: Path
 ) -> dict[str, Any]:
@@ -108,51 +96,20 @@ def _about(
         ).tolist()
         for part in (TRAIN, VALIDATION, TEST)
     }
-    batch = config.evaluate.batch_size
-    batch += -batch % setup.devices.size
+    kept = inherited.read(workdir) or inherited.Kept()
     p = float(config.loss.p)
     return {
-        "deepknn_jax": deepknn_jax.__version__,
+        **networks.about_network(config, dataset, setup.devices, kept.scale),
         "method": title_of(config),
         "source": config.data.source,
-        "backbone": config.model.name,
-        "embedding_size": config.model.embedding_size,
-        "normalize": config.model.normalize,
-        "dtype": config.model.dtype,
         "p": p if math.isfinite(p) else "inf",
         "k_p": k,
-        "batch": batch // setup.devices.size,  # what one device embeds at a time
         "classes": list(dataset.class_names),
-        "inputs": _form(config, dataset, workdir)._asdict(),
         "counts": counts,
         "groups": dataset.groups is not None,
         "test": results["test"][str(k)],
         "reported": results["reported"],
     }
-
-
-def _form(config: ConfigDict, dataset: Dataset, workdir: Path) -> Form:
-    shape = tuple(int(side) for side in dataset.inputs.shape[1:])
-    kind = KINDS[dataset.inputs.ndim]
-    kept = inherited.read(workdir) or inherited.Kept()
-    if kind == "feature vectors":
-        assert kept.scale is not None
-        return Form(kind, shape, mean=tuple(kept.scale.mean.tolist()),
-                    std=tuple(kept.scale.std.tolist()))  # fmt: skip
-    square = kind == "images" and shape[0] == shape[1]
-    return Form(
-        kind,
-        shape,
-        size=shape[0] if square else 0,
-        channels=shape[-1],
-        resize_rule=config.data.resize_rule or "square",
-        value_range=tuple(map(float, config.data.value_range)),
-        set_range=dataset.set_range,
-        frame=config.data.frame,
-        crop=config.augment.crop,
-        mean=tuple(config.augment.mean),
-        std=tuple(config.augment.std),
-    )
 
 
 def write_report(model: Model, dataset: Dataset, test: Embedded, workdir: Path) -> None:
