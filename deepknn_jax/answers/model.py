@@ -113,6 +113,13 @@ def _of_calibrated(found: Calibrated) -> dict[str, np.ndarray]:
             "distances": found.distances, **found.curve._asdict()}  # fmt: skip
 
 
+def lacks(path: str | Path) -> bool:
+    """Whether a finished run without a model folder is at `path`."""
+    given = Path(path).expanduser()
+    has_model = any((folder / "model.json").is_file() for folder in (given, given / FOLDER))
+    return not has_model and (given / "results.json").is_file()
+
+
 def find(path: str | Path) -> Path:
     """The model folder that `path` means: itself, or the one in the workdir that it is.
 
@@ -123,11 +130,11 @@ def find(path: str | Path) -> Path:
     for folder in (given, given / FOLDER):
         if (folder / "model.json").is_file():
             return folder
-    if (given / "results.json").is_file():
+    if lacks(given):
         raise UserError(
-            f"{given}: this run was finished before runs left a {FOLDER}/ folder: move its "
-            "results.json away and start its command again, which evaluates it anew and trains "
-            "nothing"
+            f"{given}: this run was finished before runs left a {FOLDER}/ folder: make it by "
+            f"python -m deepknn_jax.predict --run={given}, or in Python by "
+            "deepknn_jax.trainer.afterwards.make_model, where its data still lie there"
         )
     if (given / "config.json").is_file():
         raise UserError(f"{given}: this run is not finished: start its command again")

@@ -19,14 +19,14 @@ from deepknn_jax.evaluation.evaluate import Embedded, Evidence
 from deepknn_jax.trainer import inherited, networks, provenance
 from deepknn_jax.trainer.assess import Variables
 from deepknn_jax.trainer.methods import title_of
-from deepknn_jax.trainer.setup import Setup
+from deepknn_jax.trainer.setup import Embedder, Setup
 
 _LEVEL, _ABSTAIN_ERROR = 0.9, 0.1
 
 
 def write_model(
     config: ConfigDict,
-    setup: Setup,
+    setup: Setup | Embedder,
     variables: Variables,
     parts: Mapping[str, Embedded],
     validated: Evidence | None,
@@ -86,7 +86,7 @@ def _gallery(dataset: Dataset, part: Embedded, *, thumbs: bool, names: bool) -> 
 
 
 def _about(
-    config: ConfigDict, setup: Setup, results: Mapping[str, Any], workdir: Path
+    config: ConfigDict, setup: Setup | Embedder, results: Mapping[str, Any], workdir: Path
 ) -> dict[str, Any]:
     """What model.json holds (answers/model.py)."""
     dataset, k = setup.dataset, int(max(config.evaluate.k_p))
