@@ -46,7 +46,7 @@ class Case(NamedTuple):
 _VALIDATED: Changes = {"data.validation": 0.2, "evaluate.every_epochs": 1, "evaluate.k_p": (1, 5)}
 _BY_LESION: Changes = {"data.split": "grouped", "data.fold": 0}
 _SMALL: Changes = {
-    "model.name": "cnn", "data.size": 64, "augment.crop": 56, "data.channels": 1, "epochs": 5,
+    "model.name": "cnn", "data.size": 32, "augment.crop": 28, "data.channels": 1, "epochs": 4,
 }  # fmt: skip
 _BOTH = ("seed", "data.split_seed")
 
@@ -62,16 +62,16 @@ CASES = {
         _BY_LESION | _VALIDATED, _BOTH, 60,
     ),
     "chest_xray": Case(
-        "chest X-rays at 64 px, deep kNN (small CNN, 5 epochs), split by patient; a validation "
-        "part", "chest_xray", _VALIDATED | _SMALL, _BOTH, 300,
+        "chest X-rays at 32 px, deep kNN (small CNN, 4 epochs), split by patient; a validation "
+        "part", "chest_xray", _VALIDATED | _SMALL, _BOTH, 120,
     ),
     "pneumoniamnist": Case(
-        "PneumoniaMNIST, deep kNN, the published split and validation part", "pneumoniamnist",
-        _VALIDATED, ("seed",), 120,
+        "PneumoniaMNIST, deep kNN (4 epochs), the published split and validation part",
+        "pneumoniamnist", _VALIDATED | {"epochs": 4}, ("seed",), 120,
     ),
     "pneumoniamnist_drawn": Case(
-        "PneumoniaMNIST, deep kNN, all images split anew; a validation part", "pneumoniamnist",
-        _VALIDATED | {"data.split": "stratified"}, _BOTH, 120,
+        "PneumoniaMNIST, deep kNN (4 epochs), all images split anew; a validation part",
+        "pneumoniamnist", _VALIDATED | {"epochs": 4, "data.split": "stratified"}, _BOTH, 120,
     ),
 }  # fmt: skip
 
