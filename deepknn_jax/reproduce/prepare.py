@@ -88,6 +88,8 @@ def _features(name: str, data_root: Path, out: Path) -> tuple[Arrays, list[np.nd
         embed.run(feature_config(source, data_root), made)
     with np.load(file, allow_pickle=False) as archive:
         arrays = {key: archive[key] for key in ("features", "labels", "names", "classes")}
+        if "network" in archive:  # which lies beside this file, too
+            arrays["network"] = archive["network"]
     path = data_root / SETS[source].path
     listed = _of_names(listing(source, path), arrays["names"])
     if not np.array_equal(listed.labels, arrays["labels"]):
