@@ -10,6 +10,7 @@ from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_arrays
 from deepknn_jax.logs import say
+from deepknn_jax.models.weights.load import find_weights
 from deepknn_jax.trainer import run_folder
 
 
@@ -49,14 +50,20 @@ def is_frozen(config: ConfigDict, dataset: Dataset) -> bool:
     A run's weights without a word of what trained them may have been; published ones, and features
     without such a word, are taken not to have been.
     """
-    weights, folder = config.model.weights, Path(config.model.weights).expanduser()
-    if weights and folder.is_dir():
-        known = run_folder.trained_on(folder) is not None
-    else:  # a folder that was moved away since may be any run's
-        known = not weights or folder.is_file() or folder.name == weights
-    if config.epochs or not known:
+    if config.epochs or not _is_known(config.model.name, config.model.weights):
         return False
     return dataset.trained is None or not dataset.trained[dataset.rows(TRAIN)].any()
+
+
+def _is_known(name: str, weights: str) -> bool:
+    """Whether the weights are published, or of a run that tells what it was trained on."""
+    folder = Path(weights).expanduser()
+    if not weights or folder.is_dir():
+        return not weights or run_folder.trained_on(folder) is not None
+    try:  # what is not there may be a run's folder that was moved since
+        return find_weights(name, weights).is_file()
+    except UserError:
+        return False
 
 
 def used(dataset: Dataset, *, epochs: int) -> Dataset:

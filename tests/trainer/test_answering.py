@@ -13,6 +13,8 @@ import deepknn_jax
 from deepknn_jax.answers.judge import calibrate_left_out
 from deepknn_jax.data.sources.arrays import breast_cancer
 from deepknn_jax.trainer import answering, loop, run_folder
+from deepknn_jax.trainer.provenance import is_frozen
+from deepknn_jax.trainer.setup import load
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -183,6 +185,12 @@ def test_where_something_was_trained_on_the_gallery_it_does_not(lesions, tmp_pat
     loop.run(config, tmp_path / "frozen")
     model = deepknn_jax.open_run(tmp_path / "frozen").model
     assert model.calibrated is None
+    dataset = load(untrained(lesions))
+    assert dataset.trained is None  # the set itself says nothing
+    assert is_frozen(untrained(lesions), dataset)
+    assert not is_frozen(untrained(lesions, epochs=1), dataset)
+    assert is_frozen(config, dataset)
     (tmp_path / "trained" / run_folder.TRAINED_ON).unlink()  # as of a run before this was kept
-    loop.run(config, tmp_path / "unknown")
-    assert deepknn_jax.open_run(tmp_path / "unknown").model.calibrated is None
+    assert not is_frozen(config, dataset)
+    shutil.rmtree(tmp_path / "trained")
+    assert not is_frozen(config, dataset)
