@@ -24,7 +24,7 @@ def default() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,  # of all chance in training: start, batches, augmentation, dropout, draws
-            "epochs": 60,
+            "epochs": 60,  # 0: nothing is trained; the kNN on the network as it starts
             "data": {
                 "source": "digits",  # deepknn_jax/data/sources/__init__.py has the names
                 "dir": "",  # folder of the data set; for npz, and mnist.npz, the file

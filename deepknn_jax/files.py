@@ -13,7 +13,7 @@ import numpy as np
 
 from deepknn_jax.errors import UserError
 
-_CHECKSUMS = "checksums.json"
+CHECKSUMS = "checksums.json"
 
 
 @contextlib.contextmanager
@@ -119,12 +119,12 @@ def write_checksums(folder: Path) -> None:
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sums = {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
-    write_text(folder / _CHECKSUMS, json.dumps(sums, indent=1) + "\n")
+    write_text(folder / CHECKSUMS, json.dumps(sums, indent=1) + "\n")
 
 
 def has_checksums(folder: Path) -> bool:
     """Whether `write_checksums` was called for the folder."""
-    return (folder / _CHECKSUMS).exists()
+    return (folder / CHECKSUMS).exists()
 
 
 def damage(folder: Path, below: str = "") -> str:
@@ -133,12 +133,12 @@ def damage(folder: Path, below: str = "") -> str:
     `below`: look at the files in that part of it only. "" as well for a folder without checksums.
     """
     try:
-        sums = parse_json((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+        sums = parse_json((folder / CHECKSUMS).read_text(encoding="utf-8"))
         known = {name: (int(size), str(digest)) for name, (size, digest) in sums.items()}
     except FileNotFoundError:
         return ""
     except (ValueError, TypeError, AttributeError):
-        return f"{_CHECKSUMS} is damaged"
+        return f"{CHECKSUMS} is damaged"
     for name, (size, digest) in known.items():
         path = folder / name
         if not name.startswith(below):

@@ -18,7 +18,7 @@ from deepknn_jax.errors import UserError, renaming
 from deepknn_jax.evaluation.metrics import format_table
 from deepknn_jax.files import replacing, sound, write_text
 from deepknn_jax.logs import say
-from deepknn_jax.shell import parse_flags, run_command
+from deepknn_jax.shell import make_missing_model, parse_flags, run_command
 
 _OPTIONS = ("images", "k", "level", "abstain_error", "image_column", "label_column")
 _NOT_FINITE = "its embedding is not finite"
@@ -55,6 +55,7 @@ def main() -> None:
                        ("out", "the folder of the results")):  # fmt: skip
         if not values[name].value:
             raise UserError(f"--{name} is not given: {what}")
+    make_missing_model(values.run)
     run = open_run(values.run)
     k = run.model.about["k_p"] if values.k is None else values.k
     check_options(run.model, k, values.level, values.abstain_error)

@@ -23,7 +23,7 @@ def test_the_defaults_pass():
     ("key", "value"),
     [
         ("seed", -1),
-        ("epochs", 0),
+        ("epochs", -1),
         ("data.split", "random"),
         ("data.split_seed", -1),
         ("data.fold", -1),

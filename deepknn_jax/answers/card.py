@@ -7,24 +7,37 @@ from deepknn_jax.answers.model import Calibrated
 from deepknn_jax.evaluation.doubt import too_few
 from deepknn_jax.knn.vote import MAJORITY, VoteRule
 
+LEFT_OUT = "left out"  # model.json's `calibration` where each training image was judged by others
+VALIDATION = "validation"  # and where a validation part was
+
 WITHOUT = (
     "No image was kept apart to calibrate on, so there are no p-values, no sets and no abstaining: "
     "train with --config.data.validation=0.2 to have them."
 )
 
 
-def card(about: Mapping[str, Any], calibrated: Calibrated | None, *, named: bool) -> str:
-    """The text of a model's card. `named`: the folder holds names or pictures of the images."""
+def card(
+    about: Mapping[str, Any],
+    calibrated: Calibrated | None,
+    *,
+    named: bool,
+    source: Mapping[str, Any] | None = None,
+) -> str:
+    """The text of a model's card.
+
+    `named`: the folder holds names or pictures of the images. `source` is `about` the network that
+    made its features, where that is known.
+    """
     counts, inputs = about["counts"], about["inputs"]
     n = {part: sum(counts[part]) for part in counts}
     shape = " x ".join(map(str, inputs["shape"]))
     lines = [
         "# Model card",
         "",
-        f"A kNN classifier on the embeddings of {about['backbone']}, trained by "
-        f"{about['method']} (deepknn_jax {about['deepknn_jax']}). It takes {inputs['kind']} of "
-        f"{shape} and finds the {about['k_p']} nearest of {n['train']:,} training images, which "
-        "vote and are the evidence.",
+        f"A kNN classifier on the embeddings of {about['backbone']}, {trained_by(about)} "
+        f"(deepknn_jax {about['deepknn_jax']}). It takes {inputs['kind']} of {shape}"
+        f"{_made_by(source)} and finds the {about['k_p']} nearest of {n['train']:,} training "
+        "images, which vote and are the evidence.",
         *weights_lines(VoteRule(**about.get("vote", {}))),
         "",
         "## Data",
@@ -75,6 +88,25 @@ def weights_lines(rule: VoteRule) -> list[str]:
     return [f"The vote of a neighbour weighs {rule.words()}, where {' and '.join(meant)}."]
 
 
+def _made_by(source: Mapping[str, Any] | None) -> str:
+    if source is None:
+        return ""
+    shape = " x ".join(map(str, source["inputs"]["shape"]))
+    return f", or {source['inputs']['kind']} of {shape}, of which {source['backbone']} makes them,"
+
+
+def trained_by(about: Mapping[str, Any]) -> str:
+    """How the network came to its weights, in words."""
+    if not about["reported"]["step"]:
+        return "which was not trained on these data"
+    return f"trained by {about['method']}"
+
+
+def is_of_features(about: Mapping[str, Any]) -> bool:
+    """Whether the run was given feature vectors, made by a network that it did not train."""
+    return bool(about["inputs"]["kind"] == "feature vectors")
+
+
 def table(about: Mapping[str, Any]) -> list[str]:
     """Lines of a markdown table: of each class its images and its recall on the test part."""
     lines = ["| class | training | validation | test | recall on test |", "|---|---|---|---|---|"]
@@ -104,6 +136,15 @@ def _doubt(about: Mapping[str, Any], calibrated: Calibrated | None) -> list[str]
         return [WITHOUT]
     few = few_lines(about["classes"], calibrated, level=0.9)
     n = len(calibrated.scores.scores)
+    if about.get("calibration") == LEFT_OUT:
+        return [
+            f"p-values and prediction sets are calibrated class by class on the {n:,} training "
+            "images, each judged without its own group (without a known group: without its "
+            "copies). That holds only where nothing was trained on them: the network here was not"
+            + (", and what made its features is taken not to have been." if is_of_features(about)
+               else "."),
+            *few,
+        ]  # fmt: skip
     return [
         f"p-values and prediction sets are calibrated class by class on the {n:,} validation "
         "images, which never trained the network (its epoch was chosen by them).",
@@ -117,5 +158,5 @@ def few_lines(classes: Sequence[str], calibrated: Calibrated, *, level: float) -
     few = [classes[c] for c in few_of.nonzero()[0].tolist()]
     if not few:
         return []
-    return [f"In every set at {100 * level:g} %, as too few validation images are there to rule "
+    return [f"In every set at {100 * level:g} %, as too few calibration images are there to rule "
             f"them out: {', '.join(few)}."]  # fmt: skip

@@ -17,8 +17,9 @@ from safetensors.numpy import save
 
 import deepknn_jax
 from deepknn_jax.answers.judge import SCORE_K, rule_of, vote_options
-from deepknn_jax.answers.model import Model, named_variables, tree_of
+from deepknn_jax.answers.model import Model
 from deepknn_jax.answers.network import form_of, recipe_of
+from deepknn_jax.answers.source import named_variables, tree_of
 from deepknn_jax.engine.step import embed
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import replacing

@@ -138,10 +138,11 @@ def _npz(path: Path, form: Form, classes: Sequence[str]) -> Questions:
         arrays = read_npz(path)
     except (OSError, ValueError, MemoryError) as error:
         raise UserError(f"{path}: is not a sound .npz file of plain arrays ({error})") from error
-    key = next((key for key in _KEYS[form.kind] if key in arrays), "")
+    keys = (*(("features",) if form.features else ()), *_KEYS[form.kind])
+    key = next((key for key in keys if key in arrays), "")
     if not key:
         raise UserError(f"{path}: has keys {', '.join(arrays)}; wanted is one of "
-                        f"{', '.join(_KEYS[form.kind])}")  # fmt: skip
+                        f"{', '.join(dict.fromkeys(keys))}")  # fmt: skip
     inputs = as_inputs(arrays[key], form, f"{path}: {key}")
     names = tuple(map(str, arrays.get("names", [f"{i:05d}" for i in range(len(inputs))])))
     labels = _words(arrays.get(_LABELS.get(key, "labels")), arrays.get("classes", classes))
@@ -177,6 +178,9 @@ def as_inputs(array: np.ndarray, form: Form, where: str) -> np.ndarray:
         UserError: it cannot be made such.
     """
     array = np.asarray(array)
+    own_length = array.shape[1:] == (form.features,)
+    if form.features and (own_length or (array.ndim == 2 and form.kind == "images")):
+        form = Form("feature vectors", (form.features,))
     if form.kind == "feature vectors":
         if array.ndim != 2 or array.shape[1:] != form.shape or array.dtype.kind not in "fiu":
             raise UserError(f"{where}: {array.dtype} {list(array.shape)}, but the run was trained "
@@ -214,7 +218,7 @@ def blocks(asked: Questions, form: Form) -> Iterator[Block]:
         rows = np.arange(start, min(start + BLOCK, n))
         if asked.arrays is not None:
             inputs = asked.arrays[rows]
-            shown = tuple(encode_array(x) for x in inputs) if form.kind == "images" else ()
+            shown = tuple(encode_array(x) for x in inputs) if inputs.ndim == 4 else ()
             yield Block(rows, inputs, shown or (b"",) * len(rows), {})
         else:
             assert asked.files is not None

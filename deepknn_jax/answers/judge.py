@@ -200,11 +200,43 @@ def calibrate(
     voted.
     """
     scores = scores_of(embeddings_nxD, gallery, classes, p)
-    own = doubt.Calibration(scores[np.arange(len(labels_n)), labels_n], labels_n, len(classes))
-    credible = doubt.credibility(doubt.marginal_p_values(scores, own))
+    return _calibrated(scores, labels_n, predicted_n, distances_nxk)
+
+
+def _calibrated(
+    scores_nxC: np.ndarray, labels_n: np.ndarray, predicted_n: np.ndarray, distances_nxk: np.ndarray
+) -> Calibrated:
+    n, classes = scores_nxC.shape
+    own = doubt.Calibration(scores_nxC[np.arange(n), labels_n], labels_n, classes)
+    credible = doubt.credibility(doubt.marginal_p_values(scores_nxC, own))
     wrong = predicted_n != labels_n
+    behind = distances_nxk[~wrong]
     return Calibrated(
         own,
         doubt.error_coverage(credible, wrong),
-        np.sort(distances_nxk[~wrong], axis=None).astype(np.float64),
+        np.sort(behind[np.isfinite(behind)]).astype(np.float64),
     )
+
+
+def calibrate_left_out(
+    gallery: Gallery,
+    groups_G: np.ndarray,
+    *,
+    k: int,
+    classes: tuple[str, ...],
+    p: float,
+    rule: VoteRule = MAJORITY,
+) -> Calibrated:
+    """What a gallery tells of itself: each image judged without its whole group, int [G].
+
+    Valid only where nothing was trained on it: else coverage falls far below what is promised.
+    """
+    embeddings, labels = gallery.embeddings, gallery.labels
+    scores = doubt.ratio_scores(
+        embeddings, embeddings, labels, num_classes=len(classes), k=SCORE_K, p=p,
+        query_groups_Q=groups_G, gallery_groups_G=groups_G,
+    )  # fmt: skip
+    rows, ids = jnp.asarray(embeddings), jnp.asarray(groups_G)
+    found = knn_classify(rows, rows, jnp.asarray(labels), k=k, num_classes=len(classes), p=p,
+                         query_ids=ids, gallery_ids=ids, rule=rule)  # fmt: skip
+    return _calibrated(scores, labels, np.asarray(found.labels), np.asarray(found.distances))

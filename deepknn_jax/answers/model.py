@@ -1,6 +1,7 @@
 """A model folder: all that a trained run answers with, enough by itself wherever it lies.
 
 - parameters.safetensors: the network's variables, their names as paths (params/backbone/...);
+- source/, of a run on features that --mode=embed made: the network that these came from;
 - model.json: what the network is, and how an image gets from its file to it (`Model.about`);
 - gallery.npz: the training part's embeddings [G, D], labels [G], and where they are known and
   wanted names [G], groups [G], thumbnails and thumbnail_ends (`thumbnails.Thumbnails`);
@@ -9,15 +10,13 @@
 - README.md: the model card; checksums.json.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax import tree_util
-from safetensors.numpy import save
 
+from deepknn_jax.answers.source import KEYS, VERSION, Source, read_network, write_network
 from deepknn_jax.answers.thumbnails import Thumbnails
 from deepknn_jax.data.npy import read_npz
 from deepknn_jax.errors import UserError
@@ -30,12 +29,9 @@ from deepknn_jax.files import (
     write_checksums,
     write_text,
 )
-from deepknn_jax.models.weights.torch_files import read_tensors
 
-VERSION = 1  # of the folder's form; a reader refuses a larger one
 FOLDER = "model"  # in a workdir
-_KEYS = ("backbone", "batch", "classes", "counts", "dtype", "embedding_size", "inputs", "k_p",
-         "normalize", "p")  # fmt: skip
+_KEYS = (*KEYS, "classes", "counts", "k_p", "p")
 
 
 class Gallery(NamedTuple):
@@ -71,6 +67,8 @@ class Calibrated(NamedTuple):
 class Model(NamedTuple):
     """A model folder in memory. `about`: what model.json holds; `calibrated` None: no such part.
 
+    `source` is the network that made the features which this one takes, where that is known.
+
     `variables`: {"params": ..., "batch_stats": ...} of numpy arrays, the second only where the
     network has some.
     """
@@ -79,6 +77,7 @@ class Model(NamedTuple):
     variables: Mapping[str, Any]
     gallery: Gallery
     calibrated: Calibrated | None = None
+    source: Source | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -89,21 +88,12 @@ class Model(NamedTuple):
 def write(folder: Path, model: Model, card: str) -> None:
     """Replaces `folder` by the model's, with the model `card` as its README.md; whole or not."""
     with replacing_folder(folder) as temporary:
-        named = named_variables(model.variables)
-        (temporary / "parameters.safetensors").write_bytes(save(named))
-        about = {"version": VERSION, **model.about}
-        write_text(temporary / "model.json", json.dumps(about, indent=1, allow_nan=False) + "\n")
+        write_network(temporary, model.about, model.variables, model.source)
         write_arrays(temporary / "gallery.npz", _of_gallery(model.gallery))
         if model.calibrated is not None:
             write_arrays(temporary / "calibration.npz", _of_calibrated(model.calibrated))
         write_text(temporary / "README.md", card)
         write_checksums(temporary)
-
-
-def named_variables(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """A network's variables by their paths, such as params/backbone/bias."""
-    leaves = tree_util.tree_leaves_with_path(dict(variables))
-    return {"/".join(key.key for key in path): np.ascontiguousarray(leaf) for path, leaf in leaves}
 
 
 def _of_gallery(gallery: Gallery) -> dict[str, np.ndarray]:
@@ -123,6 +113,13 @@ def _of_calibrated(found: Calibrated) -> dict[str, np.ndarray]:
             "distances": found.distances, **found.curve._asdict()}  # fmt: skip
 
 
+def lacks(path: str | Path) -> bool:
+    """Whether a finished run without a model folder is at `path`."""
+    given = Path(path).expanduser()
+    has_model = any((folder / "model.json").is_file() for folder in (given, given / FOLDER))
+    return not has_model and (given / "results.json").is_file()
+
+
 def find(path: str | Path) -> Path:
     """The model folder that `path` means: itself, or the one in the workdir that it is.
 
@@ -133,11 +130,11 @@ def find(path: str | Path) -> Path:
     for folder in (given, given / FOLDER):
         if (folder / "model.json").is_file():
             return folder
-    if (given / "results.json").is_file():
+    if lacks(given):
         raise UserError(
-            f"{given}: this run was finished before runs left a {FOLDER}/ folder: move its "
-            "results.json away and start its command again, which evaluates it anew and trains "
-            "nothing"
+            f"{given}: this run was finished before runs left a {FOLDER}/ folder: make it by "
+            f"python -m deepknn_jax.predict --run={given}, or in Python by "
+            "deepknn_jax.trainer.afterwards.make_model, where its data still lie there"
         )
     if (given / "config.json").is_file():
         raise UserError(f"{given}: this run is not finished: start its command again")
@@ -161,14 +158,13 @@ def read(folder: Path) -> Model:
     if reason := damage(folder):
         raise _damaged(folder, reason)
     try:
-        _ = [about[key] for key in _KEYS]
+        about, variables, source = read_network(folder, _KEYS)
         gallery = read_npz(folder / "gallery.npz")
         calibrated = None
         if (folder / "calibration.npz").exists():
             calibrated = _calibrated(read_npz(folder / "calibration.npz"), len(about["classes"]))
-        variables = tree_of(read_tensors(folder / "parameters.safetensors"))
-        return Model(about, variables, _gallery(gallery), calibrated)
-    except (OSError, ValueError, EOFError, LookupError, MemoryError) as error:
+        return Model(about, variables, _gallery(gallery), calibrated, source)
+    except (OSError, ValueError, EOFError, LookupError, TypeError, MemoryError) as error:
         raise _damaged(folder, str(error)) from error
 
 
@@ -190,15 +186,3 @@ def _calibrated(arrays: Mapping[str, np.ndarray], classes: int) -> Calibrated:
         Curve(*(arrays[name] for name in Curve._fields)),
         arrays["distances"],
     )
-
-
-def tree_of(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Arrays by their paths as nested dicts."""
-    tree: dict[str, Any] = {}
-    for name, array in named.items():
-        *parents, leaf = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = array
-    return tree

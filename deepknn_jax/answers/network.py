@@ -10,6 +10,7 @@ import numpy as np
 
 from deepknn_jax import models
 from deepknn_jax.answers.model import Model
+from deepknn_jax.answers.source import Source
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.engine.inputs import Scale, input_functions, standardized
 from deepknn_jax.engine.step import Recipe, embed, embedding_recipe
@@ -24,7 +25,8 @@ class Form(NamedTuple):
 
     `kind`: images, volumes or feature vectors; `shape` of one stored example; the others are the
     run's options of these names, `size` 0 where images are not square; mean and std per channel, of
-    feature vectors per feature.
+    feature vectors per feature. `features`: the length of the feature vectors that can be given in
+    the place of images; 0: none can.
     """
 
     kind: str
@@ -38,6 +40,7 @@ class Form(NamedTuple):
     crop: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    features: int = 0
 
 
 def form_of(about: Mapping[str, Any]) -> Form:
@@ -49,7 +52,15 @@ def form_of(about: Mapping[str, Any]) -> Form:
     return Form(**given)
 
 
-def recipe_of(model: Model) -> Recipe:
+def form_asked(model: Model | Source) -> Form:
+    """The form of what the model can be asked: of images, where it knows what made its features."""
+    own = form_of(model.about)
+    if model.source is None:
+        return own
+    return form_asked(model.source)._replace(features=own.shape[0])
+
+
+def recipe_of(model: Model | Source) -> Recipe:
     """The model's network and what goes before it, to `engine.step.embed` with.
 
     Of feature vectors it takes those that are standardised already.
@@ -73,9 +84,13 @@ def recipe_of(model: Model) -> Recipe:
     return embedding_recipe(network, *functions, seed=0)
 
 
-def embedder(model: Model) -> Embed:
-    """The function that embeds examples by the model, a batch at a time, on one device."""
+def embedder(model: Model | Source) -> Embed:
+    """The function that embeds examples by the model, a batch at a time, on one device.
+
+    What is not of the form of its own inputs goes through its source first, if it has one.
+    """
     form, about = form_of(model.about), model.about
+    to_features = None if model.source is None else embedder(model.source)
     is_features = form.kind == "feature vectors"
     mapped = jax.jit(functools.partial(embed, recipe=recipe_of(model)))
     params, stats = (model.variables.get(key, {}) for key in ("params", "batch_stats"))
@@ -83,6 +98,8 @@ def embedder(model: Model) -> Embed:
     size, rows = int(about["batch"]), np.arange(int(about["batch"]), dtype=np.int32)
 
     def embed_all(inputs: np.ndarray) -> np.ndarray:
+        if inputs.shape[1:] != form.shape and to_features is not None:
+            inputs = to_features(inputs)
         if inputs.shape[1:] != form.shape:
             raise UserError(f"examples of {_words(inputs.shape[1:])}, but the run was trained on "
                             f"{form.kind} of {_words(form.shape)}")  # fmt: skip
@@ -90,7 +107,7 @@ def embedder(model: Model) -> Embed:
             scale = Scale(np.asarray(form.mean, np.float64), np.asarray(form.std, np.float64))
             inputs = standardized(_as_dataset(inputs), scale).inputs
         if not len(inputs):
-            return np.zeros((0, model.gallery.embeddings.shape[1]), np.float32)
+            return embed_all(np.ones((1, *inputs.shape[1:]), inputs.dtype))[:0]
         parts = []
         for start in range(0, len(inputs), size):
             batch = inputs[start : start + size]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepknn_jax.answers.card import WITHOUT, class_rows, few_lines, weights_lines
+from deepknn_jax.answers.card import WITHOUT, class_rows, few_lines, trained_by, weights_lines
 from deepknn_jax.answers.judge import Predictions, rule_of
 from deepknn_jax.answers.model import Model
 from deepknn_jax.answers.table import set_of
@@ -98,7 +98,8 @@ def write(
         lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     text = environment.get_template("report.html").render(
-        about=model.about, classes=class_rows(model.about), by_class=by_class, doubtful=doubtful,
+        about=model.about, trained_by=trained_by(model.about),
+        classes=class_rows(model.about), by_class=by_class, doubtful=doubtful,
         cases=shown, pictures=pictures.rules, asked=asked, k=k, level=level, left_out=left_out,
         errors=errors or {}, results=results, calibrated=model.calibrated is not None,
         doubt_lines=_doubt_lines(model, level), gallery=len(model.gallery.labels),

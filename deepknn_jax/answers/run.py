@@ -10,12 +10,15 @@ from deepknn_jax.answers import model as model_lib
 from deepknn_jax.answers.intake import Images, Questions, blocks, questions
 from deepknn_jax.answers.judge import Predictions, check_options, judge
 from deepknn_jax.answers.model import Model
-from deepknn_jax.answers.network import Embed, Form, embedder, form_of
+from deepknn_jax.answers.network import Embed, Form, embedder, form_asked
 from deepknn_jax.errors import UserError
 
 
 class Run(NamedTuple):
-    """What `open_run` gives. `folder` is the model folder, `embed_inputs` its network."""
+    """What `open_run` gives. `folder` is the model folder, `embed_inputs` its network.
+
+    `form` is that of images also for a run on features, where its folder has what made them.
+    """
 
     folder: Path
     model: Model
@@ -43,7 +46,8 @@ class Run(NamedTuple):
 
         Args:
             images: the path of a file, a folder, a csv or an .npz; paths of files; uint8
-                [n, H, W, C]; or features [n, F], for a run that was trained on such.
+                [n, H, W, C]; or features [n, F], for a run that was trained on such. Of one whose
+                features --mode=embed made both are taken.
             k: neighbours that vote; the run's own K_p by default.
             level: of the prediction sets.
             abstain_error: share of wrong answers that is wanted among those that are given.
@@ -81,4 +85,4 @@ def open_run(path: str | Path) -> Run:
     """
     folder = model_lib.find(path)
     model = model_lib.read(folder)
-    return Run(folder, model, form_of(model.about), embedder(model))
+    return Run(folder, model, form_asked(model), embedder(model))

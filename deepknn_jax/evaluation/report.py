@@ -94,9 +94,12 @@ def write_embeddings(path: Path, dataset: Dataset, parts: Iterable[Embedded]) ->
     write_arrays(path, _arrays("embeddings", dataset, parts))
 
 
-def write_features(path: Path, dataset: Dataset, part: Embedded) -> None:
-    """`write_embeddings` of all of a data set under the key features, and its `data.view`."""
-    arrays = _arrays("features", dataset, [part])
+def write_features(path: Path, dataset: Dataset, part: Embedded, network: str) -> None:
+    """`write_embeddings` of all of a data set under the key features, and its `data.view`.
+
+    `network` is by what the network beside the file is known (answers/source.py).
+    """
+    arrays = _arrays("features", dataset, [part]) | {"network": np.asarray(network)}
     if dataset.view is not None:
         arrays |= view.to_arrays(dataset.view, part.rows, path.parent)
     elif dataset.inputs.ndim == 4:

@@ -5,31 +5,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-import deepknn_jax
 from deepknn_jax.answers import card, figures, page, thumbnails
 from deepknn_jax.answers import model as model_lib
-from deepknn_jax.answers.judge import calibrate, judge
+from deepknn_jax.answers.judge import calibrate, calibrate_left_out, judge
 from deepknn_jax.answers.model import Gallery, Model
-from deepknn_jax.answers.network import Form
+from deepknn_jax.data.copies import numbered
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
-from deepknn_jax.engine.inputs import KINDS
 from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
-from deepknn_jax.trainer import inherited
+from deepknn_jax.knn.vote import VoteRule
+from deepknn_jax.trainer import inherited, networks, provenance
 from deepknn_jax.trainer.assess import Variables
-from deepknn_jax.trainer.methods import METHODS
-from deepknn_jax.trainer.setup import Setup
+from deepknn_jax.trainer.methods import title_of
+from deepknn_jax.trainer.setup import Embedder, Setup
 
 _LEVEL, _ABSTAIN_ERROR = 0.9, 0.1
 
 
 def write_model(
     config: ConfigDict,
-    setup: Setup,
+    setup: Setup | Embedder,
     variables: Variables,
     parts: Mapping[str, Embedded],
     validated: Evidence | None,
@@ -41,21 +39,41 @@ def write_model(
     `parts` are the embeddings of each part of the data set, `validated` the votes on its validation
     part, if there is one, and `results` what results.json holds.
     """
-    dataset, wanted = setup.dataset, config.model_folder
+    dataset, wanted, vote = setup.dataset, config.model_folder, results["vote"]
     gallery = _gallery(dataset, parts[TRAIN], thumbs=wanted.thumbnails, names=wanted.names)
-    calibrated = None
-    if validated is not None:
+    calibrated, calibrated_by = None, None
+    if validated is None:
+        if provenance.is_frozen(config, dataset):
+            calibrated_by = card.LEFT_OUT
+            calibrated = calibrate_left_out(
+                gallery, _bound_together(dataset)[parts[TRAIN].rows],
+                k=int(vote["k_p"]), classes=dataset.class_names, p=config.loss.p,
+                rule=VoteRule(*(float(vote[key]) for key in VoteRule._fields)),
+            )  # fmt: skip
+    else:
+        calibrated_by = card.VALIDATION
         k, predicted = validated.reported
         calibrated = calibrate(
             parts[VALIDATION].embeddings, dataset.labels[parts[VALIDATION].rows], predicted,
             validated.distances[:, :k], gallery=gallery, classes=dataset.class_names,
             p=config.loss.p,
         )  # fmt: skip
-    about = _about(config, setup, results, workdir)
-    model = Model(about, _backbone(variables), gallery, calibrated)
+    about = _about(config, setup, results, workdir) | {"calibration": calibrated_by}
+    source = networks.source_of(config)
+    model = Model(about, networks.backbone_of(variables), gallery, calibrated, source)
     named = bool(gallery.names) or gallery.thumbnails is not None
-    model_lib.write(workdir / model_lib.FOLDER, model, card.card(about, calibrated, named=named))
+    text = card.card(about, calibrated, named=named, source=source and source.about)
+    model_lib.write(workdir / model_lib.FOLDER, model, text)
     return model
+
+
+def _bound_together(dataset: Dataset) -> np.ndarray:
+    """What is left out with each example, int [N]: its group; where none is known, its copies."""
+    if dataset.groups is not None:
+        return dataset.groups
+    if dataset.contents is not None:
+        return numbered(dataset.contents)
+    return np.arange(len(dataset.labels))
 
 
 def _gallery(dataset: Dataset, part: Embedded, *, thumbs: bool, names: bool) -> Gallery:
@@ -69,18 +87,8 @@ def _gallery(dataset: Dataset, part: Embedded, *, thumbs: bool, names: bool) -> 
     )
 
 
-def _backbone(variables: Variables) -> dict[str, Any]:
-    """The network's variables without a head, which only training wants."""
-    collections = zip(("params", "batch_stats"), variables, strict=True)
-    return {
-        name: {"backbone": jax.tree.map(np.asarray, dict(tree)["backbone"])}
-        for name, tree in collections
-        if "backbone" in tree
-    }
-
-
 def _about(
-    config: ConfigDict, setup: Setup, results: Mapping[str, Any], workdir: Path
+    config: ConfigDict, setup: Setup | Embedder, results: Mapping[str, Any], workdir: Path
 ) -> dict[str, Any]:
     """What model.json holds (answers/model.py)."""
     dataset, vote = setup.dataset, results["vote"]
@@ -91,52 +99,21 @@ def _about(
         ).tolist()
         for part in (TRAIN, VALIDATION, TEST)
     }
-    batch = config.evaluate.batch_size
-    batch += -batch % setup.devices.size
+    kept = inherited.read(workdir) or inherited.Kept()
     p = float(config.loss.p)
     return {
-        "deepknn_jax": deepknn_jax.__version__,
-        "method": METHODS[config.loss.name].title,
+        **networks.about_network(config, dataset, setup.devices, kept.scale),
+        "method": title_of(config),
         "source": config.data.source,
-        "backbone": config.model.name,
-        "embedding_size": config.model.embedding_size,
-        "normalize": config.model.normalize,
-        "dtype": config.model.dtype,
         "p": p if math.isfinite(p) else "inf",
         "k_p": k,
-        "vote": {key: float(vote[key]) for key in ("class_size_power", "temperature")},
-        "batch": batch // setup.devices.size,  # what one device embeds at a time
+        "vote": {key: float(vote[key]) for key in VoteRule._fields},
         "classes": list(dataset.class_names),
-        "inputs": _form(config, dataset, workdir)._asdict(),
         "counts": counts,
         "groups": dataset.groups is not None,
         "test": results["test"][str(k)],
         "reported": results["reported"],
     }
-
-
-def _form(config: ConfigDict, dataset: Dataset, workdir: Path) -> Form:
-    shape = tuple(int(side) for side in dataset.inputs.shape[1:])
-    kind = KINDS[dataset.inputs.ndim]
-    kept = inherited.read(workdir) or inherited.Kept()
-    if kind == "feature vectors":
-        assert kept.scale is not None
-        return Form(kind, shape, mean=tuple(kept.scale.mean.tolist()),
-                    std=tuple(kept.scale.std.tolist()))  # fmt: skip
-    square = kind == "images" and shape[0] == shape[1]
-    return Form(
-        kind,
-        shape,
-        size=shape[0] if square else 0,
-        channels=shape[-1],
-        resize_rule=config.data.resize_rule or "square",
-        value_range=tuple(map(float, config.data.value_range)),
-        set_range=dataset.set_range,
-        frame=config.data.frame,
-        crop=config.augment.crop,
-        mean=tuple(config.augment.mean),
-        std=tuple(config.augment.std),
-    )
 
 
 def write_report(model: Model, dataset: Dataset, test: Embedded, workdir: Path) -> None:

@@ -23,7 +23,7 @@ from deepknn_jax.evaluation.evaluate import (
 from deepknn_jax.knn.sharded import searcher
 from deepknn_jax.knn.vote import MAJORITY, VoteRule
 from deepknn_jax.logs import Record
-from deepknn_jax.trainer.setup import Setup, first_state
+from deepknn_jax.trainer.setup import Embedder, Setup, first_state
 
 Variables = tuple[Any, Any]  # params, batch_stats
 
@@ -35,7 +35,7 @@ def variables_of(state: TrainState) -> Variables:
 
 def embed_split(
     config: ConfigDict,
-    setup: Setup,
+    setup: Setup | Embedder,
     variables: Variables,
     split: str,
     function: Embed | None = None,
@@ -62,7 +62,7 @@ def embed_split(
 
 
 def knn_entries(
-    config: ConfigDict, setup: Setup, queries: Embedded, gallery: Embedded
+    config: ConfigDict, setup: Setup | Embedder, queries: Embedded, gallery: Embedded
 ) -> tuple[dict[str, Entry], Evidence]:
     """The metrics of the gallery's vote on the queries, and the vote itself."""
     dataset = setup.dataset

@@ -76,7 +76,7 @@ _LEAST: dict[str, float] = {
     "batch.size": 0,
     "batch.classes": 0,
     "batch.per_class": 0,
-    "epochs": 1,
+    "epochs": 0,
     "devices": 0,
     "steps_per_call": 0,
     "refresh_steps": 0,
@@ -111,6 +111,8 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_ranges(flat: Mapping[str, Any]) -> None:
+    if flat["first_stage"] and not flat["epochs"]:
+        raise UserError("config.first_stage goes with config.epochs of 1 or more")
     if flat["optimizer.learning_rate"] == 0:
         raise UserError("config.optimizer.learning_rate is 0: nothing would be learnt")
     if not 0 <= flat["loss.mu"] <= 1:

@@ -26,7 +26,7 @@ from deepknn_jax.trainer.assess import (
     references,
     tested,
 )
-from deepknn_jax.trainer.methods import METHODS
+from deepknn_jax.trainer.methods import title_of
 from deepknn_jax.trainer.provenance import used
 from deepknn_jax.trainer.setup import Setup
 
@@ -105,12 +105,14 @@ def evaluate_run(
         evidence = found[TEST]
     if hosts.is_main():
         with clock(seconds, "writing"):
-            report.write_embeddings(workdir / "embeddings.npz", used(dataset), parts.values())
+            report.write_embeddings(
+                workdir / "embeddings.npz", used(dataset, epochs=config.epochs), parts.values()
+            )
             report.write_trained(workdir / report.TRAINED, dataset, dataset.rows(TEST))
             report.write_neighbors(workdir / "neighbors.csv", dataset, parts[TEST], evidence)
     with clock(seconds, "evaluation"):
         results = {
-            "method": METHODS[config.loss.name].title,
+            "method": title_of(config),
             **tested(dataset, parts[TEST], evidence),
             **voting.record(config, voted),
             "train": entries_of(dataset, parts[TRAIN], found[TRAIN]),

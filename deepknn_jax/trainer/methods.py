@@ -59,6 +59,11 @@ class Method(NamedTuple):
         return frozenset((*self.options, *self.mined_by, *term_weights))
 
 
+def title_of(config: ConfigDict) -> str:
+    """What a run of the config is called in results and tables."""
+    return METHODS[config.loss.name].title if config.epochs else "no training"
+
+
 # The options that weigh the terms of Neighborhood Watch's objective.
 _TERM_WEIGHTS = tuple(f"w_{name}" for name in TermWeights._fields)
 

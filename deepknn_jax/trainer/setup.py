@@ -21,7 +21,7 @@ from deepknn_jax.data.load import Survey
 from deepknn_jax.engine import hosts
 from deepknn_jax.engine.batching import batch_indices, steps_per_epoch
 from deepknn_jax.engine.feed import Store, make_store
-from deepknn_jax.engine.inputs import Scale, pixel_statistics, standardized
+from deepknn_jax.engine.inputs import Scale, feature_scale, pixel_statistics, standardized
 from deepknn_jax.engine.parallel import (
     Devices,
     Embed,
@@ -88,13 +88,17 @@ class Setup(NamedTuple):
 
 
 class Embedder(NamedTuple):
-    """What embeds a data set: `state` is of the network, `embed` as `parallel.map_embed`."""
+    """What embeds a data set: `state` is of the network, `embed` as `parallel.map_embed`.
+
+    `scale` has standardised its features; None of images.
+    """
 
     dataset: Dataset
     devices: Devices
     store: Store
     embed: Embed
     state: TrainState
+    scale: Scale | None
 
 
 def resolve(
@@ -314,12 +318,13 @@ def build_embedder(
 ) -> Embedder:
     """What embeds `dataset` by the backbone with its `weights`; nothing of a training is asked."""
     devices = get_devices(config.devices, config.parallel)
+    scale = scale or feature_scale(dataset)
     dataset = standardized(dataset, scale)
     recipe = backbone_recipe(config, dataset, devices)
     store = make_store(devices, dataset.inputs, dataset.labels, config.data.placement)
     embed = map_embed(devices, recipe, pool_is_cut=store.streams)
     state = replicate(devices, hosts.broadcast(_started(recipe, dataset, weights)))
-    return Embedder(dataset, devices, store, embed, state)
+    return Embedder(dataset, devices, store, embed, state, scale)
 
 
 @naming_keys()

@@ -2,7 +2,7 @@
 
 from support.answering import model_of
 
-from deepknn_jax.answers.card import card, few_lines
+from deepknn_jax.answers.card import LEFT_OUT, card, few_lines
 
 
 def test_it_has_counts_figures_and_limits():
@@ -11,7 +11,7 @@ def test_it_has_counts_figures_and_limits():
     assert "| bcc | 7 | 4 | 0 | none there |" in text
     assert "| akiec | 20 | 12 | 4 | 75.0 % |" in text
     assert "on the 30 validation images" in text
-    assert "too few validation images are there to rule them out: bcc." in text
+    assert "too few calibration images are there to rule them out: bcc." in text
     assert "images of one patient may be in several" in text
     assert "treat it as the data themselves" in text
 
@@ -27,3 +27,13 @@ def test_without_validation_it_says_what_to_do():
 def test_with_images_enough_nothing_is_said():
     model = model_of()
     assert few_lines(model.classes, model.calibrated, level=0.5) == []
+
+
+def test_a_gallery_that_calibrates_itself_is_told_with_what_it_rests_on():
+    model = model_of()
+    about = model.about | {"calibration": LEFT_OUT, "reported": {"step": 0, "validation": None}}
+    text = card(about, model.calibrated, named=False)
+    assert "which was not trained on these data" in text
+    assert "trained by deep kNN" not in text
+    assert "30 training images, each judged without its own group" in text
+    assert "what made its features is taken not to have been" in text

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.answering import FEATURES, examples, model_of
 
-from deepknn_jax.answers.judge import SCORE_K, check_options, judge
+from deepknn_jax.answers.judge import SCORE_K, calibrate_left_out, check_options, judge
 from deepknn_jax.answers.network import embedder
 from deepknn_jax.errors import UserError
 
@@ -102,3 +102,27 @@ def test_many_queries_are_as_few(model, queries):
 def test_options_out_of_range_are_named(model, k, level, error, words):
     with pytest.raises(UserError, match=words):
         check_options(model, k, level, error)
+
+
+def test_a_gallery_judges_itself_with_whole_groups_left_out(model):
+    gallery = model.gallery
+    G = len(gallery.labels)
+    groups = np.random.default_rng(8).permutation(G) // 3
+    found = calibrate_left_out(gallery, groups, k=3, classes=model.classes, p=2.0)
+    distances, labels = distances_of(gallery.embeddings, gallery.embeddings), gallery.labels
+    predicted, behind = np.empty(G, int), []
+    for i, row in enumerate(distances):
+        may = groups != groups[i]
+        expected = score(row[may], labels[may], labels[i])
+        assert found.scores.scores[i] == pytest.approx(expected, rel=1e-4)
+        nearest = np.flatnonzero(may)[np.argsort(row[may], kind="stable")[:3]]
+        votes = [(np.sum(labels[nearest] == c), -row[nearest][labels[nearest] == c].sum())
+                 for c in range(3)]  # fmt: skip
+        predicted[i] = max(range(3), key=votes.__getitem__)
+        behind += row[nearest].tolist() if predicted[i] == labels[i] else []
+    np.testing.assert_allclose(found.distances, np.sort(behind), rtol=1e-4)
+    assert found.curve.error[0] == pytest.approx(np.mean(predicted != labels))  # all answered
+    alone = calibrate_left_out(gallery, np.zeros(G, int), k=3, classes=model.classes, p=2.0)
+    assert np.isinf(alone.scores.scores).all()  # one group: nobody is left to say anything
+    assert alone.curve.error.tolist() == [1.0]
+    assert len(alone.distances) == 0

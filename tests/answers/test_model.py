@@ -77,7 +77,7 @@ def test_it_is_found_in_a_workdir_and_by_itself(folder, tmp_path):
     with pytest.raises(UserError, match="is not finished"):
         find(tmp_path)
     (tmp_path / "results.json").write_text("{}")
-    with pytest.raises(UserError, match=r"move its results\.json away"):
+    with pytest.raises(UserError, match=r"predict --run=.*make_model"):
         find(tmp_path)
 
 
