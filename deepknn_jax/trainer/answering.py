@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 import deepknn_jax
 from deepknn_jax.answers import card, figures, page, thumbnails
 from deepknn_jax.answers import model as model_lib
+from deepknn_jax.answers.changes import contents_of
 from deepknn_jax.answers.judge import calibrate, judge
 from deepknn_jax.answers.model import Gallery, Model
 from deepknn_jax.answers.network import Form
@@ -43,8 +44,9 @@ def write_model(
     """
     dataset, wanted = setup.dataset, config.model_folder
     gallery = _gallery(dataset, parts[TRAIN], thumbs=wanted.thumbnails, names=wanted.names)
-    calibrated = None
+    calibrated = calibration = None
     if validated is not None:
+        calibration = _gallery(dataset, parts[VALIDATION], thumbs=False, names=wanted.names)
         k, predicted = max(validated.predictions.items())
         calibrated = calibrate(
             parts[VALIDATION].embeddings, dataset.labels[parts[VALIDATION].rows], predicted,
@@ -52,7 +54,7 @@ def write_model(
             p=config.loss.p,
         )  # fmt: skip
     about = _about(config, setup, results, workdir)
-    model = Model(about, _backbone(variables), gallery, calibrated)
+    model = Model(about, _backbone(variables), gallery, calibrated, calibration)
     named = bool(gallery.names) or gallery.thumbnails is not None
     model_lib.write(workdir / model_lib.FOLDER, model, card.card(about, calibrated, named=named))
     return model
@@ -66,7 +68,15 @@ def _gallery(dataset: Dataset, part: Embedded, *, thumbs: bool, names: bool) -> 
         tuple(dataset.names[row] for row in rows) if names else (),
         None if dataset.groups is None else dataset.groups[rows],
         thumbnails.of_rows(dataset, rows) if thumbs else None,
+        _contents(dataset, rows),
     )
+
+
+def _contents(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """By what `gallery --add` finds copies of these rows, uint8 [n, 16]."""
+    if dataset.contents is None or dataset.inputs.ndim == 2:
+        return contents_of(dataset.inputs[rows])
+    return dataset.contents[rows]
 
 
 def _backbone(variables: Variables) -> dict[str, Any]:
