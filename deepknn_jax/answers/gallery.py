@@ -244,7 +244,7 @@ def _follow(folder: Path, trained: Model, model: Model) -> None:
     """
     named = bool(trained.gallery.names) or trained.gallery.thumbnails is not None
     while True:
-        about = {"version": model_lib.VERSION, **model.about, "trained": trained.about}
+        about = {**model.about, "version": model_lib.VERSION, "trained": trained.about}
         forget_checksums(folder, ("model.json", "README.md"))
         text = json.dumps(about, indent=1, allow_nan=False)
         write_text(folder / "model.json", text + "\n")

@@ -75,14 +75,14 @@ def read(folder: Path, start: str) -> tuple[Line, ...]:
     lines, before = [], start
     for number, found in enumerate(_numbers(folder), 1):
         path = place(folder, number)
+        if found != number:
+            raise _damaged(path, f"it is gone, and there is line {found}")
         try:
             data = (path / "line.json").read_bytes()
             line = Line(**parse_json(data))
         except (OSError, ValueError, TypeError) as error:
             raise _damaged(path, str(error)) from error
-        if found != number or line.number != number:
-            raise _damaged(path, f"there is line {found}")
-        if line.before != before:
+        if line.number != number or line.before != before:
             raise _damaged(path, "it does not follow on what is before it")
         before = hashlib.sha256(data).hexdigest()
         lines.append(line)

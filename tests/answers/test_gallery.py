@@ -1,0 +1,309 @@
+"""A model folder's gallery changed: what votes, what calibrates, and that nothing is half done."""
+
+import json
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from support.answering import CLASSES, FEATURES, IMAGES, examples, model_of
+
+from deepknn_jax import files
+from deepknn_jax.answers import gallery, journal
+from deepknn_jax.answers import model as model_lib
+from deepknn_jax.answers.judge import SCORE_K
+from deepknn_jax.answers.run import open_run
+from deepknn_jax.answers.state import cases_of, read
+from deepknn_jax.errors import UserError
+
+K = 3  # K_p of the models
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, compiled_once):
+    folder = tmp_path_factory.mktemp("made") / "model"
+    model_lib.write(folder, model_of(), "# Card\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(made):
+    return open_run(made)
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "model")
+
+
+def new(n, seed=9, label=2):
+    return examples(FEATURES, np.full(n, label), np.random.default_rng(seed)) + np.float32(40)
+
+
+def states(model):
+    cases = cases_of(model)
+    return list(zip(cases.names.tolist(), cases.labels.tolist(), cases.votes.tolist(),
+                    strict=True))  # fmt: skip
+
+
+def test_a_new_class_joins_and_answers_without_a_p_value(folder, run):
+    x = new(6)
+    before = run.predict(x)
+    done = gallery.add(folder, x, ["vasc"] * 6, names=list("abcdef"), note="seen in May", run=run)
+    after = open_run(folder)
+    assert after.class_names == (*CLASSES, "vasc")
+    found = after.predict(x + np.float32(0.01), k=K)
+    assert (found.labels == 3).all()
+    assert (before.labels != 3).all()
+    assert np.isnan(found.p_values[:, 3]).all()
+    assert found.sets[:, 3].all()
+    assert np.isfinite(found.p_values[:, :3]).all()
+    assert done.line.names == list("abcdef")
+    assert states(after.model) == states(done.model)
+    about = json.loads((folder / "model.json").read_text())
+    assert about["counts"] == {"train": [20, 7, 20, 6], "validation": [12, 4, 14, 0],
+                               "test": [4, 0, 6, 0]}  # fmt: skip
+    card = (folder / "README.md").read_text()
+    assert "| vasc | 6 | 0 | 0 | none there |" in card
+    assert "| 1 | " in card
+    assert "seen in May" in card
+    assert "without a p-value and in every set: vasc" in card
+    # As it was, to the bit.
+    again = open_run(folder, at=0).predict(x)
+    for one, other in zip(before, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def score(x, model, c):
+    """The ratio score by its definition, in float64."""
+    rows = model.gallery.embeddings.astype(np.float64)
+    apart = np.sqrt(((rows - x.astype(np.float64)) ** 2).sum(axis=1))
+    own = model.gallery.labels == c
+    return np.sort(apart[own])[:SCORE_K].mean() / np.sort(apart[~own])[:SCORE_K].mean()
+
+
+def test_what_calibrates_is_scored_anew_by_the_changed_gallery(folder, run):
+    gallery.add(folder, new(6), ["vasc"] * 6, run=run)
+    gallery.add(folder, new(9, seed=3), ["vasc"] * 9, calibrates=True, run=run)
+    gallery.relabel(folder, {"case <4>.png": "vasc", "kept 2": "bcc"})
+    model = gallery.remove(folder, ["case <0>.png", "case <22>.png", "kept 5"]).model
+    for found in (model, read(folder)):
+        own = found.calibration
+        assert found.calibrated.scores.counts.tolist() == [10, 5, 14, 9]
+        assert found.about["counts"]["train"] == [18, 6, 20, 7]
+        wanted = [score(x, found, c) for x, c in zip(own.embeddings, own.labels, strict=True)]
+        np.testing.assert_allclose(found.calibrated.scores.scores, wanted, rtol=1e-4)
+        np.testing.assert_array_equal(found.calibrated.scores.labels, own.labels)
+    p_values = open_run(folder).predict(new(4, seed=5)).p_values
+    assert (p_values[:, 3] * 10 == np.round(p_values[:, 3] * 10)).all()  # of nine and itself
+    trained = read(folder, at=0)
+    assert trained.calibrated.scores.scores.tolist() != model.calibrated.scores.scores.tolist()
+
+
+def test_the_last_image_of_a_class_takes_it_away_until_it_comes_back(folder):
+    names = [f"case <{i}>.png" for i in range(20, 27)]  # all of bcc
+    gone = gallery.remove(folder, names, note="another study's").model
+    assert gone.classes == (CLASSES[0], CLASSES[2])
+    assert gone.calibrated.scores.counts.tolist() == [12, 14]
+    found = open_run(folder).predict(new(2))
+    assert found.p_values.shape == found.nearest.shape == (2, 2)
+    assert np.isfinite(found.nearest).all()
+    back = gallery.relabel(folder, {"case <0>.png": "bcc"}).model
+    assert back.classes == CLASSES
+    assert back.calibrated.scores.counts.tolist() == [12, 4, 14]
+    with pytest.raises(UserError, match="2 images would remain in the gallery, of which K_p = 3"):
+        gallery.remove(folder, [f"case <{i}>.png" for i in (*range(20), *range(27, 45))])
+
+
+def test_every_state_can_be_had_again_and_undone(folder, run):
+    seen = [states(read(folder))]
+    for change in (
+        lambda: gallery.add(folder, new(3), ["nv", "nv", "akiec"], names=["x", "y", "z"], run=run),
+        lambda: gallery.relabel(folder, {"x": "akiec", "case <9>.png": "bcc"}),
+        lambda: gallery.remove(folder, ["y", "case <1>.png"]),
+        lambda: gallery.restore(folder, 1, note="a mistake"),
+        lambda: gallery.remove(folder, ["y"]),
+        lambda: gallery.restore(folder, 3),
+        lambda: gallery.restore(folder, 0),
+    ):
+        done = change()
+        assert states(read(folder)) == states(done.model)
+        seen.append(states(done.model))
+    assert seen[4] == seen[1]
+    assert seen[6] == seen[3]
+    assert seen[7] == seen[0]
+    assert len({str(each) for each in seen}) == 5
+    for n, wanted in enumerate(seen):
+        assert states(read(folder, at=n)) == wanted
+    assert [line.did for line in gallery.history(folder)] == [
+        "add", "relabel", "remove", "restore", "remove", "restore", "restore"]  # fmt: skip
+    np.testing.assert_array_equal(read(folder).calibrated.curve, read(folder, 0).calibrated.curve)
+    assert json.loads((folder / "model.json").read_text())["counts"]["train"] == [20, 7, 20]
+    for at in (-1, 8):
+        with pytest.raises(UserError, match=f"`at` is {at}: the journal of .* has 7 lines"):
+            open_run(folder, at=at)
+    with pytest.raises(UserError, match="`restore` is 9: the journal has 7 lines"):
+        gallery.restore(folder, 9)
+
+
+def test_copies_are_named_and_nothing_joins_twice(folder, run):
+    x = new(3)
+    gallery.add(folder, x, ["nv"] * 3, names=["a", "b", "c"], run=run)
+    more = np.concatenate([x[1:].astype(np.float64), new(1, seed=2)])
+    done = gallery.add(folder, more, ["nv"] * 3, names=["B", "C", "a"], run=run)
+    assert done.copies == [("B", "b"), ("C", "c")]
+    assert done.line.names == ["a (line 2)"]
+    assert gallery.add(folder, x, ["nv"] * 3, run=run).line is None
+    with pytest.raises(UserError, match=r"00001 \(mel\) is b \(nv\) over again: .* --relabel"):
+        gallery.add(folder, x[:2], ["nv", "mel"], run=run)
+    kept = gallery.add(folder, x[:1], ["nv"], calibrates=True, run=run)  # it votes
+    assert kept.line is None
+    assert gallery.relabel(folder, {"a": "nv"}).line is None
+    assert gallery.restore(folder, 2).line is None
+    assert journal.count(folder) == 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "words"),
+    [(None, {}, "00000: has no label"), (["nv"], {}, "2 images and 1 `labels`"),
+     (["nv", " "], {}, "00001: has no label"),
+     (["vasc"] * 2, {"calibrates": True}, "vasc: no image of it is in the gallery")],
+)  # fmt: skip
+def test_what_cannot_join_is_named(folder, run, labels, options, words):
+    with pytest.raises(UserError, match=words):
+        gallery.add(folder, new(2), labels, run=run, **options)
+    with pytest.raises(UserError, match="'x' and 1 more: --list"):
+        gallery.remove(folder, ["x", "case <1>.png", "y"])
+    with pytest.raises(UserError, match="x: its new label is empty"):
+        gallery.relabel(folder, {"x": " "})
+    assert journal.count(folder) == 0
+
+
+def test_a_folder_that_left_names_and_pictures_out_takes_none(tmp_path, compiled_once):
+    model = model_of(IMAGES, shown=False)
+    model_lib.write(tmp_path / "m", model, "")
+    x = examples(IMAGES, np.array([0, 1]), np.random.default_rng(8))
+    done = gallery.add(tmp_path / "m", x, ["nv", "nv"], names=["Miller", "Smith"])
+    assert done.line.names == ["added image 1.1", "added image 1.2"]
+    found = gallery.remove(tmp_path / "m", ["training image 3", "added image 1.1"]).model
+    assert found.gallery.names[2:4] == ("training image 2", "training image 4")
+    assert found.gallery.names[-1] == "added image 1.2"
+    assert found.gallery.thumbnails is None
+    everything = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"Smith" not in everything
+    shown = model_of(IMAGES)
+    model_lib.write(tmp_path / "s", shown, "")
+    found = gallery.add(tmp_path / "s", x, ["nv", "nv"]).model
+    assert found.gallery.thumbnails.webp(47)[:4] == b"RIFF"
+    assert found.gallery.thumbnails.webp(3) == shown.gallery.thumbnails.webp(3)
+
+
+def as_version_1(folder):
+    for name, left in (("gallery", ["contents"]), ("calibration", ["embeddings", "contents",
+                                                                   "names"])):  # fmt: skip
+        with np.load(folder / f"{name}.npz") as found:
+            arrays = {key: found[key] for key in found.files if key not in left}
+        files.write_arrays(folder / f"{name}.npz", arrays)
+    about = json.loads((folder / "model.json").read_text()) | {"version": 1}
+    (folder / "model.json").write_text(json.dumps(about))
+    (folder / "checksums.json").unlink()
+    files.write_checksums(folder)
+
+
+def test_a_folder_of_version_1_changes_without_p_values(folder, run):
+    as_version_1(folder)
+    assert open_run(folder).predict(new(2)).p_values is not None
+    own = examples(FEATURES, np.repeat([0, 1, 2], (20, 7, 20)), np.random.default_rng(0))
+    done = gallery.add(folder, own[3:5], [CLASSES[0]] * 2, names=["p", "q"])
+    assert done.copies == [("p", "case <3>.png"), ("q", "case <4>.png")]
+    done = gallery.remove(folder, ["case <3>.png"])
+    assert done.model.calibrated is None
+    assert open_run(folder).predict(new(2)).p_values is None
+    assert "No image is there to calibrate the changed gallery" in (folder / "README.md").read_text()
+    assert json.loads((folder / "model.json").read_text())["version"] == model_lib.VERSION
+    assert gallery.restore(folder, 0).model.calibrated is not None
+    assert open_run(folder).predict(new(2)).p_values is not None
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing but `finally` comes after it."""
+
+
+@pytest.mark.parametrize("leaving", [True, False])
+def test_killed_at_any_write_it_is_the_one_or_the_other(folder, monkeypatch, leaving):
+    """`leaving`: not even `finally` runs, so temporary files stay."""
+    gallery.relabel(folder, {"case <7>.png": "bcc"})
+    before = states(read(folder))
+    calls = ("rename", "replace", "mkdir")
+    real = {name: getattr(files.os, name) for name in calls}
+    writes = []
+
+    def dying(name, at):
+        def call(*args, **kwargs):
+            writes.append(name)
+            if len(writes) == at:
+                raise Killed
+            return real[name](*args, **kwargs)
+
+        return call
+
+    if leaving:
+        monkeypatch.setattr(files.shutil, "rmtree", lambda *args, **kwargs: None)
+        monkeypatch.setattr(files.Path, "unlink", lambda *args, **kwargs: None)
+    found = []
+    for at in range(1, 20):
+        here = shutil.copytree(folder, folder.with_name(f"at{at}"))
+        writes.clear()
+        with monkeypatch.context() as patched:
+            for name in calls:
+                patched.setattr(files.os, name, dying(name, at))
+            try:
+                gallery.remove(here, ["case <7>.png"])
+                break
+            except Killed:
+                pass
+        now = states(read(here))
+        found.append(now == before)
+        assert now in (before, [each for each in before if each[0] != "case <7>.png"])
+        assert open_run(here).predict(new(1)).names == ("00000",)
+        lines = gallery.history(here)
+        about = json.loads((here / "model.json").read_text())
+        assert about["changes"]["lines"] == len(lines) == 2 - found[-1]
+        assert sum(about["counts"]["train"]) == 46 + found[-1]
+        done = gallery.remove(here, ["case <8>.png"])  # and it goes on
+        assert done.line.number == len(lines) + 1
+    assert len(found) >= 5
+    assert found == sorted(found, reverse=True)
+    assert set(found) == {True, False}
+
+
+def test_changes_at_once_are_all_kept(folder, run, monkeypatch):
+    """Without the lock of one process, as by several: each line is written by one of them."""
+    monkeypatch.setattr(gallery, "_ONE", threading.Semaphore(99))
+    errors = []
+
+    def change(i):
+        try:
+            gallery.relabel(folder, {f"case <{i}>.png": "bcc"}, note=str(i))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=change, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    lines = gallery.history(folder)
+    assert sorted(line.note for line in lines) == list("012345")
+    assert read(folder).gallery.labels[:6].tolist() == [1] * 6
+    assert json.loads((folder / "model.json").read_text())["counts"]["train"] == [14, 13, 20]
+
+
+def test_a_run_written_anew_keeps_the_changed_one_beside(folder, capsys):
+    gallery.relabel(folder, {"case <1>.png": "bcc"})
+    changed = states(read(folder))
+    model_lib.write(folder, model_of(), "# Card\n")
+    assert journal.count(folder) == 0
+    assert states(read(folder.with_name("model.changed_1"))) == changed
+    assert "is kept as" in capsys.readouterr().out
