@@ -35,7 +35,8 @@ def main() -> None:
             then.
     """
     values = flags.FLAGS
-    given = [name for name in _DOES if values[name].value not in (None, False)]
+    flagged = {name: values[name].value for name in _DOES}
+    given = [name for name, value in flagged.items() if value is not None and value is not False]
     if not values.run:
         raise UserError("--run is not given: a run's workdir or its model folder")
     if len(given) != 1:

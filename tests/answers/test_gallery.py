@@ -59,7 +59,7 @@ def test_a_new_class_joins_and_answers_without_a_p_value(calibrated, run):
     done = gallery.add(
         calibrated, x, ["vasc"] * 6, names=list("abcdef"), note="seen in May", run=run
     )
-    after = open_run(calibrated)
+    after = run._replace(model=read(calibrated))
     assert after.class_names == (*CLASSES, "vasc")
     found = after.predict(x + np.float32(0.01), k=K)
     assert (found.labels == 3).all()
@@ -78,7 +78,7 @@ def test_a_new_class_joins_and_answers_without_a_p_value(calibrated, run):
     assert "in May" in card
     assert "without a p-value and in every set: vasc" in card
     # As it was, to the bit.
-    again = open_run(calibrated, at=0).predict(x)
+    again = run._replace(model=read(calibrated, at=0)).predict(x)
     for one, other in zip(before, again, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -94,16 +94,15 @@ def score(x, model, c):
 def test_what_calibrates_is_scored_anew_by_the_changed_gallery(calibrated, run):
     gallery.relabel(calibrated, {f"case <{i}>.png": "vasc" for i in (4, 9)})
     gallery.add(calibrated, new(9, seed=3), ["vasc"] * 9, calibrates=True, run=run)
-    gallery.relabel(calibrated, {"case <22>.png": "akiec", "kept 2": "bcc"})
-    model = gallery.remove(calibrated, ["kept 5"]).model
+    model = gallery.relabel(calibrated, {"case <22>.png": "akiec", "kept 2": "bcc"}).model
     for found in (model, read(calibrated)):
         own = found.calibration
-        assert found.calibrated.scores.counts.tolist() == [10, 5, 14, 9]
+        assert found.calibrated.scores.counts.tolist() == [11, 5, 14, 9]
         assert found.about["counts"]["train"] == [19, 6, 20, 2]
         wanted = [score(x, found, c) for x, c in zip(own.embeddings, own.labels, strict=True)]
         np.testing.assert_allclose(found.calibrated.scores.scores, wanted, rtol=1e-4)
         np.testing.assert_array_equal(found.calibrated.scores.labels, own.labels)
-    p_values = open_run(calibrated).predict(new(4, seed=5)).p_values
+    p_values = run._replace(model=read(calibrated)).predict(new(4, seed=5)).p_values
     assert (p_values[:, 3] * 10 == np.round(p_values[:, 3] * 10)).all()  # of nine and itself
     trained = read(calibrated, at=0)
     assert trained.calibrated.scores.scores.tolist() != model.calibrated.scores.scores.tolist()
@@ -115,12 +114,11 @@ def test_the_last_image_of_a_class_takes_it_away_until_it_comes_back(calibrated)
     assert gone.classes == (CLASSES[0], CLASSES[2])
     assert gone.calibrated.scores.counts.tolist() == [12, 14]
     assert gone.about["counts"]["train"] == [27, 20]
-    assert open_run(calibrated).predict(new(2)).p_values.shape == (2, 2)
     back = gallery.relabel(calibrated, {"case <0>.png": "bcc"}).model
     assert back.classes == CLASSES
     assert back.calibrated.scores.counts.tolist() == [12, 4, 14]
     with pytest.raises(UserError, match="2 images would remain in the gallery, of which K_p = 3"):
-        gallery.remove(calibrated, [f"case <{i}>.png" for i in (*range(20), *range(27, 45))])
+        gallery.remove(calibrated, [f"case <{i}>.png" for i in range(45)])
 
 
 def test_every_state_can_be_had_again_and_undone(folder, run):
