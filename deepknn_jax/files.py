@@ -24,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Whatever goes wrong in the block, `path` keeps what it had, and the temporary file is removed.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{_own()}.tmp{path.suffix}")
     try:
         with naming(path):
             yield temporary
@@ -64,7 +64,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         FileExistsError: `folder` is there, and is not empty.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = folder.with_name(f".{folder.name}.{_own()}.tmp")
     try:
         with naming(folder):
             temporary.mkdir(parents=True)
@@ -77,6 +77,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
                 raise FileExistsError(errno.EEXIST, "is there already", str(folder)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _own() -> str:
+    """A name for one use; process numbers are not enough where machines share a disk."""
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
 
 
 @contextlib.contextmanager

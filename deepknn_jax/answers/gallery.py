@@ -176,8 +176,7 @@ def restore(path: str | Path, to: int, *, note: str = "") -> Changed:
         if not 0 <= to < number:
             raise UserError(f"`restore` is {to}: the journal has {number - 1} lines; 0 is what the "
                             "training left")  # fmt: skip
-        at_it = to == number - 1
-        return _Plan(None if at_it else Line(number, changes.RESTORE, note=note, to=to))
+        return _Plan(Line(number, changes.RESTORE, note=note, to=to))
 
     return _commit(path, plan)
 
@@ -206,7 +205,7 @@ def _commit(path: str | Path, plan: Callable[[Cases, Model, int], _Plan]) -> Cha
             lines = journal.read(folder, start)
             now = state.cases_after(trained, folder, lines)
             made = plan(now, trained, len(lines) + 1)
-            if made.line is None:
+            if made.line is None or (made.change is None and _stands(lines, made.line)):
                 return Changed(None, state.after(trained, folder, lines), made.copies)
             told = [*lines, made.line]
             if made.change is None:
@@ -223,6 +222,12 @@ def _commit(path: str | Path, plan: Callable[[Cases, Model, int], _Plan]) -> Cha
             _follow(folder, trained, model)
             return Changed(line, model, made.copies)
     raise UserError(f"{folder}: other processes change it again and again; try later")
+
+
+def _stands(lines: Sequence[Line], restore: Line) -> bool:
+    """Whether what a restore would bring back is there already."""
+    dids = [(line.did, line.to) for line in lines]
+    return changes.standing(dids[: restore.to]) == changes.standing(dids)
 
 
 def _recalibrated(model: Model) -> Calibrated | None:
