@@ -52,14 +52,15 @@ __all__ = [
 ]
 
 
-def open_run(path: "str | Path") -> "Run":
+def open_run(path: "str | Path", at: int | None = None) -> "Run":
     """A trained run, to embed and classify new images: `answers.run.open_run`.
 
-    `path` is a run's workdir, or its model folder wherever it lies.
+    `path` is a run's workdir, or its model folder wherever it lies. `at`: with the gallery as it
+    was after so many lines of its journal (docs/gallery.md); 0, as it was trained.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is none, or it is damaged; the journal has no such line.
     """
     from deepknn_jax.answers.run import open_run as opened  # only now: it brings Pillow
 
-    return opened(path)
+    return opened(path, at)

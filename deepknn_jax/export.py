@@ -9,7 +9,7 @@ from deepknn_jax.answers.judge import check_options
 from deepknn_jax.answers.run import open_run
 from deepknn_jax.errors import UserError, renaming
 from deepknn_jax.logs import say
-from deepknn_jax.shell import parse_flags, run_command
+from deepknn_jax.shell import make_missing_model, parse_flags, run_command
 
 
 @renaming({"k": "--k"})
@@ -25,6 +25,7 @@ def main() -> None:
     out = Path(values.out or "").expanduser()
     if out.suffix != ".zip":
         raise UserError(f"--out is {values.out or 'not given'}: give it the name of a .zip file")
+    make_missing_model(values.run)
     run = open_run(values.run)
     k = run.model.about["k_p"] if values.k is None else values.k
     check_options(run.model, k, level=0.9, abstain_error=0.1)

@@ -10,7 +10,7 @@ from absl import flags
 from tqdm import tqdm
 
 from deepknn_jax.answers import figures, page, table
-from deepknn_jax.answers.card import WITHOUT, few_lines
+from deepknn_jax.answers.card import few_lines, why_none
 from deepknn_jax.answers.intake import Block, Questions, blocks, questions
 from deepknn_jax.answers.judge import Predictions, check_options, judge
 from deepknn_jax.answers.run import Run, open_run
@@ -20,7 +20,7 @@ from deepknn_jax.files import replacing, sound, write_text
 from deepknn_jax.logs import say
 from deepknn_jax.shell import make_missing_model, parse_flags, run_command
 
-_OPTIONS = ("images", "k", "level", "abstain_error", "image_column", "label_column")
+_OPTIONS = ("images", "at", "k", "level", "abstain_error", "image_column", "label_column")
 _NOT_FINITE = "its embedding is not finite"
 
 
@@ -56,7 +56,7 @@ def main() -> None:
         if not values[name].value:
             raise UserError(f"--{name} is not given: {what}")
     make_missing_model(values.run)
-    run = open_run(values.run)
+    run = open_run(values.run, values.at)
     k = run.model.about["k_p"] if values.k is None else values.k
     check_options(run.model, k, values.level, values.abstain_error)
     options = Options(k, values.level, values.abstain_error, values.report_images)
@@ -109,8 +109,10 @@ def _tell(run: Run, asked: Questions, options: Options) -> None:
     model = run.model
     say(f"{len(asked.names):,} images; {model.about['backbone']}, {len(model.gallery.labels):,} "
         f"training images, {len(model.classes)} classes, K_p {options.k}")  # fmt: skip
+    if since := model.about.get("changes"):
+        say(f"the gallery was changed since the training: {since['lines']} lines of its journal")
     if model.calibrated is None:
-        say(WITHOUT)
+        say(why_none(model.about))
     else:
         for line in few_lines(model.classes, model.calibrated, level=options.level):
             say(line)
@@ -196,6 +198,8 @@ def parse(argv: list[str]) -> list[str]:
     flags.DEFINE_string("run", None, "A run's workdir, or its model folder wherever it lies.")
     flags.DEFINE_string("images", None, "An image file, a folder at any depth, a csv, or an .npz.")
     flags.DEFINE_string("out", None, "Folder of predictions.csv, report.html and results.json.")
+    flags.DEFINE_integer("at", None, "With the gallery after so many lines of its journal; 0, as "
+                         "it was trained; by default after all.")  # fmt: skip
     flags.DEFINE_integer("k", None, "Neighbours that vote; the run's own K_p by default.")
     flags.DEFINE_float("level", 0.9, "Of each class such a share has its class in the set.")
     flags.DEFINE_float("abstain_error", 0.1, "Wanted share of wrong answers among those given.")

@@ -14,6 +14,18 @@ WITHOUT = (
     "No image was kept apart to calibrate on, so there are no p-values, no sets and no abstaining: "
     "train with --config.data.validation=0.2 to have them."
 )
+# Of a gallery that was changed.
+LOST = (
+    "No image is there to calibrate the changed gallery on (a folder of version 1 keeps none), so "
+    "there are no p-values, no sets and no abstaining: add some by gallery --add=PATH --calibrates, "
+    "or go back by --restore=0."
+)
+
+
+def why_none(about: Mapping[str, Any]) -> str:
+    """Why a model has no calibration, and the remedy."""
+    once = about.get("calibration") or sum(about.get("trained_validation", ()))
+    return LOST if about.get("changes") and once else WITHOUT
 
 
 def card(
@@ -54,10 +66,19 @@ def card(
         f"Acc {_percent(about['test']['acc'])}, mean class recall {_percent(about['test']['mcr'])}"
         " on the test part, which neither trained nor chose anything.",
         "",
+        *_changes(about),
         "## Doubt",
         "",
         *_doubt(about, calibrated),
         "",
+        *_use(named=named),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _use(*, named: bool) -> list[str]:
+    """What a model is not for, and how to ask it."""
+    return [
         "## What it is not for",
         "",
         "Images of other devices, populations, preparations or diseases than those above: the vote "
@@ -76,7 +97,6 @@ def card(
            else "; their names and thumbnails were left out."),
         "",
     ]  # fmt: skip
-    return "\n".join(lines)
 
 
 def weights_lines(rule: VoteRule) -> list[str]:
@@ -133,7 +153,7 @@ def _percent(share: float | None) -> str:
 
 def _doubt(about: Mapping[str, Any], calibrated: Calibrated | None) -> list[str]:
     if calibrated is None:
-        return [WITHOUT]
+        return [why_none(about)]
     few = few_lines(about["classes"], calibrated, level=0.9)
     n = len(calibrated.scores.scores)
     if about.get("calibration") == LEFT_OUT:
@@ -152,11 +172,45 @@ def _doubt(about: Mapping[str, Any], calibrated: Calibrated | None) -> list[str]
     ]  # fmt: skip
 
 
-def few_lines(classes: Sequence[str], calibrated: Calibrated, *, level: float) -> list[str]:
-    """A line on the classes that are in every set, for want of calibration images; or none."""
-    few_of = too_few(calibrated.scores, level=level)
-    few = [classes[c] for c in few_of.nonzero()[0].tolist()]
-    if not few:
+def _changes(about: Mapping[str, Any]) -> list[str]:
+    """A section on what was done to the gallery after the training."""
+    if not about.get("changes"):
         return []
-    return [f"In every set at {100 * level:g} %, as too few calibration images are there to rule "
-            f"them out: {', '.join(few)}."]  # fmt: skip
+    lines, last = about["changes"]["lines"], about["changes"]["last"]
+    return [
+        "## Changes",
+        "",
+        f"Since the training the gallery was changed ({lines:,} lines of its journal, the last "
+        f"{len(last)} below). Numbers of training and validation images above are those of the "
+        "gallery and of what calibrates now; the figures on the test part are the run's own as it "
+        "was trained, and were not measured anew.",
+        "",
+        "| line | when | what | images | why |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {line['line']} | {line['when']} | {_did(line)} | {line['cases'] or ''} | "
+            + line["note"].replace("|", "\\|").replace("\n", " ") + " |"
+            for line in last
+        ),
+        "",
+    ]  # fmt: skip
+
+
+def _did(line: Mapping[str, Any]) -> str:
+    return f"{line['did']} line {line['to']}" if line["did"] == "restore" else str(line["did"])
+
+
+def few_lines(classes: Sequence[str], calibrated: Calibrated, *, level: float) -> list[str]:
+    """Lines on classes that are in every set, for want of calibration images; or none."""
+    counts = calibrated.scores.counts
+    few_of = too_few(calibrated.scores, level=level)
+    none = [classes[c] for c in (counts == 0).nonzero()[0].tolist()]
+    few = [classes[c] for c in (few_of & (counts > 0)).nonzero()[0].tolist()]
+    lines = []
+    if few:
+        lines.append(f"In every set at {100 * level:g} %, as too few calibration images are there "
+                     f"to rule them out: {', '.join(few)}.")  # fmt: skip
+    if none:
+        lines.append(f"Without any image to calibrate on, so without a p-value and in every set: "
+                     f"{', '.join(none)}. gallery --add=PATH --calibrates adds such.")  # fmt: skip
+    return lines

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepknn_jax.answers.card import WITHOUT, class_rows, few_lines, trained_by, weights_lines
+from deepknn_jax.answers.card import class_rows, few_lines, trained_by, weights_lines, why_none
 from deepknn_jax.answers.judge import Predictions, rule_of
 from deepknn_jax.answers.model import Model
 from deepknn_jax.answers.table import set_of
@@ -111,7 +111,7 @@ def write(
 
 def _doubt_lines(model: Model, level: float) -> list[str]:
     if model.calibrated is None:
-        return [WITHOUT]
+        return [why_none(model.about)]
     return few_lines(model.classes, model.calibrated, level=level)
 
 

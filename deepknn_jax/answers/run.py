@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deepknn_jax.answers import model as model_lib
+from deepknn_jax.answers import state
 from deepknn_jax.answers.intake import Images, Questions, blocks, questions
 from deepknn_jax.answers.judge import Predictions, check_options, judge
 from deepknn_jax.answers.model import Model
@@ -77,12 +78,14 @@ class Run(NamedTuple):
         return asked, embeddings
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, at: int | None = None) -> Run:
     """The run whose workdir, or model folder wherever it lies, is at `path`.
 
+    `at`: with the gallery as it was after so many lines of its journal; 0, as it was trained.
+
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is none, or it is damaged; the journal has no such line.
     """
     folder = model_lib.find(path)
-    model = model_lib.read(folder)
+    model = state.read(folder, at)
     return Run(folder, model, form_asked(model), embedder(model))

@@ -26,7 +26,7 @@ from deepknn_jax.files import (
 )
 from deepknn_jax.models.weights.torch_files import read_tensors
 
-VERSION = 1  # of the form of a folder with a network; a reader refuses a larger one
+VERSION = 2  # of the form of a folder with a network; a reader refuses a larger one
 FOLDER = "source"  # in the folder of what it is the source of
 KEYS = ("backbone", "batch", "dtype", "embedding_size", "inputs", "normalize")
 

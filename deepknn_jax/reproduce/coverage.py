@@ -115,7 +115,7 @@ def _finish(cell: Cell, out: Path) -> None:
     with np.load(workdir / "embeddings.npz", allow_pickle=False) as arrays:
         tests = arrays["splits"] == TEST
         embeddings, labels = arrays["embeddings"][tests], arrays["labels"][tests]
-    found = measured(model_lib.read(workdir / model_lib.FOLDER), embeddings, labels)
+    found = measured(model_lib.read_trained(workdir / model_lib.FOLDER), embeddings, labels)
     run = {"results": {"test": results["test"]}, "coverage": found}
     store.write(out, cell, config.to_dict(), time.monotonic() - began, run)
     shutil.rmtree(workdir, ignore_errors=True)

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from deepknn_jax.answers import card, figures, page, thumbnails
 from deepknn_jax.answers import model as model_lib
+from deepknn_jax.answers.changes import contents_of
 from deepknn_jax.answers.judge import calibrate, calibrate_left_out, judge
 from deepknn_jax.answers.model import Gallery, Model
 from deepknn_jax.data.copies import numbered
@@ -41,7 +42,7 @@ def write_model(
     """
     dataset, wanted, vote = setup.dataset, config.model_folder, results["vote"]
     gallery = _gallery(dataset, parts[TRAIN], thumbs=wanted.thumbnails, names=wanted.names)
-    calibrated, calibrated_by = None, None
+    calibrated = calibration = calibrated_by = None
     if validated is None:
         if provenance.is_frozen(config, dataset):
             calibrated_by = card.LEFT_OUT
@@ -52,6 +53,7 @@ def write_model(
             )  # fmt: skip
     else:
         calibrated_by = card.VALIDATION
+        calibration = _gallery(dataset, parts[VALIDATION], thumbs=False, names=wanted.names)
         k, predicted = validated.reported
         calibrated = calibrate(
             parts[VALIDATION].embeddings, dataset.labels[parts[VALIDATION].rows], predicted,
@@ -60,7 +62,8 @@ def write_model(
         )  # fmt: skip
     about = _about(config, setup, results, workdir) | {"calibration": calibrated_by}
     source = networks.source_of(config)
-    model = Model(about, networks.backbone_of(variables), gallery, calibrated, source)
+    backbone = networks.backbone_of(variables)
+    model = Model(about, backbone, gallery, calibrated, source=source, calibration=calibration)
     named = bool(gallery.names) or gallery.thumbnails is not None
     text = card.card(about, calibrated, named=named, source=source and source.about)
     model_lib.write(workdir / model_lib.FOLDER, model, text)
@@ -84,7 +87,15 @@ def _gallery(dataset: Dataset, part: Embedded, *, thumbs: bool, names: bool) -> 
         tuple(dataset.names[row] for row in rows) if names else (),
         None if dataset.groups is None else dataset.groups[rows],
         thumbnails.of_rows(dataset, rows) if thumbs else None,
+        _contents(dataset, rows),
     )
+
+
+def _contents(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """By what `gallery --add` finds copies of these rows, uint8 [n, 16]."""
+    if dataset.contents is None or dataset.inputs.ndim == 2:
+        return contents_of(dataset.inputs[rows])
+    return dataset.contents[rows]
 
 
 def _about(
