@@ -3,7 +3,8 @@
 - parameters.safetensors: the network's variables, their names as paths (params/backbone/...);
 - model.json: what the network is, and how an image gets from its file to it (`Model.about`);
 - gallery.npz: the training part's embeddings [G, D], labels [G], and where they are known and
-  wanted names [G], groups [G], thumbnails and thumbnail_ends (`thumbnails.Thumbnails`);
+  wanted names [G], groups [G], occurrence [G], thumbnails and thumbnail_ends
+  (`thumbnails.Thumbnails`);
 - calibration.npz, of a run with a validation part: scores and labels [n] (`doubt.Calibration`), the
   curve of errors (thresholds, coverage, error), and distances;
 - README.md: the model card; checksums.json.
@@ -41,8 +42,9 @@ _KEYS = ("backbone", "batch", "classes", "counts", "dtype", "embedding_size", "i
 class Gallery(NamedTuple):
     """The G training examples that vote.
 
-    `embeddings` float32 [G, D], `labels` int32 [G], `names` (empty: left out), `groups` int [G] and
-    `thumbnails`, each None where it is not known or was left out.
+    `embeddings` float32 [G, D], `labels` int32 [G], `names` (empty: left out), `groups` int [G],
+    `thumbnails`, and `occurrence` int32 [G], among the K_p nearest of how many others each was when
+    the run ended; each None where it is not known or was left out.
     """
 
     embeddings: np.ndarray
@@ -50,6 +52,7 @@ class Gallery(NamedTuple):
     names: tuple[str, ...] = ()
     groups: np.ndarray | None = None
     thumbnails: Thumbnails | None = None
+    occurrence: np.ndarray | None = None
 
     def name(self, row: int) -> str:
         """What to call an example: where names were left out, by its number."""
@@ -108,6 +111,8 @@ def _of_gallery(gallery: Gallery) -> dict[str, np.ndarray]:
         arrays["names"] = np.asarray(gallery.names)
     if gallery.groups is not None:
         arrays["groups"] = gallery.groups
+    if gallery.occurrence is not None:
+        arrays["occurrence"] = gallery.occurrence
     if gallery.thumbnails is not None:
         arrays["thumbnails"] = gallery.thumbnails.data
         arrays["thumbnail_ends"] = gallery.thumbnails.ends
@@ -177,7 +182,8 @@ def _gallery(arrays: Mapping[str, np.ndarray]) -> Gallery:
     if "thumbnails" in arrays:
         thumbnails = Thumbnails(arrays["thumbnails"], arrays["thumbnail_ends"])
     names = tuple(str(name) for name in arrays.get("names", ()))
-    return Gallery(arrays["embeddings"], arrays["labels"], names, arrays.get("groups"), thumbnails)
+    return Gallery(arrays["embeddings"], arrays["labels"], names, arrays.get("groups"), thumbnails,
+                   arrays.get("occurrence"))  # fmt: skip
 
 
 def _calibrated(arrays: Mapping[str, np.ndarray], classes: int) -> Calibrated:

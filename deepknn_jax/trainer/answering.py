@@ -33,16 +33,19 @@ def write_model(
     variables: Variables,
     parts: Mapping[str, Embedded],
     validated: Evidence | None,
+    left_out: Evidence,
     results: Mapping[str, Any],
     workdir: Path,
 ) -> Model:
     """Writes WORKDIR/model/ of the `variables` that are reported, and returns what is in it.
 
     `parts` are the embeddings of each part of the data set, `validated` the votes on its validation
-    part, if there is one, and `results` what results.json holds.
+    part, if there is one, `left_out` those on each training image by the others, and `results` what
+    results.json holds.
     """
     dataset, wanted = setup.dataset, config.model_folder
     gallery = _gallery(dataset, parts[TRAIN], thumbs=wanted.thumbnails, names=wanted.names)
+    gallery = gallery._replace(occurrence=_occurrence(parts[TRAIN], left_out))
     calibrated = None
     if validated is not None:
         k, predicted = max(validated.predictions.items())
@@ -67,6 +70,13 @@ def _gallery(dataset: Dataset, part: Embedded, *, thumbs: bool, names: bool) -> 
         None if dataset.groups is None else dataset.groups[rows],
         thumbnails.of_rows(dataset, rows) if thumbs else None,
     )
+
+
+def _occurrence(part: Embedded, left_out: Evidence) -> np.ndarray:
+    """int32 [G]: among the K_p nearest of how many other training images each one is."""
+    near = left_out.rows[:, : max(left_out.predictions)].ravel()
+    places = np.searchsorted(part.rows, near[near >= 0])
+    return np.bincount(places, minlength=len(part.rows)).astype(np.int32)
 
 
 def _backbone(variables: Variables) -> dict[str, Any]:
@@ -109,6 +119,7 @@ def _about(
         "counts": counts,
         "groups": dataset.groups is not None,
         "test": results["test"][str(k)],
+        "intervals": results.get("intervals", {}).get(str(k)),
         "reported": results["reported"],
     }
 
@@ -144,6 +155,7 @@ def write_report(model: Model, dataset: Dataset, test: Embedded, workdir: Path) 
     found = judge(test.embeddings[: page.MOST], names, model, k=k, level=_LEVEL,
                   abstain_error=_ABSTAIN_ERROR)  # fmt: skip
     labels = dataset.labels[rows].tolist()
+    groups = None if dataset.groups is None else [str(each) for each in dataset.groups[rows]]
     with_pictures = model.gallery.thumbnails is not None
     made = thumbnails.of_rows(dataset, rows) if with_pictures else None
     shown = [b"" if made is None else made.webp(i) for i in range(len(rows))]
@@ -155,5 +167,5 @@ def write_report(model: Model, dataset: Dataset, test: Embedded, workdir: Path) 
         k=k,
         level=_LEVEL,
         left_out=len(test.rows) - len(rows),
-        results=figures.results(figures.answers(found, labels), model, k=k, level=_LEVEL),
+        results=figures.results(figures.answers(found, labels, groups), model, k=k, level=_LEVEL),
     )

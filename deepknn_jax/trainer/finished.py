@@ -16,7 +16,7 @@ from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
 from deepknn_jax.files import sound
 from deepknn_jax.logs import Seconds, clock
-from deepknn_jax.trainer import answering, checkpoint
+from deepknn_jax.trainer import answering, by_class, checkpoint
 from deepknn_jax.trainer.assess import (
     Variables,
     copied_tests,
@@ -107,10 +107,12 @@ def evaluate_run(
             report.write_trained(workdir / report.TRAINED, dataset, dataset.rows(TEST))
             report.write_neighbors(workdir / "neighbors.csv", dataset, parts[TEST], evidence)
     with clock(seconds, "evaluation"):
+        train, left_out = knn_entries(config, setup, parts[TRAIN], parts[TRAIN])
         results = {
             "method": METHODS[config.loss.name].title,
             **test,
-            "train": knn_entries(config, setup, parts[TRAIN], parts[TRAIN])[0],
+            **by_class.figures(config, dataset, parts[TEST], parts[TRAIN], evidence),
+            "train": train,
             "references": _references(config, setup),
             "copies": _counts(dataset),
             "epochs": config.epochs,
@@ -125,7 +127,7 @@ def evaluate_run(
         with clock(seconds, "writing"):
             report.remove_pictures(workdir)  # of an earlier evaluation
             model = answering.write_model(
-                config, setup, fitted.variables, parts, validated, results, workdir
+                config, setup, fitted.variables, parts, validated, left_out, results, workdir
             )
             results["model_folder"] = dict(config.model_folder)
             if config.evaluate.pictures:
