@@ -62,8 +62,10 @@ def main() -> None:
     k = run.model.about["k_p"] if values.k is None else values.k
     check_options(run.model, k, values.level, values.abstain_error)
     options = Options(k, values.level, values.abstain_error, values.report_images, values.by_group)
-    columns = {name: values[name].value for name in _OPTIONS if name.endswith("_column")}
-    asked = questions(values.images, run.form, run.class_names, **columns)
+    asked = questions(
+        values.images, run.form, run.class_names, image_column=values.image_column,
+        label_column=values.label_column, group_column=values.group_column,
+    )  # fmt: skip
     out = Path(values.out).expanduser()
     if values.show:
         show(run, asked, out, options, name=values.show)

@@ -186,6 +186,8 @@ def _here(model: Model, results: Mapping[str, Any] | None) -> dict[str, Any] | N
         return None
     (entry,), (found,) = results["test"].values(), results["intervals"].values()
     rows = [(name, of["n"], *figures_in_words(of)) for name, of in found["per_class"].items()]
+    if found == model.about.get("intervals"):  # of a run's own test part they stand above
+        rows = []
     return {"n": entry["n"], "acc": in_words(found["acc"]), "mcr": in_words(found["mcr"]),
             "rows": rows, "line": interval_line(found)}  # fmt: skip
 
@@ -280,10 +282,8 @@ def lines_of(case: Case, model: Model) -> list[str]:
     lines.append(f"{each['behind']} of {each['independent']} independent voters for the answer")
     for voter in each["voters"]:
         for i, near in enumerate(voter):
-            far = "" if near["percentile"] is None else f", percentile {near['percentile']}"
+            far = near["distance"]
+            far += "" if near["percentile"] is None else f", percentile {near['percentile']}"
             far += ", a hub" if near["hub"] else ""
-            sign = "  and" if i else "  -"
-            lines.append(
-                f"{sign} {near['label']}, distance {near['distance']}{far}: {near['name']}"
-            )
+            lines.append(f"  {'and' if i else '-'} {near['label']}, distance {far}: {near['name']}")
     return lines
