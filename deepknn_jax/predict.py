@@ -10,11 +10,13 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from deepknn_jax.answers import by_group, figures, page, table
+from deepknn_jax.answers import by_group, figures, heat, page, table
 from deepknn_jax.answers.card import WITHOUT, few_lines
 from deepknn_jax.answers.intake import Block, Questions, blocks, one_block, questions
 from deepknn_jax.answers.judge import Predictions, check_options, judge
+from deepknn_jax.answers.model import Model
 from deepknn_jax.answers.run import Run, open_run
+from deepknn_jax.answers.thumbnails import LARGE
 from deepknn_jax.errors import UserError, renaming
 from deepknn_jax.evaluation.metrics import format_table
 from deepknn_jax.files import replacing, sound, write_text
@@ -22,17 +24,19 @@ from deepknn_jax.logs import say
 from deepknn_jax.shell import parse_flags, run_command
 
 _OPTIONS = ("images", "k", "level", "abstain_error", "image_column", "label_column", "group_column")
+_HEAT = 160  # side of a map in the report, in pixels
 _NOT_FINITE = "its embedding is not finite"
 
 
 class Options(NamedTuple):
-    """How to answer: as `Run.predict`; `shown`: images in the report, at most; `by_group`, too."""
+    """How to answer: as `Run.predict`; `shown`: images in the report, at most, with `heat` maps."""
 
     k: int
     level: float
     abstain_error: float
     shown: int
     by_group: bool = False
+    heat: bool = False
 
 
 class Summary(NamedTuple):
@@ -61,7 +65,8 @@ def main() -> None:
     run = open_run(values.run)
     k = run.model.about["k_p"] if values.k is None else values.k
     check_options(run.model, k, values.level, values.abstain_error)
-    options = Options(k, values.level, values.abstain_error, values.report_images, values.by_group)
+    options = Options(k, values.level, values.abstain_error, values.report_images,
+                      values.by_group, values.heat)  # fmt: skip
     asked = questions(
         values.images, run.form, run.class_names, image_column=values.image_column,
         label_column=values.label_column, group_column=values.group_column,
@@ -88,11 +93,16 @@ def predict(run: Run, asked: Questions, out: Path, options: Options, *, title: s
     labels = _labels(asked, run.class_names)
     path = out / "predictions.csv"
     kept = Summary([], {}, [], 0, [])
+    split = heat.splitter(run.model) if options.heat else None
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         rows = table.writer(file)
         rows.writerow(header := table.header(run.class_names, options.k))
         for block, found in _answered(run, asked, options):
+            known = len(kept.cases)
             kept = _kept(kept, block, found, asked, labels, options)
+            if split and found:
+                own = kept.cases[known:]
+                kept.cases[known:] = _heated(own, split, run.model, block.inputs[: len(own)])
             rows.writerows(_in_order(block, found, run, asked, len(header)))
         if len(kept.errors) == len(asked.names):
             name, reason = next(iter(kept.errors.items()))
@@ -163,7 +173,11 @@ def show(run: Run, asked: Questions, out: Path, options: Options, *, name: str) 
     _make(out)
     found = judge(embeddings, (asked.names[row],), run.model, k=options.k, level=options.level,
                   abstain_error=options.abstain_error)  # fmt: skip
+    split = heat.splitter(run.model)
     case = page.Case(found, block.thumbnails[0], asked.labels[row])
+    if split:
+        (webp,) = heat.pictures(split, run.model, block.inputs, found.indices[:, 0], side=LARGE)
+        case = case._replace(heat=webp)
     page.write(out / "show.html", run.model, [case], asked=sound(f"Answer for {asked.names[row]}"),
                k=options.k, level=options.level, large=True)  # fmt: skip
     for line in page.lines_of(case, run.model):
@@ -248,6 +262,17 @@ def _kept(
     )
 
 
+def _heated(
+    cases: Sequence[page.Case], split: heat.Split, model: Model, inputs: np.ndarray
+) -> list[page.Case]:
+    """The cases, which are of these `inputs`, with maps of where their distances come from."""
+    if not cases:
+        return []
+    nearest = np.array([case.found.indices[0, 0] for case in cases])
+    drawn = heat.pictures(split, model, inputs, nearest, side=_HEAT)
+    return [case._replace(heat=webp) for case, webp in zip(cases, drawn, strict=True)]
+
+
 def _in_order(
     block: Block, found: Predictions | None, run: Run, asked: Questions, width: int
 ) -> list[list[str]]:
@@ -273,6 +298,7 @@ def parse(argv: list[str]) -> list[str]:
     flags.DEFINE_string("label_column", "label", "csv: the column of the labels, if there is one.")
     flags.DEFINE_string("group_column", "group", "csv: the column of patients or lesions, if any.")
     flags.DEFINE_bool("by_group", False, "Also one answer a group: predictions_by_group.csv.")
+    flags.DEFINE_bool("heat", False, "In the report: where each distance comes from.")
     flags.DEFINE_string("show", "", "Name of one of the images: only it, in words and show.html.")
     flags.DEFINE_integer("report_images", page.MOST, "Images in report.html, the first ones.",
                          lower_bound=0)  # fmt: skip

@@ -12,7 +12,7 @@ from deepknn_jax import models
 from deepknn_jax.answers.model import Model
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.engine.inputs import Scale, input_functions, standardized
-from deepknn_jax.engine.step import embed, embedding_recipe
+from deepknn_jax.engine.step import Recipe, embed, embedding_recipe
 from deepknn_jax.errors import UserError
 from deepknn_jax.models.network import Network
 
@@ -49,8 +49,8 @@ def form_of(about: Mapping[str, Any]) -> Form:
     return Form(**given)
 
 
-def embedder(model: Model) -> Embed:
-    """The function that embeds examples by the model, a batch at a time, on one device."""
+def recipe_of(model: Model) -> Recipe:
+    """What embeds examples by the model."""
     form, about = form_of(model.about), model.about
     backbone = models.build(
         about["backbone"],
@@ -67,7 +67,13 @@ def embedder(model: Model) -> Embed:
         mean=() if is_features else form.mean,
         std=() if is_features else form.std,
     )
-    recipe = embedding_recipe(network, *functions, seed=0)
+    return embedding_recipe(network, *functions, seed=0)
+
+
+def embedder(model: Model) -> Embed:
+    """The function that embeds examples by the model, a batch at a time, on one device."""
+    form, about, recipe = form_of(model.about), model.about, recipe_of(model)
+    is_features = form.kind == "feature vectors"
     mapped = jax.jit(functools.partial(embed, recipe=recipe))
     params, stats = (model.variables.get(key, {}) for key in ("params", "batch_stats"))
     on_device = jax.device_put((params, stats))
