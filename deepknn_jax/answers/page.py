@@ -25,6 +25,7 @@ from deepknn_jax.answers.table import set_of
 from deepknn_jax.answers.thumbnails import SIDE, smaller
 from deepknn_jax.answers.voters import hubs, small_pictures, voters
 from deepknn_jax.data.cache import threads
+from deepknn_jax.evaluation import neighbors
 from deepknn_jax.files import write_text
 
 MOST = 2000  # images in a report
@@ -263,8 +264,7 @@ def percentile(model: Model, distance: float) -> int | None:
     """Share in % of the distances behind right answers on validation that are below this one."""
     if model.calibrated is None or not len(model.calibrated.distances):
         return None
-    known = model.calibrated.distances
-    return round(100 * float(np.searchsorted(known, distance, side="left")) / len(known))
+    return neighbors.percentile(model.calibrated.distances, distance)
 
 
 def lines_of(case: Case, model: Model) -> list[str]:

@@ -116,7 +116,11 @@ def class_figures(
 
 
 def _numbered(groups_n: np.ndarray) -> np.ndarray:
-    return np.unique(np.asarray(groups_n), return_inverse=True)[1].reshape(-1)
+    """0, 1, ... by first appearance, so that the draws do not depend on what groups are called."""
+    _, first, number = np.unique(np.asarray(groups_n), return_index=True, return_inverse=True)
+    place = np.empty(len(first), np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    return place[number.reshape(-1)]
 
 
 def draw_weights(units: int, draws: int, seed: int) -> Iterator[np.ndarray]:

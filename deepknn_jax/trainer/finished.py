@@ -145,7 +145,8 @@ def _draw(
 ) -> dict[str, str]:
     """Draws all pictures and the page; what became of each."""
     page, test = workdir / report.REPORT, parts[TEST]
-    drawn = report.draw(workdir, dataset, parts.values(), test, evidence)
+    usual = None if model.calibrated is None else model.calibrated.distances
+    drawn = report.draw(workdir, dataset, parts.values(), test, evidence, usual)
     write = functools.partial(answering.write_report, model, dataset, test, workdir)
     return drawn | {page.name: report.attempt(page, write)}
 
