@@ -40,15 +40,16 @@ def images(tmp_path):
 def command(monkeypatch, *arguments):
     """Runs the command's main with these flags."""
     values = flags.FlagValues()
-    monkeypatch.setattr(flags, "FLAGS", values)
-    for name in ("string", "integer", "float", "bool"):
-        define = getattr(flags, f"DEFINE_{name}")
-        monkeypatch.setattr(
-            flags, f"DEFINE_{name}",
-            lambda *a, _define=define, **k: _define(*a, flag_values=values, **k),
-        )  # fmt: skip
-    predict.parse(["predict", *map(str, arguments)])
-    predict.main()
+    with monkeypatch.context() as patch:
+        patch.setattr(flags, "FLAGS", values)
+        for name in ("string", "integer", "float", "bool"):
+            define = getattr(flags, f"DEFINE_{name}")
+            patch.setattr(
+                flags, f"DEFINE_{name}",
+                lambda *a, _define=define, **k: _define(*a, flag_values=values, **k),
+            )  # fmt: skip
+        predict.parse(["predict", *map(str, arguments)])
+        predict.main()
 
 
 def table(path):

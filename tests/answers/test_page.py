@@ -177,7 +177,7 @@ def test_one_patient_is_one_voter_and_one_alone_behind_an_answer_is_marked(model
 
 def test_hubs_are_marked_with_their_count(model, tmp_path):
     found, plain = reported(grouped(model, None), tmp_path / "r.html")
-    assert "hub" not in plain.text
+    assert "hub" not in [attrs.get("class") for _, attrs in plain.tags]
     hub, counts = found.indices[0, 1], np.full(47, 2, np.int32)
     counts[hub] = 31
     marked = model._replace(gallery=model.gallery._replace(occurrence=counts))
