@@ -87,9 +87,8 @@ def class_figures(
         for weights in draw_weights(units, draws, seed)
     ]
     drawn = _Drawn(*(np.concatenate(each) for each in zip(*parts, strict=True)))
-    of_class = [np.unique(unit_n[labels == c]).size for c in range(count)]
+    of_class, others = _units_of(labels, unit_n, count)
     images = np.bincount(labels, minlength=count)
-    others = [np.unique(unit_n[labels != c]).size for c in range(count)]
     return {
         "level": LEVEL,
         "draws": draws,
@@ -121,6 +120,16 @@ def _numbered(groups_n: np.ndarray) -> np.ndarray:
     place = np.empty(len(first), np.int64)
     place[np.argsort(first)] = np.arange(len(first))
     return place[number.reshape(-1)]
+
+
+def _units_of(labels_n: np.ndarray, unit_n: np.ndarray, count: int) -> tuple[list, list]:
+    """Of each class: how many units have examples of it, and how many have some of others."""
+    pairs = np.unique(unit_n.astype(np.int64) * count + labels_n)
+    unit, label = pairs // count, pairs % count
+    of_class = np.bincount(label, minlength=count)
+    alone = np.bincount(unit)[unit] == 1  # such a unit has examples of no other class
+    others = int(unit_n.max()) + 1 - np.bincount(label[alone], minlength=count)
+    return of_class.tolist(), others.tolist()
 
 
 def draw_weights(units: int, draws: int, seed: int) -> Iterator[np.ndarray]:
