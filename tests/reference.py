@@ -293,3 +293,35 @@ def watch_choices(neighbors, labels, a, *, mine):
     near = {int(i) for i in neighbors[a] if i >= 0}
     outside, local = positives - near, negatives & near
     return outside or positives, local or negatives, bool(outside), bool(local)
+
+
+def area_under_roc(scores, positive, weights):
+    """Share of (positive, negative) pairs in the right order, ties half; NaN without a pair."""
+    won = pairs = 0.0
+    for i in range(len(scores)):
+        for j in range(len(scores)):
+            if positive[i] and not positive[j]:
+                pair = weights[i] * weights[j]
+                pairs += pair
+                won += pair * ((scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j]))
+    return won / pairs if pairs else np.nan
+
+
+def figures_of_draw(labels, predicted, scores, units, weights, classes):
+    """acc, mcr, of each class sensitivity, specificity and AUC; units count `weights` times."""
+    own = [weights[unit] for unit in units]
+    n = len(labels)
+    right = sum(own[i] for i in range(n) if labels[i] == predicted[i])
+    by_class = []
+    for c in range(classes):
+        count = {(t, p): 0.0 for t in (True, False) for p in (True, False)}
+        for i in range(n):
+            count[labels[i] == c, predicted[i] == c] += own[i]
+        there, rest = (count[t, True] + count[t, False] for t in (True, False))
+        by_class.append((
+            count[True, True] / there if there else np.nan,
+            count[False, False] / rest if rest else np.nan,
+            area_under_roc(scores[:, c], [label == c for label in labels], own),
+        ))  # fmt: skip
+    recalls = [each[0] for each in by_class if not np.isnan(each[0])]
+    return right / sum(own), sum(recalls) / len(recalls), by_class

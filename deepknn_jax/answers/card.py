@@ -5,11 +5,13 @@ from typing import Any
 
 from deepknn_jax.answers.model import Calibrated
 from deepknn_jax.evaluation.doubt import too_few
+from deepknn_jax.evaluation.intervals import FEW
 from deepknn_jax.knn.vote import MAJORITY, VoteRule
 
 LEFT_OUT = "left out"  # model.json's `calibration` where each training image was judged by others
 VALIDATION = "validation"  # and where a validation part was
 
+HEADS = ("class", "training", "validation", "test", "sensitivity", "specificity", "AUC")
 WITHOUT = (
     "No image was kept apart to calibrate on, so there are no p-values, no sets and no abstaining: "
     "train with --config.data.validation=0.2 to have them."
@@ -17,8 +19,8 @@ WITHOUT = (
 # Of a gallery that was changed.
 LOST = (
     "No image is there to calibrate the changed gallery on (a folder of version 1 keeps none), so "
-    "there are no p-values, no sets and no abstaining: add some by gallery --add=PATH --calibrates, "
-    "or go back by --restore=0."
+    "there are no p-values, no sets and no abstaining: add some by gallery --add=PATH "
+    "--calibrates, or go back by --restore=0."
 )
 
 
@@ -63,8 +65,9 @@ def card(
         "",
         *table(about),
         "",
-        f"Acc {_percent(about['test']['acc'])}, mean class recall {_percent(about['test']['mcr'])}"
-        " on the test part, which neither trained nor chose anything.",
+        f"Acc {whole(about, 'acc')}, mean class recall {whole(about, 'mcr')} on the test part, "
+        f"which neither trained nor chose anything; K_p = {about['k_p']}. "
+        + interval_line(about.get("intervals")),
         "",
         *_changes(about),
         "## Doubt",
@@ -127,28 +130,69 @@ def is_of_features(about: Mapping[str, Any]) -> bool:
     return bool(about["inputs"]["kind"] == "feature vectors")
 
 
+def whole(about: Mapping[str, Any], key: str) -> str:
+    """Acc or mcr of a model's test part in words, with its interval where there is one."""
+    known = about.get("intervals") or {}
+    return in_words(known.get(key) or {"value": about["test"][key]})
+
+
 def table(about: Mapping[str, Any]) -> list[str]:
-    """Lines of a markdown table: of each class its images and its recall on the test part."""
-    lines = ["| class | training | validation | test | recall on test |", "|---|---|---|---|---|"]
+    """Lines of a markdown table: of each class its images and its figures on the test part."""
+    lines = ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS)]
     for row in class_rows(about):
-        lines.append(
-            "| " + " | ".join([str(row[0]).replace("|", "\\|"), *map(str, row[1:])]) + " |"
-        )
+        cells = [str(row[0]).replace("|", "\\|"), *map(str, row[1:])]
+        lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
-def class_rows(about: Mapping[str, Any]) -> list[tuple[str, int, int, int, str]]:
-    """Of each class: name, numbers of training, validation and test images, recall in words."""
+def class_rows(about: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """The row of each class, under `HEADS`; a folder of an earlier version knows no intervals."""
     counts, recalls = about["counts"], about["test"]["per_class_recall"]
     parts: Sequence[Sequence[int]] = [counts[part] for part in ("train", "validation", "test")]
-    return [
-        (name, train, validation, test, _percent(recalls[name]))
-        for name, train, validation, test in zip(about["classes"], *parts, strict=True)
-    ]
+    known = about.get("intervals") or {"per_class": {}}
+    rows = []
+    for name, *numbers in zip(about["classes"], *parts, strict=True):
+        of = known["per_class"].get(name) or {"sensitivity": {"value": recalls[name]}}
+        rows.append((name, *numbers, *figures_in_words(of)))
+    return rows
 
 
-def _percent(share: float | None) -> str:
-    return "none there" if share is None else f"{100 * share:.1f} %"
+def figures_in_words(of: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Sensitivity, specificity and AUC of an entry of `intervals.class_figures`' per_class."""
+    rough = " (rough)" if of.get("few") and (of["sensitivity"].get("low") is not None) else ""
+    there = of["sensitivity"]["value"] is not None
+    return (
+        in_words(of["sensitivity"]) + rough if there else "none there",
+        in_words(of.get("specificity", {})),
+        in_words(of.get("auc", {}), percent=False),
+    )
+
+
+def in_words(figure: Mapping[str, Any], *, percent: bool = True) -> str:
+    """A figure of `intervals.class_figures`, such as 75.0 % (62.1 to 84.0); "-" for none."""
+    if figure.get("value") is None:
+        return "-"
+    scale, form, unit = (100, "{:.1f}", " %") if percent else (1, "{:.3f}", "")
+    value = form.format(scale * figure["value"]) + unit
+    if figure.get("low") is None:
+        return value
+    return (
+        f"{value} ({form.format(scale * figure['low'])} to {form.format(scale * figure['high'])})"
+    )
+
+
+def interval_line(found: Mapping[str, Any] | None) -> str:
+    """What the intervals of `intervals.class_figures` are, in words; empty for none."""
+    if not found:
+        return ""
+    unit = "patients or other groups" if found["unit"] == "groups" else "images"
+    few = f" These are fewer than {FEW}: all intervals are rough." if found["few"] else ""
+    return (
+        f"In brackets {100 * found['level']:g} % intervals, by {found['draws']:,} bootstrap draws "
+        f"of {found['units']:,} {unit}; none where fewer than two stand behind a figure, and rough "
+        f"where fewer than {FEW} do.{few} Sensitivity is the recall. AUC is of one class against "
+        "the rest, by its share of the votes, equal shares ordered by nearness."
+    )  # fmt: skip
 
 
 def _doubt(about: Mapping[str, Any], calibrated: Calibrated | None) -> list[str]:

@@ -66,7 +66,7 @@ def judge(
 
     `k` neighbours vote. `level`: of each class's images such a share has its class in the set.
     `abstain_error`: the share of wrong answers that is wanted; what is less credible than gave it
-    on the validation part is not answered.
+    on the validation part is not answered, nor what is like none of the classes: an empty set.
     """
     found = _vote(embeddings_nxD, model, k)
     labels = np.asarray(found.labels)
@@ -80,14 +80,15 @@ def judge(
     calibration = model.calibrated.scores
     p_values = doubt.p_values(scores, calibration)
     credibility = doubt.credibility(doubt.marginal_p_values(scores, calibration))
-    reasons = _abstain(credibility, model.calibrated, abstain_error)
+    sets = doubt.prediction_sets(p_values, level=level)
+    reasons = _abstain(credibility, sets, model.calibrated, level=level, error=abstain_error)
     return Predictions(
         names,
         labels,
         np.asarray(found.shares),
         p_values,
         credibility,
-        doubt.prediction_sets(p_values, level=level),
+        sets,
         tuple(none or reason for none, reason in zip(no_vote, reasons, strict=True)),
         *evidence,
     )
@@ -171,17 +172,25 @@ def _nearest(queries: Array, gallery: Array, labels_G: Array, *, classes: int, p
     return jax.ops.segment_min(distances_GxQ, labels_G, num_segments=classes).T
 
 
-def _abstain(credibility_n: np.ndarray, calibrated: Calibrated, error: float) -> list[str]:
+def _abstain(
+    credibility_n: np.ndarray,
+    sets_nxC: np.ndarray,
+    calibrated: Calibrated,
+    *,
+    level: float,
+    error: float,
+) -> list[str]:
     threshold = doubt.abstain_threshold(calibrated.curve, error=error)
-    if np.isinf(threshold):
-        reason = f"no credibility kept the errors on validation at {100 * error:g} %"
-        return [reason] * len(credibility_n)
-    return [
-        "" if found >= threshold else
-        f"credibility {found:.3f} is below {threshold:.3f}, above which at most "
-        f"{100 * error:g} % of the answers were wrong on validation"
-        for found in credibility_n
-    ]  # fmt: skip
+    none = f"no credibility kept the errors on the calibration images at {100 * error:g} %"
+    empty = f"at level {level:g} it is like none of the classes: its set is empty"
+    reasons = []
+    for found, any_class in zip(credibility_n, np.any(sets_nxC, axis=1).tolist(), strict=True):
+        low = none if np.isinf(threshold) else "" if found >= threshold else (
+            f"credibility {found:.3f} is below {threshold:.3f}, above which at most "
+            f"{100 * error:g} % of the answers were wrong on the calibration images"
+        )  # fmt: skip
+        reasons.append("; ".join(filter(None, ("" if any_class else empty, low))))
+    return reasons
 
 
 def calibrate(

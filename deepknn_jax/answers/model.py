@@ -4,8 +4,8 @@
 - source/, of a run on features that --mode=embed made: the network that these came from;
 - model.json: what the network is, and how an image gets from its file to it (`Model.about`);
 - gallery.npz: the training part's embeddings [G, D], labels [G], and where they are known and
-  wanted names [G], groups [G], thumbnails and thumbnail_ends (`thumbnails.Thumbnails`), and
-  contents [G, 16] (data.copies), by which copies are found;
+  wanted names [G], groups [G], occurrence [G], thumbnails and thumbnail_ends
+  (`thumbnails.Thumbnails`), and contents [G, 16] (data.copies), by which copies are found;
 - calibration.npz, of a run with a validation part: scores and labels [n] (`doubt.Calibration`), the
   curve of errors (thresholds, coverage, error), and distances; embeddings [n, D], contents and
   names of its images, by which all that is done anew after a change of the gallery;
@@ -46,8 +46,9 @@ class Gallery(NamedTuple):
     """The G examples that vote; or that calibrate.
 
     `embeddings` float32 [G, D], `labels` int32 [G], `names` (empty: left out), `groups` int [G],
-    `thumbnails` and `contents` uint8 [G, 16] (data.copies), each None where it is not known or was
-    left out.
+    `thumbnails`; `contents` uint8 [G, 16] (data.copies); and `occurrence` int32 [G], among the K_p
+    nearest of how many others each was when the run ended, None once the gallery was changed. Each
+    is None where it is not known or was left out.
     """
 
     embeddings: np.ndarray
@@ -56,6 +57,7 @@ class Gallery(NamedTuple):
     groups: np.ndarray | None = None
     thumbnails: Thumbnails | None = None
     contents: np.ndarray | None = None
+    occurrence: np.ndarray | None = None
 
     def name(self, row: int) -> str:
         """What to call an example: where names were left out, by its number."""
@@ -126,6 +128,8 @@ def of_gallery(gallery: Gallery) -> dict[str, np.ndarray]:
         arrays["names"] = np.asarray(gallery.names)
     if gallery.groups is not None:
         arrays["groups"] = gallery.groups
+    if gallery.occurrence is not None:
+        arrays["occurrence"] = gallery.occurrence
     if gallery.thumbnails is not None:
         arrays["thumbnails"] = gallery.thumbnails.data
         arrays["thumbnail_ends"] = gallery.thumbnails.ends
@@ -216,7 +220,7 @@ def gallery_of(arrays: Mapping[str, np.ndarray]) -> Gallery:
         thumbnails = Thumbnails(arrays["thumbnails"], arrays["thumbnail_ends"])
     names = tuple(str(name) for name in arrays.get("names", ()))
     return Gallery(arrays["embeddings"], arrays["labels"], names, arrays.get("groups"), thumbnails,
-                   arrays.get("contents"))  # fmt: skip
+                   arrays.get("contents"), arrays.get("occurrence"))  # fmt: skip
 
 
 def calibrated_of(arrays: Mapping[str, np.ndarray], classes: int) -> Calibrated:

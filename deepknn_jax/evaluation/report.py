@@ -202,25 +202,30 @@ def draw(
     parts: Iterable[Embedded],
     queries: Embedded,
     evidence: Evidence,
+    usual_distances: np.ndarray | None = None,
 ) -> dict[str, str]:
     """The run's pictures, as PNG files; a picture that fails is told, and the others are drawn.
+
+    `usual_distances` [m], ascending, are those behind right answers on the validation part.
 
     Returns:
         {file: "drawn", or why it is not}.
     """
-    _, predicted = evidence.reported
+    k, predicted = evidence.reported
     truth = dataset.labels[queries.rows]
     rows, embeddings = _joined(parts)
     labels, splits = dataset.labels[rows], dataset.splits[rows]
     curves, confusion, tsne, beside = (workdir / name for name in PICTURES)
     records = workdir / "metrics.jsonl"
     drawings = {
-        curves: lambda: pictures.training_curves(curves, read_records(records)),
-        confusion: lambda: _draw_confusion(confusion, dataset, truth, predicted),
+        curves: lambda: pictures.training_curves(curves, read_records(records), k),
+        confusion: lambda: _draw_confusion(confusion, dataset, truth, predicted, k),
         tsne: lambda: pictures.tsne(tsne, embeddings, labels, dataset.class_names, splits),
     }
     if dataset.inputs.ndim == 4 or dataset.view is not None:
-        drawings[beside] = lambda: _draw_neighbors(beside, dataset, queries, evidence, predicted)
+        drawings[beside] = lambda: _draw_neighbors(
+            beside, dataset, queries, evidence, usual_distances
+        )
     return {path.name: attempt(path, drawing) for path, drawing in drawings.items()}
 
 
@@ -235,21 +240,29 @@ def attempt(path: Path, drawing: Callable[[], None]) -> str:
     return "drawn"
 
 
-def _draw_confusion(path: Path, dataset: Dataset, truth: np.ndarray, predicted: np.ndarray) -> None:
+def _draw_confusion(
+    path: Path, dataset: Dataset, truth: np.ndarray, predicted: np.ndarray, k: int
+) -> None:
     """Of more than _CONFUSED classes the largest of the data set, and the rest as one."""
     names = dataset.class_names
     counts = np.bincount(dataset.labels, minlength=len(names))
     shown = shown_classes(counts, names, enough=_CONFUSED)
     places = np.where(predicted < 0, -1, shown.place[predicted])
     matrix = confusion_matrix(shown.place[truth], places, len(shown.names))
-    note = f"{shown.names[-1]}: right there is any of them" if shown.rest else ""
+    note = f"test part, vote of the {k} nearest ($K_p$ = {k})"
+    note += f"\n{shown.names[-1]}: right there is any of them" if shown.rest else ""
     pictures.confusion(path, matrix, shown.names, note)
 
 
 def _draw_neighbors(
-    path: Path, dataset: Dataset, queries: Embedded, evidence: Evidence, predicted: np.ndarray
+    path: Path,
+    dataset: Dataset,
+    queries: Embedded,
+    evidence: Evidence,
+    usual_distances: np.ndarray | None,
 ) -> None:
     """A few queries of different classes, the wrongly classified among them, with neighbours."""
+    k, predicted = max(evidence.predictions.items())
     truth = dataset.labels[queries.rows]
     wrong = np.flatnonzero(predicted != truth)[: _SHOWN // 3]
     right = np.flatnonzero(predicted == truth)
@@ -268,6 +281,8 @@ def _draw_neighbors(
         dataset.labels[rows],
         evidence.distances[shown, :k],
         dataset.class_names,
+        k=k,
+        usual_distances=usual_distances,
     )
 
 

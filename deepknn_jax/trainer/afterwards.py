@@ -14,8 +14,17 @@ from deepknn_jax.engine.parallel import present_devices
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import report
 from deepknn_jax.files import read_json
+from deepknn_jax.knn.vote import MAJORITY
 from deepknn_jax.logs import say
-from deepknn_jax.trainer import answering, content, identity, inherited, provenance, run_folder
+from deepknn_jax.trainer import (
+    answering,
+    content,
+    identity,
+    inherited,
+    provenance,
+    run_folder,
+    voting,
+)
 from deepknn_jax.trainer.assess import embed_split, knn_entries, variables_of
 from deepknn_jax.trainer.finished import check_trained
 from deepknn_jax.trainer.identity import Stored
@@ -68,12 +77,16 @@ def _make(workdir: Path, stored: Stored, results: Mapping[str, Any]) -> None:
         for split in (TRAIN, VALIDATION)
         if len(dataset.rows(split))
     }
-    validated = None
-    if VALIDATION in parts:
-        validated = knn_entries(config, embedder, parts[VALIDATION], parts[TRAIN])[1]
     reported = {"step": stored.step, "validation": stored.extra.get("best_figure")}
-    about = {"reported": reported, **results}  # of before it was told
-    answering.write_model(config, embedder, variables, parts, validated, about, workdir)
+    vote = {"k_p": max(config.evaluate.k_p), **MAJORITY._asdict()}
+    about = {"reported": reported, "vote": vote, **results}  # of before these were told
+    found = {
+        split: voting.elected(
+            dataset, knn_entries(config, embedder, parts[split], parts[TRAIN])[1], about["vote"]
+        )
+        for split in parts
+    }
+    answering.write_model(config, embedder, variables, parts, found, about, workdir)
     report.write_results(workdir, {**results, "model_folder": dict(config.model_folder)})
 
 

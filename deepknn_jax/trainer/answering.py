@@ -18,7 +18,7 @@ from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
 from deepknn_jax.knn.vote import VoteRule
-from deepknn_jax.trainer import inherited, networks, provenance
+from deepknn_jax.trainer import inherited, networks, provenance, voting
 from deepknn_jax.trainer.assess import Variables
 from deepknn_jax.trainer.methods import title_of
 from deepknn_jax.trainer.setup import Embedder, Setup
@@ -31,25 +31,27 @@ def write_model(
     setup: Setup | Embedder,
     variables: Variables,
     parts: Mapping[str, Embedded],
-    validated: Evidence | None,
+    found: Mapping[str, Evidence],
     results: Mapping[str, Any],
     workdir: Path,
 ) -> Model:
     """Writes WORKDIR/model/ of the `variables` that are reported, and returns what is in it.
 
-    `parts` are the embeddings of each part of the data set, `validated` the votes on its validation
-    part, if there is one, and `results` what results.json holds.
+    `parts` are the embeddings of each part of the data set, `found` the votes on its validation
+    part, if there is one, and on each training image by the others, and `results` what results.json
+    holds.
     """
     dataset, wanted, vote = setup.dataset, config.model_folder, results["vote"]
     gallery = _gallery(dataset, parts[TRAIN], thumbs=wanted.thumbnails, names=wanted.names)
+    gallery = gallery._replace(occurrence=_occurrence(parts[TRAIN], found[TRAIN]))
     calibrated = calibration = calibrated_by = None
-    if validated is None:
+    if (validated := found.get(VALIDATION)) is None:
         if provenance.is_frozen(config, dataset):
             calibrated_by = card.LEFT_OUT
             calibrated = calibrate_left_out(
                 gallery, _bound_together(dataset)[parts[TRAIN].rows],
                 k=int(vote["k_p"]), classes=dataset.class_names, p=config.loss.p,
-                rule=VoteRule(*(float(vote[key]) for key in VoteRule._fields)),
+                rule=voting.rule_told(vote),
             )  # fmt: skip
     else:
         calibrated_by = card.VALIDATION
@@ -98,6 +100,13 @@ def _contents(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
     return dataset.contents[rows]
 
 
+def _occurrence(part: Embedded, left_out: Evidence) -> np.ndarray:
+    """int32 [G]: among the K_p nearest of how many other training images each one is."""
+    near = left_out.rows[:, : left_out.reported[0]].ravel()
+    places = np.searchsorted(part.rows, near[near >= 0])
+    return np.bincount(places, minlength=len(part.rows)).astype(np.int32)
+
+
 def _about(
     config: ConfigDict, setup: Setup | Embedder, results: Mapping[str, Any], workdir: Path
 ) -> dict[str, Any]:
@@ -123,6 +132,7 @@ def _about(
         "counts": counts,
         "groups": dataset.groups is not None,
         "test": results["test"][str(k)],
+        "intervals": results.get("intervals", {}).get(str(k)),
         "reported": results["reported"],
     }
 
@@ -134,6 +144,7 @@ def write_report(model: Model, dataset: Dataset, test: Embedded, workdir: Path) 
     found = judge(test.embeddings[: page.MOST], names, model, k=k, level=_LEVEL,
                   abstain_error=_ABSTAIN_ERROR)  # fmt: skip
     labels = dataset.labels[rows].tolist()
+    groups = None if dataset.groups is None else [str(each) for each in dataset.groups[rows]]
     with_pictures = model.gallery.thumbnails is not None
     made = thumbnails.of_rows(dataset, rows) if with_pictures else None
     shown = [b"" if made is None else made.webp(i) for i in range(len(rows))]
@@ -145,5 +156,5 @@ def write_report(model: Model, dataset: Dataset, test: Embedded, workdir: Path) 
         k=k,
         level=_LEVEL,
         left_out=len(test.rows) - len(rows),
-        results=figures.results(figures.answers(found, labels), model, k=k, level=_LEVEL),
+        results=figures.results(figures.answers(found, labels, groups), model, k=k, level=_LEVEL),
     )

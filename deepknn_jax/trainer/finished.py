@@ -17,7 +17,7 @@ from deepknn_jax.evaluation import operating_point, report
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
 from deepknn_jax.files import sound
 from deepknn_jax.logs import Seconds, clock
-from deepknn_jax.trainer import answering, checkpoint, voting
+from deepknn_jax.trainer import answering, by_class, checkpoint, voting
 from deepknn_jax.trainer.assess import (
     Variables,
     copied_tests,
@@ -115,6 +115,7 @@ def evaluate_run(
             "method": title_of(config),
             **tested(dataset, parts[TEST], evidence),
             **voting.record(config, voted),
+            **by_class.figures(config, dataset, parts, evidence, voted.rule),
             "train": entries_of(dataset, parts[TRAIN], found[TRAIN]),
             "references": _references(config, setup),
             "copies": _counts(dataset),
@@ -130,7 +131,7 @@ def evaluate_run(
         with clock(seconds, "writing"):
             report.remove_pictures(workdir)  # of an earlier evaluation
             model = answering.write_model(
-                config, setup, fitted.variables, parts, found.get(VALIDATION), results, workdir
+                config, setup, fitted.variables, parts, found, results, workdir
             )
             results["model_folder"] = dict(config.model_folder)
             if config.evaluate.pictures:
@@ -149,7 +150,8 @@ def _draw(
 ) -> dict[str, str]:
     """Draws all pictures and the page; what became of each."""
     page, test = workdir / report.REPORT, parts[TEST]
-    drawn = report.draw(workdir, dataset, parts.values(), test, evidence)
+    usual = None if model.calibrated is None else model.calibrated.distances
+    drawn = report.draw(workdir, dataset, parts.values(), test, evidence, usual)
     write = functools.partial(answering.write_report, model, dataset, test, workdir)
     return drawn | {page.name: report.attempt(page, write)}
 

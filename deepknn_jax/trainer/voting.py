@@ -81,6 +81,16 @@ def vote(
     }
 
 
+def elected(dataset: Dataset, evidence: Evidence, told: Mapping[str, Any]) -> Evidence:
+    """What neighbours elect by the vote that a results.json tells."""
+    return by_rule(dataset, evidence, int(told["k_p"]), rule_told(told))
+
+
+def rule_told(told: Mapping[str, Any]) -> VoteRule:
+    """The rule of the vote that a results.json tells."""
+    return VoteRule(*(float(told[key]) for key in VoteRule._fields))
+
+
 def settled(config: ConfigDict, dataset: Dataset, found: Mapping[str, Evidence]) -> Voting:
     """The run's vote, and the curves of its validation and test parts.
 

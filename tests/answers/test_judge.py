@@ -67,13 +67,31 @@ def test_what_is_less_credible_than_the_wanted_error_allows_abstains(model, quer
     found = judge(queries, names, model._replace(calibrated=tight), k=3, level=0.9,
                   abstain_error=0.1)  # fmt: skip
     least = curve.thresholds[curve.thresholds >= middle].min()
-    assert [bool(each) for each in found.abstain] == (found.credibility < least).tolist()
+    low, empty = found.credibility < least, ~found.sets.any(axis=1)
+    assert [bool(each) for each in found.abstain] == (low | empty).tolist()
+    assert ["credibility" in each for each in found.abstain] == low.tolist()
     assert 0 < sum(map(bool, found.abstain)) < len(queries)
-    assert "at most 10 % of the answers were wrong on validation" in max(found.abstain)
+    (words,) = {each.split("; ")[-1].split(" above ")[1] for each in np.array(found.abstain)[low]}
+    assert words == "which at most 10 % of the answers were wrong on validation"
     never = model.calibrated._replace(curve=curve._replace(error=np.ones_like(curve.error)))
     found = judge(queries, names, model._replace(calibrated=never), k=3, level=0.9,
                   abstain_error=0.1)  # fmt: skip
     assert all("no credibility kept the errors" in each for each in found.abstain)
+
+
+def test_what_is_like_none_of_the_classes_abstains_whatever_its_credibility(model, queries):
+    far = np.concatenate([queries, 10 * queries])
+    curve = model.calibrated.curve
+    always = model.calibrated._replace(curve=curve._replace(error=np.zeros_like(curve.error)))
+    own = always._replace(curve=always.curve._replace(thresholds=0 * curve.thresholds))
+    found = judge(far, ("",) * len(far), model._replace(calibrated=own), k=3, level=0.6,
+                  abstain_error=0.1)  # fmt: skip
+    empty = ~found.sets.any(axis=1)
+    assert 0 < empty.sum() < len(far)
+    assert [bool(each) for each in found.abstain] == empty.tolist()
+    assert set(found.abstain) - {""} == {
+        "at level 0.6 it is like none of the classes: its set is empty"
+    }
 
 
 def test_without_validation_there_is_no_doubt_to_tell(model, queries):

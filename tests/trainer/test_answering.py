@@ -107,6 +107,33 @@ def test_calibration_is_of_the_validation_part(of_features, of_images):
     assert deepknn_jax.open_run(of_images[0]).model.calibrated is None
 
 
+def test_the_gallery_knows_how_often_each_image_is_near_others(of_features):
+    with np.load(of_features / "embeddings.npz") as found:
+        train = found["embeddings"][found["splits"] == "train"].astype(np.float64)
+    distances = ((train[:, None] - train[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(distances, np.inf)
+    near = np.argsort(distances, axis=1)[:, :5]
+    wanted = np.bincount(near.ravel(), minlength=len(train))
+    gallery = deepknn_jax.open_run(of_features).model.gallery
+    assert gallery.occurrence.sum() == 5 * len(train)
+    assert (gallery.occurrence == wanted).mean() > 0.98  # all but what rounding ranks otherwise
+
+
+def test_results_and_card_have_figures_by_class_with_intervals(of_features, of_images):
+    for workdir in (of_features, of_images[0]):
+        results = json.loads((workdir / "results.json").read_text())
+        found, entry = results["intervals"]["5"], results["test"]["5"]
+        assert "by_group" not in results
+        assert found["acc"]["value"] == pytest.approx(entry["acc"])
+        assert found["mcr"]["value"] == pytest.approx(entry["mcr"])
+        assert found["unit"] == "images"
+        for name, recall in entry["per_class_recall"].items():
+            assert found["per_class"][name]["sensitivity"]["value"] == pytest.approx(recall)
+            assert 0 <= found["per_class"][name]["auc"]["value"] <= 1
+        assert deepknn_jax.open_run(workdir).model.about["intervals"] == found
+        assert "bootstrap draws" in (workdir / "model" / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_report_lies_beside_and_the_results_tell(of_features, of_images):
     results = json.loads((of_features / "results.json").read_text())
     assert results["model_folder"] == {"names": True, "thumbnails": True}
