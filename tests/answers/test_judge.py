@@ -72,7 +72,7 @@ def test_what_is_less_credible_than_the_wanted_error_allows_abstains(model, quer
     assert ["credibility" in each for each in found.abstain] == low.tolist()
     assert 0 < sum(map(bool, found.abstain)) < len(queries)
     (words,) = {each.split("; ")[-1].split(" above ")[1] for each in np.array(found.abstain)[low]}
-    assert words == "which at most 10 % of the answers were wrong on validation"
+    assert words == "which at most 10 % of the answers were wrong on the calibration images"
     never = model.calibrated._replace(curve=curve._replace(error=np.ones_like(curve.error)))
     found = judge(queries, names, model._replace(calibrated=never), k=3, level=0.9,
                   abstain_error=0.1)  # fmt: skip
