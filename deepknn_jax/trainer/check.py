@@ -50,7 +50,9 @@ _LEAST: dict[str, float] = {
     "data.channels": 0,
     "data.fold": 0,
     "model.embedding_size": 0,
-    "loss.k": 1,
+    "loss.k": 0,
+    "loss.class_weight_power": 0.0,
+    "loss.tau": 0.0,
     "loss.targets": 1,
     "loss.neighborhood": 0,
     "loss.draws": 1,
@@ -62,7 +64,7 @@ _LEAST: dict[str, float] = {
     "loss.w_ss": 0.0,
     "loss.w_sd": 0.0,
     "stop_tolerance": 0.0,
-    "loss.m": 1,
+    "loss.m": 0,
     "loss.p": 1.0,
     "loss.margin": 0.0,
     "loss.temperature": 0.0,
@@ -102,14 +104,15 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{key} is {flat[key]}: it must be finite and at least {least}")
     _check_ranges(flat)
     _check_lists(flat)
-    method_of(config)
+    _check_neighbors(config)
 
 
 def _check_ranges(flat: Mapping[str, Any]) -> None:
     if flat["optimizer.learning_rate"] == 0:
         raise UserError("config.optimizer.learning_rate is 0: nothing would be learnt")
-    if not 0 <= flat["loss.mu"] <= 1:
-        raise UserError(f"config.loss.mu is {flat['loss.mu']}: choose 0 to 1")
+    for key in ("loss.mu", "loss.class_weight_power"):
+        if not 0 <= flat[key] <= 1:
+            raise UserError(f"config.{key} is {flat[key]}: choose 0 to 1")
     if flat["loss.squared"] and flat["loss.p"] != 2:
         raise UserError("config.loss.squared goes with config.loss.p=2")
     if flat["augment.crop"] > flat["data.size"] > 0:
@@ -123,6 +126,19 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
         raise UserError(
             f"config.optimizer.momentum is {flat['optimizer.momentum']}: choose 0 to below 1"
         )
+
+
+def _check_neighbors(config: ConfigDict) -> None:
+    """All neighbours are for the one loss that sums over them, and that in the batch."""
+    method, loss = method_of(config), config.loss
+    if loss.name == "soft_deep_knn" and config.neighbors == "batch":
+        return
+    for key in ("k", "m"):
+        if key in method.reads and loss[key] == 0:
+            raise UserError(
+                f"config.loss.{key} is 0, all: that is for config.loss.name=soft_deep_knn with "
+                "config.neighbors=batch; choose at least 1"
+            )
 
 
 def _check_lists(flat: Mapping[str, Any]) -> None:
