@@ -154,7 +154,8 @@ def default() -> ConfigDict:
                 # mcr or acc, at the last k_p: by which the best on validation is chosen.
                 "best_by": "mcr",
                 "batch_size": 128,  # examples embedded at a time; docs/measurements.md says why
-                # kNN to compare with: on the inputs, and on embeddings before training.
+                # To compare with: kNN on the inputs (pixels) and on embeddings before training
+                # (untrained), and scikit-learn's logistic_regression and svc, tuned on validation.
                 "references": ("pixels", "untrained"),
                 "pictures": True,  # training curves, confusion matrix, t-SNE, neighbours
             },

@@ -138,16 +138,14 @@ def soft_deep_knn_loop(
         total += weight if near else 0.0
         groups = [[j] for j in near] if each_positive else [near]
         for group in groups if near and far else []:
-            below, above = (
-                [-(distance(x[i], x[j]) ** 2) / temperature for j in those]
-                for those in (group, far)
-            )
-            gap = log_sum_exp(above) - log_sum_exp(below) + margin / temperature
+            scores = {j: -(distance(x[i], x[j]) ** 2) / temperature for j in (*group, *far)}
+            below, above = (log_sum_exp([scores[j] for j in those]) for those in (group, far))
+            gap = above - below + margin / temperature
             loss += weight * temperature * log_sum_exp([0.0, gap]) / len(groups)
             slope = weight * np.exp(gap - log_sum_exp([0.0, gap])) / len(groups)
-            for those, scores, sign in ((group, below, 1.0), (far, above, -1.0)):
-                for j, score in zip(those, scores, strict=True):
-                    step = 2 * sign * slope * np.exp(score - log_sum_exp(scores)) * (x[i] - x[j])
+            for those, top, sign in ((group, below, 1.0), (far, above, -1.0)):
+                for j in those:
+                    step = 2 * sign * slope * np.exp(scores[j] - top) * (x[i] - x[j])
                     gradient[i] += step
                     gradient[j] -= step
     return (loss / total, gradient / total) if total else (0.0, gradient)

@@ -52,4 +52,4 @@ def logit_adjusted_cross_entropy_sums(
     logits_BxC = at_least_float32(anchors.logits)
     counts_C = jnp.maximum(jnp.asarray(class_counts, logits_BxC.dtype), 1.0)
     prior_C = jnp.log(counts_C / jnp.sum(counts_C))
-    return cross_entropy_sums(anchors._replace(logits=logits_BxC + tau * prior_C), gallery)
+    return cross_entropy_sums(anchors._replace(logits=logits_BxC + tau * prior_C[None, :]), gallery)

@@ -19,6 +19,7 @@ from deepknn_jax.engine.parallel import MAPPINGS
 from deepknn_jax.errors import UserError, check_choice
 from deepknn_jax.losses.local_margin import REDUCTIONS
 from deepknn_jax.models import BACKBONES
+from deepknn_jax.trainer.assess import REFERENCES
 from deepknn_jax.trainer.methods import METHODS, method_of
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -148,8 +149,7 @@ def _check_lists(flat: Mapping[str, Any]) -> None:
     if not all(isinstance(pattern, str) and pattern for pattern in flat["data.ignore"]):
         raise UserError(f"config.data.ignore is {flat['data.ignore']}: patterns as '*_mask.*'")
     for name in flat["evaluate.references"]:
-        if name not in ("pixels", "untrained"):
-            raise UserError(f"config.evaluate.references has {name!r}: pixels, untrained or none")
+        check_choice("config.evaluate.references", name, REFERENCES)
     for key in ("augment.mean", "augment.std"):
         if not all(isinstance(x, int | float) and math.isfinite(x) for x in flat[key]):
             raise UserError(f"config.{key} is {flat[key]}: it must hold numbers")
