@@ -1,5 +1,6 @@
 """A setup's network judged: its embeddings, the kNN's metrics on them, and its references'."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from deepknn_jax.engine import hosts
 from deepknn_jax.engine.parallel import Embed
 from deepknn_jax.engine.step import TrainState
 from deepknn_jax.errors import UserError
-from deepknn_jax.evaluation.baselines import BASELINES, Part, Tuned, tuned_baseline
+from deepknn_jax.evaluation.baselines import BASELINES, Figure, Part, tuned_baseline
 from deepknn_jax.evaluation.evaluate import (
     Embedded,
     Entry,
@@ -194,12 +195,9 @@ def _baselines(config: ConfigDict, setup: Setup, names: list[str]) -> dict[str, 
     )
     test, found = parts[TEST], {}
     for name in names:
+        of_name = functools.partial(_tuned, name, fitting, tuning, training, test.embeddings)
         predicted, options, figure = hosts.by_main(
-            lambda name=name: _listed(
-                tuned_baseline(
-                    name, fitting, tuning, training, test.embeddings, by=config.evaluate.best_by
-                )
-            )
+            functools.partial(of_name, by=config.evaluate.best_by)
         )
         nobody = np.zeros((len(test.rows), 0), int)
         decided = test._replace(head=np.asarray(predicted, np.int32))
@@ -208,9 +206,10 @@ def _baselines(config: ConfigDict, setup: Setup, names: list[str]) -> dict[str, 
     return found
 
 
-def _listed(tuned: Tuned) -> tuple[list[int], dict[str, Any], float]:
-    """As JSON has it."""
-    return tuned.predictions.tolist(), tuned.options, tuned.figure
+def _tuned(*asked: Any, by: Figure) -> tuple[list[int], dict[str, Any], float]:
+    """`tuned_baseline` as JSON has it."""
+    found = tuned_baseline(*asked, by=by)
+    return found.predictions.tolist(), found.options, found.figure
 
 
 def _tuning_rows(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from deepknn_jax.evaluation.baselines import BASELINES, Part, tuned_baseline
 
 
 def part(size, seed):
-    """Three classes of 6 : 3 : 1 that overlap; a column that is constant, and one of large scale."""
+    """Three classes of 6 : 3 : 1 that overlap; a constant column, and one of large scale."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(3, size, p=[0.6, 0.3, 0.1])
     labels[:3] = 0, 1, 2

@@ -63,7 +63,7 @@ LOSSES = {
 
 
 def embedded(x, logits, labels, where):
-    return Examples(x, labels, jnp.arange(24), where, logits)
+    return Examples(x, labels, jnp.arange(24, dtype=np.int32), where, logits)
 
 
 @pytest.mark.parametrize("name", LOSSES)
