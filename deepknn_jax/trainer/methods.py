@@ -98,6 +98,15 @@ def _small_c_b(options: ConfigDict) -> str:
     return f"config.loss.c_b is {options.c_b:g}: the theorem on the kNN wants at least {least:g}"
 
 
+def _few_negatives(options: ConfigDict) -> str:
+    if not options.m:
+        return ""
+    return (
+        f"config.loss.m is {options.m}: the soft form learnt best against all negatives of the "
+        "batch, config.loss.m=0 (docs/losses.md)"
+    )
+
+
 # Of all losses with Neighborhood Watch's objective.
 _WATCH_OPTIONS = ("reduction", "squared", "p")
 _WATCH_FACTS = ("weights", "total")
@@ -120,6 +129,7 @@ METHODS: dict[str, Method] = {
         "soft deep kNN",
         soft_deep_knn_sums,
         ("k", "m", *_SOFT_OPTIONS),
+        warning=_few_negatives,
         in_set=Method(
             "soft deep kNN",
             listed_soft_deep_knn_sums,

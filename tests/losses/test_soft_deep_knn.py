@@ -18,6 +18,9 @@ from deepknn_jax.losses.soft_deep_knn import (
 )
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
+COMPILED = jax.jit(
+    jax.value_and_grad(soft_deep_knn_loss), static_argnames=("k", "m", "each_positive")
+)
 TINY = [1e-9, 1e-37, 1e-44]  # the last two divide to what float32 cannot hold
 
 
@@ -40,11 +43,11 @@ def test_a_rotation_and_a_shift_change_nothing(name):
 def test_of_all_neighbours_it_is_nca(temperature):
     x, labels = batch()
     labels[4] = 9  # alone in its class
-    found = jax.value_and_grad(
-        lambda x: soft_deep_knn_loss(x, labels, k=0, m=0, temperature=temperature)
-    )(jnp.asarray(x))
-    expected = jax.value_and_grad(
-        lambda x: temperature * nca_loss(x, labels, temperature=temperature, log=True)
+    found = COMPILED(jnp.asarray(x), labels, k=0, m=0, temperature=temperature)
+    expected = jax.jit(
+        jax.value_and_grad(
+            lambda x: temperature * nca_loss(x, labels, temperature=temperature, log=True)
+        )
     )(jnp.asarray(x))
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
@@ -68,14 +71,10 @@ def hinge_loop(x, labels, k, margin):
 def test_at_a_small_temperature_it_is_the_hinge(temperature, each_positive):
     x, labels = batch()
     options = {"k": 3, "m": 0, "margin": 0.5, "each_positive": each_positive}
-    value, slope = jax.value_and_grad(
-        lambda x: soft_deep_knn_loss(x, labels, temperature=temperature, **options)
-    )(jnp.asarray(x))
+    value, slope = COMPILED(jnp.asarray(x), labels, temperature=temperature, **options)
     expected = hinge_loop(np.float64(x), labels, 3 if each_positive else 1, 0.5)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
-    same = jax.grad(lambda x: soft_deep_knn_loss(x, labels, temperature=1e-6, **options))(
-        jnp.asarray(x)
-    )
+    _, same = COMPILED(jnp.asarray(x), labels, temperature=1e-6, **options)
     np.testing.assert_allclose(slope, same, rtol=1e-4, atol=1e-6)
     assert np.abs(slope).max() > 0.01
 
@@ -85,9 +84,9 @@ def test_a_small_temperature_among_copies_is_finite():
     x, labels = batch()
     for same in (x * 0, np.repeat(x[:12], 2, axis=0)):
         for temperature in TINY:
-            value, slope = jax.value_and_grad(
-                lambda x, t=temperature: soft_deep_knn_loss(x, labels, k=3, m=0, temperature=t)
-            )(jnp.asarray(same))
+            value, slope = COMPILED(
+                jnp.asarray(same), labels, k=3, m=0, temperature=temperature, margin=0.5
+            )
             assert np.isfinite(value)
             assert np.isfinite(slope).all()
 

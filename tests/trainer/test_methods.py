@@ -115,6 +115,16 @@ def test_a_small_c_b_is_warned_of(capsys):
         assert bool(out) == bool(told)
 
 
+def test_few_negatives_of_the_soft_form_are_warned_of(capsys):
+    dataset = load(small_config())
+    for m, told in ((5, "config.loss.m is 5: the soft form learnt best against all"), (0, "")):
+        config = small_config(loss__name="soft_deep_knn", loss__m=m)
+        loss_function(config, dataset, get_devices(1, "shard_map"))
+        out = capsys.readouterr().out
+        assert told in out
+        assert bool(out) == bool(told)
+
+
 def test_options_that_do_not_go_together_are_refused():
     for changes, words in (
         ({"loss__k": 0}, "loss.k is 0"),
