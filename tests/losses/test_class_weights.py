@@ -66,6 +66,7 @@ def test_a_weight_is_as_many_anchors(name):
     x, labels = batch()
     where = np.arange(24) != 7
     with jax.enable_x64(True):
+        labels = labels.astype(np.int64)  # as argmax is there
         x, logits = x.astype(np.float64), np.random.default_rng(1).normal(size=(24, 3))
         mined = {key: np.float64(v) if v.dtype == float else v for key, v in mined.items()}
         several = np.repeat(np.arange(24), WEIGHTS[labels])
