@@ -16,6 +16,7 @@ from deepknn_jax.losses.cox import cox_loss
 from deepknn_jax.losses.lmnn import lmnn_loss, target_neighbors
 from deepknn_jax.losses.local_margin import TermWeights, local_margin_loss, neighborhood_watch_loss
 from deepknn_jax.losses.nca import nca_loss
+from deepknn_jax.losses.soft_deep_knn import soft_deep_knn_loss
 from deepknn_jax.losses.triplet import batch_hard_triplet_loss, deep_knn_loss
 from deepknn_jax.mining.local_triplets import Triplets, kth_positive_distances, local_triplets
 
@@ -47,6 +48,7 @@ __all__ = [
     "open_run",
     "pairwise_distances",
     "sharded_nearest_neighbors",
+    "soft_deep_knn_loss",
     "target_neighbors",
     "vote",
 ]

@@ -98,16 +98,22 @@ def default() -> ConfigDict:
                 "dropout": 0.0,  # mlp: share of each hidden layer zeroed in training
             },
             "loss": {
-                # deep_knn, triplet, cross_entropy, weighted_cross_entropy, nca, lmnn, or, of
-                # Neighborhood Watch, local_margin, max_margin, max_margin_hard.
+                # deep_knn, soft_deep_knn, triplet, cross_entropy, weighted_cross_entropy,
+                # logit_adjusted_cross_entropy, nca, lmnn, or, of Neighborhood Watch, local_margin,
+                # max_margin, max_margin_hard.
                 "name": "deep_knn",
-                "k": 5,  # deep_knn: nearest positives of an anchor,
+                # Anchors weigh n_c^-power, n_c the training examples of their class, 1 on average:
+                # 0 alike, 1 each class alike (weighted_cross_entropy: always 1).
+                "class_weight_power": 0.0,
+                "k": 5,  # deep_knn, soft_deep_knn (0: all): nearest positives of an anchor,
                 "m": 5,  # and nearest negatives
                 # deep_knn, triplet, max_margin, max_margin_hard: alpha, in units of the distance;
-                # lmnn: in units of its square.
+                # soft_deep_knn, lmnn: in units of its square.
                 "margin": 1.0,
                 "p": 2.0,  # order of the norm, for losses that have one and for the kNN
-                "temperature": 1.0,  # nca: in units of the squared distance
+                "temperature": 1.0,  # nca, soft_deep_knn: in units of the squared distance
+                "each_positive": False,  # soft_deep_knn: the mean over the K; False: their softmin
+                "tau": 1.0,  # logit_adjusted_cross_entropy: tau log(n_c / N) is added to the logits
                 "log": False,  # nca: mean of -log p_i in place of -p_i
                 "targets": 5,  # lmnn: target neighbours of an anchor
                 "mu": 0.5,  # lmnn: weight of the push, 1 - mu that of the pull
@@ -162,7 +168,8 @@ def default() -> ConfigDict:
                     "choose_by": "mean",  # what is auto: acc, mcr, or the mean of these two
                 },
                 "batch_size": 128,  # examples embedded at a time; docs/measurements.md says why
-                # kNN to compare with: on the inputs, and on embeddings before training.
+                # To compare with: kNN on the inputs (pixels) and on embeddings before training
+                # (untrained), and scikit-learn's logistic_regression and svc, tuned on validation.
                 "references": ("pixels", "untrained"),
                 "pictures": True,  # training curves, confusion matrix, t-SNE, neighbours
             },

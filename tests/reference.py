@@ -138,6 +138,38 @@ def nca_loop(x, labels, *, temperature=1.0, log=False, ids=None, where=None):
     return (loss / count, gradient / count) if count else (0.0, gradient)
 
 
+def soft_deep_knn_loop(
+    x, labels, *, k, m, temperature, margin, each_positive=False, ids=None, where=None, weights=None
+):
+    """Loss and gradient of deep kNN's soft form on squared distances; k, m of 0 are all.
+
+    A weighted mean over the anchors that have a positive; `weights` by anchor.
+    """
+    x = np.asarray(x, np.float64)
+    ids = range(len(x)) if ids is None else ids
+    rows = [i for i in range(len(x)) if where is None or where[i]]
+    loss, gradient, total = 0.0, np.zeros_like(x), 0.0
+    for i in rows:
+        same = [j for j in rows if labels[j] == labels[i] and ids[j] != ids[i]]
+        other = [j for j in rows if labels[j] != labels[i]]
+        near, far = nearest(x, i, same, k or len(x)), nearest(x, i, other, m or len(x))
+        weight = 1.0 if weights is None else weights[i]
+        total += weight if near else 0.0
+        groups = [[j] for j in near] if each_positive else [near]
+        for group in groups if near and far else []:
+            scores = {j: -(distance(x[i], x[j]) ** 2) / temperature for j in (*group, *far)}
+            below, above = (log_sum_exp([scores[j] for j in those]) for those in (group, far))
+            gap = above - below + margin / temperature
+            loss += weight * temperature * log_sum_exp([0.0, gap]) / len(groups)
+            slope = weight * np.exp(gap - log_sum_exp([0.0, gap])) / len(groups)
+            for those, top, sign in ((group, below, 1.0), (far, above, -1.0)):
+                for j in those:
+                    step = 2 * sign * slope * np.exp(scores[j] - top) * (x[i] - x[j])
+                    gradient[i] += step
+                    gradient[j] -= step
+    return (loss / total, gradient / total) if total else (0.0, gradient)
+
+
 def lmnn_loop(x, labels, targets, *, mu=0.5, margin=1.0, ids=None, where=None):
     """Loss and gradient of LMNN (Weinberger and Saul 2009): weighted sums of pull and push."""
     x = np.asarray(x, np.float64)

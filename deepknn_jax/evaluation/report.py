@@ -14,6 +14,7 @@ from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import neighbors, pictures
+from deepknn_jax.evaluation.baselines import BASELINES
 from deepknn_jax.evaluation.classes import shown_classes
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
 from deepknn_jax.evaluation.metrics import confusion_matrix, format_table
@@ -62,7 +63,10 @@ def _results_at(path: Path) -> dict[str, Any] | None:
 
 def table(results: dict[str, Any]) -> str:
     """The run's metrics on the test part below those of its references, as plain text."""
-    all_of = {f"kNN, {name}": entry for name, entry in results["references"].items()}
+    all_of = {
+        name.replace("_", " ") if name in BASELINES else f"kNN, {name}": entry
+        for name, entry in results["references"].items()
+    }
     all_of[results["method"]] = results
     lines = format_table([
         (f"{name}{of_which}", entry[key])

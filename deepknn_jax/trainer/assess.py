@@ -1,15 +1,19 @@
 """A setup's network judged: its embeddings, the kNN's metrics on them, and its references'."""
 
+import functools
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from deepknn_jax.data.copies import has_copy, numbered
-from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
+from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Listing
+from deepknn_jax.data.splits import assign_splits
+from deepknn_jax.engine import hosts
 from deepknn_jax.engine.parallel import Embed
 from deepknn_jax.engine.step import TrainState
 from deepknn_jax.errors import UserError
+from deepknn_jax.evaluation.baselines import BASELINES, Figure, Part, tuned_baseline
 from deepknn_jax.evaluation.evaluate import (
     Embedded,
     Entry,
@@ -24,6 +28,9 @@ from deepknn_jax.knn.sharded import searcher
 from deepknn_jax.knn.vote import MAJORITY, VoteRule
 from deepknn_jax.logs import Record
 from deepknn_jax.trainer.setup import Embedder, Setup, first_state
+
+# What config.evaluate.references may hold.
+REFERENCES = ("pixels", "untrained", *BASELINES)
 
 Variables = tuple[Any, Any]  # params, batch_stats
 
@@ -158,7 +165,10 @@ def epoch_figures(config: ConfigDict, setup: Setup, variables: Variables) -> Rec
 
 
 def references(config: ConfigDict, setup: Setup) -> dict[str, Any]:
-    """{"pixels": {"test": {...}}, ...}: kNN on the inputs themselves, and without training."""
+    """{"pixels": {"test": {...}}, ...}: kNN on the inputs themselves, and without training.
+
+    And what evaluation.baselines has, each with the options that were chosen.
+    """
     wanted = config.evaluate.references
     found: dict[str, Any] = {}
     if "pixels" in wanted:
@@ -175,4 +185,60 @@ def references(config: ConfigDict, setup: Setup) -> dict[str, Any]:
         )
         name = "untrained" if setup.weights is None else "pretrained"
         found[name] = judged(config, setup, test, gallery)[0]
+    return found | _baselines(config, setup, [name for name in wanted if name in BASELINES])
+
+
+def _baselines(config: ConfigDict, setup: Setup, names: list[str]) -> dict[str, Any]:
+    """The baselines of these names on the inputs, or on the embeddings by the weights, if any.
+
+    Their options are chosen on the validation part; where there is none, on a fifth of the
+    training part, which then is fitted whole.
+    """
+    if not names:
+        return {}
+    dataset = setup.dataset
+    if setup.weights is None:
+        variables, function = ((), ()), setup.flat
+    else:
+        variables, function = variables_of(first_state(setup)), setup.embed
+    rows, tunes = _tuning_rows(dataset)
+    splits = (TRAIN, VALIDATION, TEST) if VALIDATION in dataset.splits else (TRAIN, TEST)
+    parts = {split: embed_split(config, setup, variables, split, function) for split in splits}
+    inputs = np.concatenate([part.embeddings for part in parts.values()])
+    place = np.empty(len(dataset.labels), int)  # of a row in them
+    place[np.concatenate([part.rows for part in parts.values()])] = np.arange(len(inputs))
+    fitting, tuning, training = (
+        Part(inputs[place[own]], dataset.labels[own])
+        for own in (rows[~tunes], rows[tunes], dataset.rows(TRAIN))
+    )
+    test, found = parts[TEST], {}
+    for name in names:
+        of_name = functools.partial(_tuned, name, fitting, tuning, training, test.embeddings)
+        predicted, options, figure = hosts.by_main(
+            functools.partial(of_name, by=config.evaluate.best_by)
+        )
+        nobody = np.zeros((len(test.rows), 0), int)
+        decided = test._replace(head=np.asarray(predicted, np.int32))
+        entries = tested(dataset, decided, Evidence(nobody, nobody, {}))
+        found[name] = entries | {"chosen": options, "validation": figure}
     return found
+
+
+def _tuned(*asked: Any, by: Figure) -> tuple[list[int], dict[str, Any], float]:
+    """`tuned_baseline` as JSON has it."""
+    found = tuned_baseline(*asked, by=by)
+    return found.predictions.tolist(), found.options, found.figure
+
+
+def _tuning_rows(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to tune a baseline with, and which of them judge it, bool."""
+    splits = dataset.splits
+    if VALIDATION not in splits:
+        listing = Listing(
+            dataset.names, dataset.labels, dataset.class_names, splits=splits, groups=dataset.groups
+        )
+        splits = assign_splits(
+            listing, split="published", test_share=0.0, validation=0.2, split_seed=0
+        )
+    rows = np.flatnonzero((splits == TRAIN) | (splits == VALIDATION))
+    return rows, splits[rows] == VALIDATION

@@ -20,6 +20,7 @@ from deepknn_jax.errors import UserError, check_choice
 from deepknn_jax.evaluation.operating_point import SCORES
 from deepknn_jax.losses.local_margin import REDUCTIONS
 from deepknn_jax.models import BACKBONES
+from deepknn_jax.trainer.assess import REFERENCES
 from deepknn_jax.trainer.methods import METHODS, method_of
 from deepknn_jax.trainer.voting import K_PS, check_vote
 
@@ -54,7 +55,9 @@ _LEAST: dict[str, float] = {
     "data.channels": 0,
     "data.fold": 0,
     "model.embedding_size": 0,
-    "loss.k": 1,
+    "loss.k": 0,
+    "loss.class_weight_power": 0.0,
+    "loss.tau": 0.0,
     "loss.targets": 1,
     "loss.neighborhood": 0,
     "loss.draws": 1,
@@ -66,7 +69,7 @@ _LEAST: dict[str, float] = {
     "loss.w_ss": 0.0,
     "loss.w_sd": 0.0,
     "stop_tolerance": 0.0,
-    "loss.m": 1,
+    "loss.m": 0,
     "loss.p": 1.0,
     "loss.margin": 0.0,
     "loss.temperature": 0.0,
@@ -107,7 +110,7 @@ def check(config: ConfigDict) -> None:
     _check_ranges(flat)
     _check_lists(flat)
     check_vote(config.evaluate.vote)
-    method_of(config)
+    _check_neighbors(config)
 
 
 def _check_ranges(flat: Mapping[str, Any]) -> None:
@@ -115,8 +118,9 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
         raise UserError("config.first_stage goes with config.epochs of 1 or more")
     if flat["optimizer.learning_rate"] == 0:
         raise UserError("config.optimizer.learning_rate is 0: nothing would be learnt")
-    if not 0 <= flat["loss.mu"] <= 1:
-        raise UserError(f"config.loss.mu is {flat['loss.mu']}: choose 0 to 1")
+    for key in ("loss.mu", "loss.class_weight_power"):
+        if not 0 <= flat[key] <= 1:
+            raise UserError(f"config.{key} is {flat[key]}: choose 0 to 1")
     if flat["loss.squared"] and flat["loss.p"] != 2:
         raise UserError("config.loss.squared goes with config.loss.p=2")
     if flat["augment.crop"] > flat["data.size"] > 0:
@@ -132,6 +136,19 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
         )
 
 
+def _check_neighbors(config: ConfigDict) -> None:
+    """All neighbours are for the one loss that sums over them, and that in the batch."""
+    method, loss = method_of(config), config.loss
+    if loss.name == "soft_deep_knn" and config.neighbors == "batch":
+        return
+    for key in ("k", "m"):
+        if key in method.reads and loss[key] == 0:
+            raise UserError(
+                f"config.loss.{key} is 0, all: that is for config.loss.name=soft_deep_knn with "
+                "config.neighbors=batch; choose at least 1"
+            )
+
+
 def _check_lists(flat: Mapping[str, Any]) -> None:
     k_p = flat["evaluate.k_p"]
     if not all(isinstance(k, int) and k >= 1 for k in k_p) or list(k_p) != sorted(k_p):
@@ -139,8 +156,7 @@ def _check_lists(flat: Mapping[str, Any]) -> None:
     if not all(isinstance(pattern, str) and pattern for pattern in flat["data.ignore"]):
         raise UserError(f"config.data.ignore is {flat['data.ignore']}: patterns as '*_mask.*'")
     for name in flat["evaluate.references"]:
-        if name not in ("pixels", "untrained"):
-            raise UserError(f"config.evaluate.references has {name!r}: pixels, untrained or none")
+        check_choice("config.evaluate.references", name, REFERENCES)
     for key in ("augment.mean", "augment.std"):
         if not all(isinstance(x, int | float) and math.isfinite(x) for x in flat[key]):
             raise UserError(f"config.{key} is {flat[key]}: it must hold numbers")
