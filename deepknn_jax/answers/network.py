@@ -24,7 +24,8 @@ class Form(NamedTuple):
 
     `kind`: images, volumes or feature vectors; `shape` of one stored example; the others are the
     run's options of these names, `size` 0 where images are not square; mean and std per channel, of
-    feature vectors per feature.
+    feature vectors per feature. `views` are symmetries of images, in all of which an image is
+    embedded for the average; features [F] or [V, F] bring theirs, so that any V will do.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Form(NamedTuple):
     crop: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    views: tuple[str, ...] = ()
 
 
 def form_of(about: Mapping[str, Any]) -> Form:
@@ -59,22 +61,27 @@ def embedder(model: Model) -> Embed:
     )
     network = Network(backbone, None, normalize=about["normalize"])
     is_features = form.kind == "feature vectors"
-    functions = input_functions(
-        _as_dataset(np.zeros((1, *form.shape), np.float32 if is_features else np.uint8)),
-        about["backbone"],
-        crop=form.crop,
-        flip=False,
-        mean=() if is_features else form.mean,
-        std=() if is_features else form.std,
-    )
-    recipe = embedding_recipe(network, *functions, seed=0)
-    mapped = jax.jit(functools.partial(embed, recipe=recipe))
+
+    @functools.cache
+    def mapped_for(shape: tuple[int, ...]) -> Callable[..., Any]:
+        functions = input_functions(
+            _as_dataset(np.zeros((1, *shape), np.float32 if is_features else np.uint8)),
+            about["backbone"],
+            crop=form.crop,
+            flip=False,
+            mean=() if is_features else form.mean,
+            std=() if is_features else form.std,
+            views=form.views,
+        )
+        recipe = embedding_recipe(network, *functions, seed=0)
+        return jax.jit(functools.partial(embed, recipe=recipe))
+
     params, stats = (model.variables.get(key, {}) for key in ("params", "batch_stats"))
     on_device = jax.device_put((params, stats))
     size, rows = int(about["batch"]), np.arange(int(about["batch"]), dtype=np.int32)
 
     def embed_all(inputs: np.ndarray) -> np.ndarray:
-        if inputs.shape[1:] != form.shape:
+        if not fits(inputs.shape[1:], form):
             raise UserError(f"examples of {_words(inputs.shape[1:])}, but the run was trained on "
                             f"{form.kind} of {_words(form.shape)}")  # fmt: skip
         if is_features:
@@ -82,7 +89,7 @@ def embedder(model: Model) -> Embed:
             inputs = standardized(_as_dataset(inputs), scale).inputs
         if not len(inputs):
             return np.zeros((0, model.gallery.embeddings.shape[1]), np.float32)
-        parts = []
+        parts, mapped = [], mapped_for(inputs.shape[1:])
         for start in range(0, len(inputs), size):
             batch = inputs[start : start + size]
             filled = np.pad(batch, ((0, size - len(batch)), *((0, 0),) * (batch.ndim - 1)), "edge")
@@ -90,6 +97,13 @@ def embedder(model: Model) -> Embed:
         return np.concatenate(parts)
 
     return embed_all
+
+
+def fits(shape: tuple[int, ...], form: Form) -> bool:
+    """Whether examples of this shape are those of the run, of features in any number of views."""
+    if form.kind != "feature vectors":
+        return shape == form.shape
+    return shape[-1:] == form.shape[-1:] and len(shape) in (1, 2) and 0 not in shape
 
 
 def _words(shape: tuple[int, ...]) -> str:

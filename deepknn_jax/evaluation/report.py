@@ -12,6 +12,7 @@ from deepknn_jax.data import view
 from deepknn_jax.data.copies import chained, conflicts, numbered, pairs_across
 from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.engine import hosts
+from deepknn_jax.engine.inputs import are_features
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import neighbors, pictures
 from deepknn_jax.evaluation.classes import shown_classes
@@ -80,7 +81,10 @@ def write_embeddings(path: Path, dataset: Dataset, parts: Iterable[Embedded]) ->
 
 
 def write_features(path: Path, dataset: Dataset, part: Embedded) -> None:
-    """`write_embeddings` of all of a data set under the key features, and its `data.view`."""
+    """`write_embeddings` of all of a data set under the key features, and its `data.view`.
+
+    With views the features are [N, V, D].
+    """
     arrays = _arrays("features", dataset, [part])
     if dataset.view is not None:
         arrays |= view.to_arrays(dataset.view, part.rows, path.parent)
@@ -252,7 +256,7 @@ def _draw_neighbors(
 
 def _images(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
     """The images uint8 [..., H, W, C] of `rows` [...], of features those that they are of."""
-    if dataset.inputs.ndim == 2 and dataset.view is not None:
+    if are_features(dataset.inputs) and dataset.view is not None:
         found = dataset.view.images(rows.ravel())
     else:
         found = dataset.inputs[rows.ravel()]

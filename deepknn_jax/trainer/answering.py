@@ -134,6 +134,7 @@ def _form(config: ConfigDict, dataset: Dataset, workdir: Path) -> Form:
         crop=config.augment.crop,
         mean=tuple(config.augment.mean),
         std=tuple(config.augment.std),
+        views=tuple(config.augment.views) if config.evaluate.views else (),
     )
 
 

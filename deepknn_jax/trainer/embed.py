@@ -30,6 +30,7 @@ FILE = "features.npz"
 def run(config: ConfigDict, workdir: Path) -> Path:
     """Writes features.npz: features [N, D], labels, names, splits, classes, groups; its path.
 
+    With config.augment.views they are [N, V, D], V views of each image (engine.views.views_of).
     And where the images lie, or thumbnails of arrays (`data.view`). The images go through the
     config's centre crop and preprocessing, or a run's with its weights (`trainer.inherited`), and
     the backbone in evaluation mode. The file is a data set of source npz (configs/features.py).
@@ -58,9 +59,10 @@ def run(config: ConfigDict, workdir: Path) -> Path:
         raise UserError(f"{config.model.weights or config.model.name}: features are not finite")
     if hosts.is_main():
         report.write_features(path, embedder.dataset, part)
-    count, width = part.embeddings.shape
+    shape = " x ".join(map(str, part.embeddings.shape))
+    count = len(part.rows)
     speed = count / (time.monotonic() - began)
-    say(f"{count} x {width} features written to {path} ({speed:,.0f} images/s)")
+    say(f"{shape} features written to {path} ({speed:,.0f} images/s)")
     return path
 
 
