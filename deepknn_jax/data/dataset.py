@@ -56,10 +56,11 @@ class Dataset(NamedTuple):
     float32 or float64 features, [N, F] or [N, V, F] of V views; `labels` int32 [N]; `splits` [N] of
     TRAIN, VALIDATION, TEST, or LEFT_OUT for copies that were to be dropped; `skipped` names the
     files of examples that were left out, as rows without a label or an image and what could not be
-    decoded (none unless that was asked for). `account` are the lines that tell what was found, left out, and how it was
-    split. `groups` int32 [N] marks what belongs together (patients, lesions), where the source
-    knows. `set_range`: (low, high) of the training part, where images of more than 8 bits were
-    scaled by it. `view`: where the images lie that `inputs` were made from, if that is known.
+    decoded (none unless that was asked for). `account` are the lines that tell what was found, left
+    out, and how it was split. `groups` int32 [N] marks what belongs together (patients, lesions),
+    where the source knows. `set_range`: (low, high) of the training part, where images of more than
+    8 bits were scaled by it. `view`: where the images lie that `inputs` were made from, if that is
+    known.
 
     `contents` uint8 [N, 16] are digests of the inputs (data.copies), `sources` those of what they
     were made from: the files' bytes, or the source's own arrays. `near` are near-copies in two

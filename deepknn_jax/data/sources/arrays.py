@@ -65,8 +65,8 @@ def npz(folder: str | Path, *, fold: int = 0, value_range: Sequence[float] = ())
     Features: features (or embeddings) [N, F], or [N, V, F] of V views of each, labels [N], and, if
     they like, names [N], splits [N], groups [N], and classes [C], which labels then index; and the
     images that they are of, as `data.view` has it. Features stay float64 where they are: a large
-    offset, as that of POSIX seconds, would take all of float32's digits. Labels are [N] or [N, 1]. Of splits
-    [N, S] `fold`, 1..S, chooses the column; 0: no split.
+    offset, as that of POSIX seconds, would take all of float32's digits. Labels are [N] or [N, 1].
+    Of splits [N, S] `fold`, 1..S, chooses the column; 0: no split.
 
     Raises:
         UserError: no such file, other keys, Python objects inside (they are never unpickled),
