@@ -14,6 +14,7 @@ from deepknn_jax.engine.averaging import averaging
 from deepknn_jax.engine.inputs import InputFunctions, input_functions
 from deepknn_jax.engine.parallel import Devices
 from deepknn_jax.engine.step import Recipe, embedding_recipe
+from deepknn_jax.logs import say
 from deepknn_jax.models.network import Network
 from deepknn_jax.trainer.methods import loss_function, method_of
 
@@ -37,7 +38,7 @@ def backbone_recipe(config: ConfigDict, dataset: Dataset, devices: Devices) -> R
 
 def _functions(config: ConfigDict, dataset: Dataset) -> InputFunctions:
     """What turns the stored inputs into the network's, in training and in evaluation."""
-    return input_functions(
+    functions = input_functions(
         dataset,
         config.model.name,
         crop=config.augment.crop,
@@ -47,6 +48,10 @@ def _functions(config: ConfigDict, dataset: Dataset) -> InputFunctions:
         views=tuple(config.augment.views),
         all_views=config.evaluate.views,
     )
+    if functions.views > 1:
+        say(f"views: {functions.views} of each example; training draws one of them, evaluation "
+            f"embeds all, which takes {functions.views} times as long")  # fmt: skip
+    return functions
 
 
 def learning_rate(config: ConfigDict, per_epoch: int) -> Callable[[int], Any]:
