@@ -157,9 +157,10 @@ def _from_features(path: Path, arrays: dict[str, np.ndarray], key: str, fold: in
     if "labels" not in arrays:
         raise UserError(f"{path}: has {key} but no labels; it has: {', '.join(arrays)}")
     features = arrays[key]
-    if features.ndim not in (2, 3) or 0 in features.shape[1:]:
+    are_images = features.ndim == 3 and features.dtype == np.uint8
+    if features.ndim not in (2, 3) or 0 in features.shape[1:] or are_images:
         raise UserError(f"{path}: {key} must be [N, F], or [N, V, F] of V views, not "
-                        f"{list(features.shape)}")  # fmt: skip
+                        f"{features.dtype} {list(features.shape)}")  # fmt: skip
     if features.dtype.kind not in "fiu":
         raise UserError(f"{path}: {key} must be numbers, not {features.dtype}")
     features = as_features(features)
