@@ -14,8 +14,10 @@ from support.runs import (
 
 import deepknn_jax
 from deepknn_jax import config as config_lib
+from deepknn_jax.data.dataset import Dataset
+from deepknn_jax.engine.parallel import get_devices
 from deepknn_jax.errors import UserError
-from deepknn_jax.trainer import embed, loop
+from deepknn_jax.trainer import embed, loop, miners
 from deepknn_jax.trainer.setup import first_state
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -89,6 +91,21 @@ def features_file(folder, views=3):
     features = rng.normal(size=(160, views, 6)) + labels[:, None, None]
     np.savez(folder / "views.npz", features=features.astype(np.float32), labels=labels)
     return folder / "views.npz"
+
+
+def test_lmnn_takes_neighbours_by_the_average_of_views():
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(30, 3, 4)).astype(np.float32)
+    labels = (np.arange(30) % 2).astype(np.int32)
+    dataset = Dataset(inputs, labels, (), ("a", "b"), np.full(30, "train"))
+    run = miners.Run(dataset, get_devices(1, "shard_map"), 30, 1, 1, 0)
+    anchors = np.arange(30, dtype=np.int32)[None]
+    found = miners.fixed_targets(run, targets=2).mine(None, anchors, 0)["targets"][0]
+    means = inputs.mean(axis=1, dtype=np.float64)
+    for i, targets in enumerate(found):
+        distances = np.linalg.norm(means - means[i], axis=1)
+        distances[(labels != labels[i]) | (anchors[0] == i)] = np.inf
+        assert targets.tolist() == np.argsort(distances)[:2].tolist()
 
 
 def first_call(path, devices):
