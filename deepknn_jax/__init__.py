@@ -11,7 +11,7 @@ if sys.argv[:1] == ["-m"]:  # Python is about to run a command: what follows tak
 from deepknn_jax.knn.distances import pairwise_distances
 from deepknn_jax.knn.neighbors import nearest_neighbors
 from deepknn_jax.knn.sharded import sharded_nearest_neighbors
-from deepknn_jax.knn.vote import KNNPredictions, knn_classify, vote
+from deepknn_jax.knn.vote import KNNPredictions, VoteRule, knn_classify, vote
 from deepknn_jax.losses.cox import cox_loss
 from deepknn_jax.losses.lmnn import lmnn_loss, target_neighbors
 from deepknn_jax.losses.local_margin import TermWeights, local_margin_loss, neighborhood_watch_loss
@@ -31,6 +31,7 @@ __all__ = [
     "TermWeights",
     "Triplets",
     "UserError",
+    "VoteRule",
     "__version__",
     "batch_hard_triplet_loss",
     "cox_loss",

@@ -13,6 +13,8 @@ from deepknn_jax.files import parse_json
 _FREE = (
     *("checkpoint_seconds", "step_timeout", "data.cache_dir", "data.placement"),
     *("evaluate.batch_size", "evaluate.pictures", "evaluate.references"),
+    *("evaluate.vote.class_size_power", "evaluate.vote.temperature"),
+    *("evaluate.vote.k_p", "evaluate.vote.choose_by"),
     *("model_folder.names", "model_folder.thumbnails"),
 )
 
@@ -160,6 +162,18 @@ def default() -> ConfigDict:
                 "best_by": "mcr",
                 # Images: average over all views, which embeds each so often; False: as they are.
                 "views": True,
+                # The run's vote (docs/vote.md): that of results.json, of its answers and its model.
+                # By default each of the last k_p's neighbours has one vote, as in the papers.
+                "vote": {
+                    # tau, 0 to 1, or auto, on validation: votes of class c count n_c^-tau, n_c its
+                    # training examples.
+                    "class_size_power": "0",
+                    # Votes weigh exp(-d^2 / temperature), in units of the squared distance; 0: one
+                    # each.
+                    "temperature": 0.0,
+                    "k_p": "last",  # of evaluate.k_p, the reported one; or auto, on validation
+                    "choose_by": "mean",  # what is auto: acc, mcr, or the mean of these two
+                },
                 "batch_size": 128,  # examples embedded at a time; docs/measurements.md says why
                 # kNN to compare with: on the inputs, and on embeddings before training.
                 "references": ("pixels", "untrained"),

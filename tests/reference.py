@@ -80,6 +80,25 @@ def vote(distances, labels, num_classes):
     return best, votes / votes.sum()
 
 
+def weighted_vote(distances, labels, counts, power=0.0, temperature=0.0):
+    """Label and shares of one query: votes of n_c^-power exp(-d^2 / temperature); ties as `vote`.
+
+    Sums within 1e-6 of the largest tie with it.
+    """
+    C = len(counts)
+    votes, total = np.zeros(C), np.zeros(C)
+    voting = [(float(d), c) for d, c in zip(distances, labels, strict=True) if c >= 0]
+    for d, c in voting:
+        nearest = min(other for other, _ in voting)
+        near = 1.0 if d == nearest or not temperature else np.exp((nearest**2 - d**2) / temperature)
+        votes[c] += near * float(max(counts[c], 1)) ** -power
+        total[c] += d
+    if not votes.any():
+        return -1, votes
+    leading = [c for c in range(C) if votes[c] >= votes.max() * (1 - 1e-6) and c in labels]
+    return min(leading, key=lambda c: (total[c], c)), votes / votes.sum()
+
+
 def cross_entropy(logits, labels, weights):
     """Weighted mean of -log softmax: sum of w l over sum of w."""
     total = weight = 0.0

@@ -5,6 +5,7 @@ from typing import Any
 
 from deepknn_jax.answers.model import Calibrated
 from deepknn_jax.evaluation.doubt import too_few
+from deepknn_jax.knn.vote import MAJORITY, VoteRule
 
 WITHOUT = (
     "No image was kept apart to calibrate on, so there are no p-values, no sets and no abstaining: "
@@ -24,6 +25,7 @@ def card(about: Mapping[str, Any], calibrated: Calibrated | None, *, named: bool
         f"{about['method']} (deepknn_jax {about['deepknn_jax']}). It takes {inputs['kind']} of "
         f"{shape} and finds the {about['k_p']} nearest of {n['train']:,} training images, which "
         "vote and are the evidence.",
+        *weights_lines(VoteRule(**about.get("vote", {}))),
         "",
         "## Data",
         "",
@@ -62,6 +64,15 @@ def card(about: Mapping[str, Any], calibrated: Calibrated | None, *, named: bool
         "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def weights_lines(rule: VoteRule) -> list[str]:
+    """A line on what a vote weighs, where it is not 1."""
+    if rule == MAJORITY:
+        return []
+    meant = ["n_c is the number of training images of its class"] if rule.class_size_power else []
+    meant += ["d is its distance"] if rule.temperature else []
+    return [f"The vote of a neighbour weighs {rule.words()}, where {' and '.join(meant)}."]
 
 
 def table(about: Mapping[str, Any]) -> list[str]:

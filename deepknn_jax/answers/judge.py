@@ -12,7 +12,7 @@ from deepknn_jax.answers.model import Calibrated, Gallery, Model
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import doubt
 from deepknn_jax.knn.distances import pairwise_distances
-from deepknn_jax.knn.vote import KNNPredictions, knn_classify
+from deepknn_jax.knn.vote import MAJORITY, KNNPredictions, VoteRule, knn_classify, vote
 
 SCORE_K = 5  # neighbours of a class that a ratio score takes (docs/predict.md)
 _ALIKE = 128  # queries are filled up to as many, then to as many as _BLOCK: two programs do for all
@@ -23,12 +23,12 @@ class Predictions(NamedTuple):
     """What a model says of n images.
 
     `names` of the images; `labels` int32 [n] of the vote, -1 where nobody voted; `shares` float32
-    [n, C] of the votes; `p_values` float64 [n, C], NaN for a class without calibration images;
-    `credibility` [n], the largest marginal p-value; `sets` bool [n, C], the classes that cannot be
-    ruled out; `abstain`, of each image why no answer should be given, or ""; `indices` int32 [n, k]
-    of the neighbours in the gallery, the nearest first, and `distances` float32 [n, k] to them;
-    `nearest` float32 [n, C], the distance to the nearest image of each class. Without calibration
-    `p_values`, `credibility` and `sets` are None.
+    [n, C] of the votes, weighted by the model's rule, 1 in sum; `p_values` float64 [n, C], NaN for
+    a class without calibration images; `credibility` [n], the largest marginal p-value; `sets` bool
+    [n, C], the classes that cannot be ruled out; `abstain`, of each image why no answer should be
+    given, or ""; `indices` int32 [n, k] of the neighbours in the gallery, the nearest first, and
+    `distances` float32 [n, k] to them; `nearest` float32 [n, C], the distance to the nearest
+    image of each class. Without calibration `p_values`, `credibility` and `sets` are None.
     """
 
     names: tuple[str, ...]
@@ -103,9 +103,13 @@ _classify = functools.partial(jax.jit, static_argnames=("k", "num_classes", "p")
 )
 
 
+def vote_options(model: Model, k: int) -> dict[str, Any]:
+    """How k neighbours vote by the model: the static options of `knn_classify`."""
+    return {"k": k, "num_classes": len(model.classes), "p": p_of(model)}
+
+
 def _vote(embeddings_nxD: np.ndarray, model: Model, k: int) -> KNNPredictions:
-    gallery, n = model.gallery, len(embeddings_nxD)
-    options: dict[str, Any] = {"k": k, "num_classes": len(model.classes), "p": p_of(model)}
+    gallery, n, options = model.gallery, len(embeddings_nxD), vote_options(model, k)
     parts = []
     for start in range(0, n, _BLOCK):
         queries = embeddings_nxD[start : start + _BLOCK]
@@ -114,7 +118,28 @@ def _vote(embeddings_nxD: np.ndarray, model: Model, k: int) -> KNNPredictions:
         part = _classify(filled, gallery.embeddings, gallery.labels, **options)
         parts.append([np.asarray(each)[: len(queries)] for each in part])
     joined: list[Any] = [np.concatenate(each) for each in zip(*parts, strict=True)]
-    return KNNPredictions(*joined)
+    return _by_rule(KNNPredictions(*joined), model)
+
+
+def rule_of(model: Model) -> VoteRule:
+    """How the model's neighbours vote; a folder from before there was a choice: by majority."""
+    return VoteRule(**model.about.get("vote", {}))
+
+
+def _by_rule(found: KNNPredictions, model: Model) -> KNNPredictions:
+    """What the same neighbours say by the model's rule, in the numbers that the run had."""
+    rule, labels_G, classes = rule_of(model), model.gallery.labels, len(model.classes)
+    if rule == MAJORITY:
+        return found
+    voters = np.where(found.indices < 0, -1, labels_G[np.asarray(found.indices)])
+    labels, shares = vote(
+        found.distances,
+        jnp.asarray(voters),
+        num_classes=classes,
+        class_counts=jnp.asarray(np.bincount(labels_G, minlength=classes)),
+        rule=rule,
+    )
+    return found._replace(labels=labels, shares=shares)
 
 
 def scores_of(

@@ -89,9 +89,7 @@ class Model(NamedTuple):
 def write(folder: Path, model: Model, card: str) -> None:
     """Replaces `folder` by the model's, with the model `card` as its README.md; whole or not."""
     with replacing_folder(folder) as temporary:
-        leaves = tree_util.tree_leaves_with_path(dict(model.variables))
-        named = {"/".join(key.key for key in path): np.ascontiguousarray(leaf)
-                 for path, leaf in leaves}  # fmt: skip
+        named = named_variables(model.variables)
         (temporary / "parameters.safetensors").write_bytes(save(named))
         about = {"version": VERSION, **model.about}
         write_text(temporary / "model.json", json.dumps(about, indent=1, allow_nan=False) + "\n")
@@ -100,6 +98,12 @@ def write(folder: Path, model: Model, card: str) -> None:
             write_arrays(temporary / "calibration.npz", _of_calibrated(model.calibrated))
         write_text(temporary / "README.md", card)
         write_checksums(temporary)
+
+
+def named_variables(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """A network's variables by their paths, such as params/backbone/bias."""
+    leaves = tree_util.tree_leaves_with_path(dict(variables))
+    return {"/".join(key.key for key in path): np.ascontiguousarray(leaf) for path, leaf in leaves}
 
 
 def _of_gallery(gallery: Gallery) -> dict[str, np.ndarray]:
@@ -162,7 +166,7 @@ def read(folder: Path) -> Model:
         calibrated = None
         if (folder / "calibration.npz").exists():
             calibrated = _calibrated(read_npz(folder / "calibration.npz"), len(about["classes"]))
-        variables = _tree(read_tensors(folder / "parameters.safetensors"))
+        variables = tree_of(read_tensors(folder / "parameters.safetensors"))
         return Model(about, variables, _gallery(gallery), calibrated)
     except (OSError, ValueError, EOFError, LookupError, MemoryError) as error:
         raise _damaged(folder, str(error)) from error
@@ -188,7 +192,7 @@ def _calibrated(arrays: Mapping[str, np.ndarray], classes: int) -> Calibrated:
     )
 
 
-def _tree(named: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def tree_of(named: Mapping[str, Any]) -> dict[str, Any]:
     """Arrays by their paths as nested dicts."""
     tree: dict[str, Any] = {}
     for name, array in named.items():

@@ -12,7 +12,7 @@ from deepknn_jax import models
 from deepknn_jax.answers.model import Model
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.engine.inputs import Scale, input_functions, standardized
-from deepknn_jax.engine.step import embed, embedding_recipe
+from deepknn_jax.engine.step import Recipe, embed, embedding_recipe
 from deepknn_jax.errors import UserError
 from deepknn_jax.models.network import Network
 
@@ -51,8 +51,12 @@ def form_of(about: Mapping[str, Any]) -> Form:
     return Form(**given)
 
 
-def embedder(model: Model) -> Embed:
-    """The function that embeds examples by the model, a batch at a time, on one device."""
+def recipe_of(model: Model, shape: tuple[int, ...] = ()) -> Recipe:
+    """The model's network and what goes before it, to `engine.step.embed` with.
+
+    Of feature vectors it takes those that are standardised already, an example of `shape`: [F] or
+    [V, F], by default as the run's.
+    """
     form, about = form_of(model.about), model.about
     backbone = models.build(
         about["backbone"],
@@ -61,20 +65,26 @@ def embedder(model: Model) -> Embed:
     )
     network = Network(backbone, None, normalize=about["normalize"])
     is_features = form.kind == "feature vectors"
+    functions = input_functions(
+        _as_dataset(np.zeros((1, *(shape or form.shape)), np.float32 if is_features else np.uint8)),
+        about["backbone"],
+        crop=form.crop,
+        flip=False,
+        mean=() if is_features else form.mean,
+        std=() if is_features else form.std,
+        views=form.views,
+    )
+    return embedding_recipe(network, *functions, seed=0)
+
+
+def embedder(model: Model) -> Embed:
+    """The function that embeds examples by the model, a batch at a time, on one device."""
+    form, about = form_of(model.about), model.about
+    is_features = form.kind == "feature vectors"
 
     @functools.cache
     def mapped_for(shape: tuple[int, ...]) -> Callable[..., Any]:
-        functions = input_functions(
-            _as_dataset(np.zeros((1, *shape), np.float32 if is_features else np.uint8)),
-            about["backbone"],
-            crop=form.crop,
-            flip=False,
-            mean=() if is_features else form.mean,
-            std=() if is_features else form.std,
-            views=form.views,
-        )
-        recipe = embedding_recipe(network, *functions, seed=0)
-        return jax.jit(functools.partial(embed, recipe=recipe))
+        return jax.jit(functools.partial(embed, recipe=recipe_of(model, shape)))
 
     params, stats = (model.variables.get(key, {}) for key in ("params", "batch_stats"))
     on_device = jax.device_put((params, stats))

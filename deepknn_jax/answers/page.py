@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepknn_jax.answers.card import WITHOUT, class_rows, few_lines
-from deepknn_jax.answers.judge import Predictions
+from deepknn_jax.answers.card import WITHOUT, class_rows, few_lines, weights_lines
+from deepknn_jax.answers.judge import Predictions, rule_of
 from deepknn_jax.answers.model import Model
 from deepknn_jax.answers.table import set_of
 from deepknn_jax.answers.thumbnails import smaller
@@ -102,6 +102,7 @@ def write(
         cases=shown, pictures=pictures.rules, asked=asked, k=k, level=level, left_out=left_out,
         errors=errors or {}, results=results, calibrated=model.calibrated is not None,
         doubt_lines=_doubt_lines(model, level), gallery=len(model.gallery.labels),
+        weights_lines=weights_lines(rule_of(model)),
         beside=min(k, _BESIDE), tiny=_is_tiny(model), curve=_curve(model),
     )  # fmt: skip
     write_text(path, text)

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from deepknn_jax.evaluation.classes import shown_classes
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
 from deepknn_jax.evaluation.metrics import confusion_matrix, format_table
 from deepknn_jax.files import read_json, replacing, write_arrays, write_text
+from deepknn_jax.knn.vote import MAJORITY, VoteRule
 from deepknn_jax.logs import read_records, say
 
 # Test images shown beside their neighbours, and at most so many of these.
@@ -32,6 +33,7 @@ _TESTS = {
     "test_with_trained": ", with trained",
 }
 REPORT = "report.html"  # its writer is answers.page
+OPERATING_POINT = "operating_point.png"
 PICTURES = ("training_curves.png", "confusion.png", "tsne.png", "neighbors.png")
 
 
@@ -63,12 +65,25 @@ def table(results: dict[str, Any]) -> str:
     """The run's metrics on the test part below those of its references, as plain text."""
     all_of = {f"kNN, {name}": entry for name, entry in results["references"].items()}
     all_of[results["method"]] = results
-    return format_table([
+    lines = format_table([
         (f"{name}{of_which}", entry[key])
         for name, entry in all_of.items()
         for key, of_which in _TESTS.items()
         if entry.get(key)
     ])  # fmt: skip
+    return "\n".join([lines, *vote_lines(results)])
+
+
+def vote_lines(results: Mapping[str, Any]) -> list[str]:
+    """A line on the run's vote where it is not the papers', the largest K_p by majority."""
+    vote = results.get("vote")
+    if not vote:
+        return []
+    rule = VoteRule(vote["class_size_power"], vote["temperature"])
+    if rule == MAJORITY and not vote["chosen"]:
+        return []
+    chosen = f", chosen on validation by {vote['asked']['choose_by']}" if vote["chosen"] else ""
+    return [f"{results['method']}: K_p = {vote['k_p']}, a vote weighs {rule.words()}{chosen}"]
 
 
 def write_embeddings(path: Path, dataset: Dataset, parts: Iterable[Embedded]) -> None:
@@ -118,7 +133,7 @@ def _joined(parts: Iterable[Embedded]) -> tuple[np.ndarray, np.ndarray]:
 
 def write_neighbors(path: Path, dataset: Dataset, queries: Embedded, evidence: Evidence) -> None:
     """neighbors.csv: a line per query, with its prediction and the neighbours that voted for it."""
-    k, predicted = max(evidence.predictions.items())
+    k, predicted = evidence.reported
     heads = [f"{what}_{i + 1}" for i in range(k) for what in ("neighbor", "label", "distance")]
     classes, labels, names = dataset.class_names, dataset.labels, dataset.names
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -126,7 +141,9 @@ def write_neighbors(path: Path, dataset: Dataset, queries: Embedded, evidence: E
         lines.writerow(["name", "label", "prediction", *heads])
         for i, row in enumerate(queries.rows):
             line = [names[row], classes[labels[row]], classes[predicted[i]]]
-            for neighbor, distance in zip(evidence.rows[i, :k], evidence.distances[i], strict=True):
+            for neighbor, distance in zip(
+                evidence.rows[i, :k], evidence.distances[i, :k], strict=True
+            ):
                 known = neighbor >= 0
                 line += [names[neighbor], classes[labels[neighbor]]] if known else ["", ""]
                 line.append(f"{distance:.6g}" if known else "")
@@ -176,7 +193,7 @@ def write_trained(path: Path, dataset: Dataset, rows_n: np.ndarray) -> None:
 
 def remove_pictures(workdir: Path) -> None:
     """Removes the run's pictures: what they show no longer holds."""
-    for name in (*PICTURES, REPORT):
+    for name in (*PICTURES, OPERATING_POINT, REPORT):
         (workdir / name).unlink(missing_ok=True)
 
 
@@ -192,7 +209,7 @@ def draw(
     Returns:
         {file: "drawn", or why it is not}.
     """
-    _, predicted = max(evidence.predictions.items())
+    _, predicted = evidence.reported
     truth = dataset.labels[queries.rows]
     rows, embeddings = _joined(parts)
     labels, splits = dataset.labels[rows], dataset.splits[rows]
@@ -241,7 +258,8 @@ def _draw_neighbors(
     shown = np.concatenate([first_of_class[: _SHOWN - len(wrong)], wrong])
     if (evidence.rows[shown] < 0).any():
         raise ValueError("a test image has fewer neighbours than vote")
-    rows = evidence.rows[shown, :_BESIDE]
+    k = min(evidence.reported[0], _BESIDE)
+    rows = evidence.rows[shown, :k]
     neighbors.draw(
         path,
         _images(dataset, queries.rows[shown]),
@@ -249,7 +267,7 @@ def _draw_neighbors(
         predicted[shown],
         _images(dataset, rows),
         dataset.labels[rows],
-        evidence.distances[shown, :_BESIDE],
+        evidence.distances[shown, :k],
         dataset.class_names,
     )
 

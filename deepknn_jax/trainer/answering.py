@@ -45,7 +45,7 @@ def write_model(
     gallery = _gallery(dataset, parts[TRAIN], thumbs=wanted.thumbnails, names=wanted.names)
     calibrated = None
     if validated is not None:
-        k, predicted = max(validated.predictions.items())
+        k, predicted = validated.reported
         calibrated = calibrate(
             parts[VALIDATION].embeddings, dataset.labels[parts[VALIDATION].rows], predicted,
             validated.distances[:, :k], gallery=gallery, classes=dataset.class_names,
@@ -83,7 +83,8 @@ def _about(
     config: ConfigDict, setup: Setup, results: Mapping[str, Any], workdir: Path
 ) -> dict[str, Any]:
     """What model.json holds (answers/model.py)."""
-    dataset, k = setup.dataset, int(max(config.evaluate.k_p))
+    dataset, vote = setup.dataset, results["vote"]
+    k = int(vote["k_p"])
     counts = {
         part: np.bincount(
             dataset.labels[dataset.rows(part)], minlength=len(dataset.class_names)
@@ -103,6 +104,7 @@ def _about(
         "dtype": config.model.dtype,
         "p": p if math.isfinite(p) else "inf",
         "k_p": k,
+        "vote": {key: float(vote[key]) for key in ("class_size_power", "temperature")},
         "batch": batch // setup.devices.size,  # what one device embeds at a time
         "classes": list(dataset.class_names),
         "inputs": _form(config, dataset, workdir)._asdict(),

@@ -18,10 +18,12 @@ from deepknn_jax.evaluation.evaluate import (
     Evidence,
     chosen,
     classify,
+    elected,
     embed_rows,
     metrics_by_vote,
 )
 from deepknn_jax.knn.sharded import searcher
+from deepknn_jax.knn.vote import MAJORITY, VoteRule
 from deepknn_jax.logs import Record
 from deepknn_jax.trainer.setup import Setup, first_state
 
@@ -75,10 +77,11 @@ def knn_entries(
         p=config.loss.p,
         nearest=searcher(setup.devices.mesh),
     )
-    return _entries(dataset, queries, evidence), evidence
+    return entries_of(dataset, queries, evidence), evidence
 
 
-def _entries(dataset: Dataset, queries: Embedded, evidence: Evidence) -> dict[str, Entry]:
+def entries_of(dataset: Dataset, queries: Embedded, evidence: Evidence) -> dict[str, Entry]:
+    """The metrics of the vote on the queries, by K_p, and of the head if there is one."""
     return metrics_by_vote(
         queries,
         evidence,
@@ -97,19 +100,40 @@ def judged(
     part is "test_with_trained", if that is more. "test_without_copies" is "test" without copies of
     training examples, if it has some; None if it has no others.
     """
-    dataset = setup.dataset
     evidence = knn_entries(config, setup, queries, gallery)[1]
-    everything = np.ones(len(queries.rows), bool)
-    clean = everything if dataset.trained is None else ~dataset.trained[queries.rows]
+    return tested(setup.dataset, queries, evidence), evidence
+
+
+def tested(
+    dataset: Dataset, queries: Embedded, evidence: Evidence
+) -> dict[str, dict[str, Entry] | None]:
+    """The figures of `judged`, of what the neighbours were found to elect."""
+    everything, clean = np.ones(len(queries.rows), bool), clean_of(dataset, queries.rows)
     wanted = {"test": clean}
     if (copied := copied_tests(dataset)[queries.rows] & clean).any():
         wanted["test_without_copies"] = clean & ~copied
     if not clean.all():
         wanted["test_with_trained"] = everything
     return {
-        name: _entries(dataset, *chosen(queries, evidence, of)) if of.any() else None
+        name: entries_of(dataset, *chosen(queries, evidence, of)) if of.any() else None
         for name, of in wanted.items()
-    }, evidence
+    }
+
+
+def clean_of(dataset: Dataset, rows_n: np.ndarray) -> np.ndarray:
+    """Which of the examples, bool [n], trained nothing that the run comes from."""
+    if dataset.trained is None:
+        return np.ones(len(rows_n), bool)
+    clean: np.ndarray = ~dataset.trained[rows_n]
+    return clean
+
+
+def by_rule(dataset: Dataset, evidence: Evidence, k_p: int, rule: VoteRule) -> Evidence:
+    """What neighbours that were found by majority elect by the rule; `k_p` are reported."""
+    if rule != MAJORITY:  # by that they were asked already
+        counts = dataset.train_counts()
+        evidence = elected(evidence, dataset.labels, class_counts=counts, rule=rule)
+    return evidence._replace(k_p=k_p)
 
 
 def copied_tests(dataset: Dataset) -> np.ndarray:

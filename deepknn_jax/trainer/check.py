@@ -18,10 +18,12 @@ from deepknn_jax.engine.feed import PLACEMENTS
 from deepknn_jax.engine.parallel import MAPPINGS
 from deepknn_jax.engine.views import views_of
 from deepknn_jax.errors import UserError, check_choice
+from deepknn_jax.evaluation.operating_point import SCORES
 from deepknn_jax.losses.local_margin import REDUCTIONS
 from deepknn_jax.models import BACKBONES
 from deepknn_jax.trainer.keys import naming_keys
 from deepknn_jax.trainer.methods import METHODS, method_of
+from deepknn_jax.trainer.voting import K_PS, check_vote
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": tuple(SOURCES),
@@ -40,6 +42,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.schedule": ("halving", "cosine"),
     "batch.kind": batching.KINDS,
     "evaluate.best_by": ("mcr", "acc"),
+    "evaluate.vote.k_p": K_PS,
+    "evaluate.vote.choose_by": SCORES,
     "neighbors": ("batch", "dataset"),
     "parallel": MAPPINGS,
 }
@@ -106,6 +110,7 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{key} is {flat[key]}: it must be finite and at least {least}")
     _check_ranges(flat)
     _check_lists(flat)
+    check_vote(config.evaluate.vote)
     method_of(config)
 
 

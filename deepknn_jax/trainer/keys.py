@@ -13,11 +13,13 @@ _KEYS = {
     "batch_size": "batch.size",
     "classes": "batch.classes",
     "folder": "data.dir",
+    "k_p": "evaluate.k_p",
     "kind": "batch.kind",
     "model": "model.name",
     "per_class": "batch.per_class",
     "size": "data.size",
     "views": "augment.views",
+    "temperature": "loss.temperature",
 }
 
 

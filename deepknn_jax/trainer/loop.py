@@ -48,6 +48,7 @@ from deepknn_jax.trainer.setup import (
     settle,
 )
 from deepknn_jax.trainer.sizes import devices_of
+from deepknn_jax.trainer.voting import check_chosen
 
 
 @holding
@@ -113,6 +114,7 @@ def prepare(
     describe(dataset)
     dataset = provenance.marked(dataset, str(start or config.model.weights))
     config = settle(config, dataset)
+    check_chosen(config, dataset)
     scale = inherited.scale_of(kept, dataset)
     setup = build(config, dataset, weights, scale)
     identity.check_data(setup.content, identity.stored_run(workdir), workdir)

@@ -123,7 +123,7 @@ def test_a_picture_that_fails_is_told_and_nothing_else_fails(tmp_path, monkeypat
     results = loop.run(config, tmp_path / "run")
     assert results["pictures"] == {
         "training_curves.png": "drawn", "confusion.png": "drawn", "tsne.png": "MemoryError",
-        "report.html": "drawn",
+        "operating_point.png": "drawn", "report.html": "drawn",
     }  # fmt: skip
     warning = f"warning: {tmp_path / 'run' / 'tsne.png'} is not drawn (MemoryError); all else"
     assert warning in capsys.readouterr().out
