@@ -81,6 +81,10 @@ def default() -> ConfigDict:
                 "crop": 0,  # images: side of the random crop, pixels; 0: the whole image
                 # By a fair coin: images left to right (with crop), volumes also up to down.
                 "flip": False,
+                # The symmetries that images have: of flip_lr, flip_ud, rot90, rot180. Training
+                # draws one of the views that they make (both flips: 4, with rot90 8), evaluation
+                # averages over all; embed writes [N, V, F]. Features bring theirs. docs/views.md
+                "views": (),
                 # Per channel, on the scale 0..1; (): the weights' own, and without weights those of
                 # the training part. Not for feature vectors, which that part always standardises.
                 "mean": (),
@@ -139,7 +143,14 @@ def default() -> ConfigDict:
                 "learning_rate": 0.01,  # Deep kNN, section 3
                 "momentum": 0.9,  # sgd only
                 "weight_decay": 0.0,  # added to the gradient (sgd), decoupled (adam)
-                "halve_every_epochs": 20,  # the rate; Deep kNN: 20, on SD-198 30; 0: constant
+                "nesterov": False,
+                "decay_all": True,  # weight_decay; False: not of BatchNorm's scale and biases
+                "schedule": "halving",  # of the rate (Deep kNN); or cosine, to 0 at the last step
+                "halve_every_epochs": 20,  # Deep kNN: 20, on SD-198 30; 0: constant
+                "warmup_epochs": 0.0,  # of a rate that grows to what the schedule gives
+                # Of the weights, what is evaluated: their average over about 1 / (1 - average)
+                # steps; 0: the last ones.
+                "average": 0.0,
             },
             "batch": {
                 "kind": "shuffled",  # or balanced (classes x per_class), proportional
@@ -155,6 +166,8 @@ def default() -> ConfigDict:
                 "every_epochs": 1,  # leave-one-out training accuracy and validation; 0: at the end
                 # mcr or acc, at the last k_p: by which the best on validation is chosen.
                 "best_by": "mcr",
+                # Images: average over all views, which embeds each so often; False: as they are.
+                "views": True,
                 # The run's vote (docs/vote.md): that of results.json, of its answers and its model.
                 # By default each of the last k_p's neighbours has one vote, as in the papers.
                 "vote": {

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from deepknn_jax.answers.network import Form
+from deepknn_jax.answers.network import Form, fits
 from deepknn_jax.answers.thumbnails import LARGE, SIDE, encode, encode_array, open_scaled
 from deepknn_jax.data.cache import threads
 from deepknn_jax.data.images import fit_array, fit_image
@@ -74,8 +74,8 @@ def questions(
     Args:
         images: a path to an image file, to a folder (images at any depth), to a csv (its columns
             `image_column`, relative to it, and where they are there `label_column` and
-            `group_column`), or to an .npz;
-            several paths of files; an array uint8 [n, H, W, C], or of features [n, F].
+            `group_column`), or to an .npz; several paths of files; an array uint8 [n, H, W, C], or
+            of features [n, F] or [n, V, F].
         form: of the model's inputs.
         classes: the model's. The label of an image in a folder is the nearest of the folders it
             lies in that is called like one of them.
@@ -192,13 +192,14 @@ def as_inputs(array: np.ndarray, form: Form, where: str) -> np.ndarray:
         UserError: it cannot be made such.
     """
     array = np.asarray(array)
-    own_length = array.shape[1:] == (form.features,)
+    may_be = array.ndim == 2 or (array.ndim == 3 and array.shape[1:] != form.shape[:2])
+    own_length = may_be and array.shape[-1] == form.features
     if form.features and (own_length or (array.ndim == 2 and form.kind == "images")):
         form = Form("feature vectors", (form.features,))
     if form.kind == "feature vectors":
-        if array.ndim != 2 or array.shape[1:] != form.shape or array.dtype.kind not in "fiu":
+        if not fits(array.shape[1:], form) or array.dtype.kind not in "fiu":
             raise UserError(f"{where}: {array.dtype} {list(array.shape)}, but the run was trained "
-                            f"on features [n, {form.shape[0]}]")  # fmt: skip
+                            f"on features [n, {form.shape[-1]}]")  # fmt: skip
         if not np.isfinite(array).all():
             raise UserError(f"{where}: holds NaN or infinity")
         return array

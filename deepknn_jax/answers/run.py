@@ -47,8 +47,8 @@ class Run(NamedTuple):
 
         Args:
             images: the path of a file, a folder, a csv or an .npz; paths of files; uint8
-                [n, H, W, C]; or features [n, F], for a run that was trained on such. Of one whose
-                features --mode=embed made both are taken.
+                [n, H, W, C]; or features [n, F], or [n, V, F] of V views, for a run that was
+                trained on such. Of one whose features --mode=embed made both are taken.
             k: neighbours that vote; the run's own K_p by default.
             level: of the prediction sets.
             abstain_error: share of wrong answers that is wanted among those that are given.

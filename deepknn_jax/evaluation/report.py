@@ -12,6 +12,7 @@ from deepknn_jax.data import view
 from deepknn_jax.data.copies import chained, conflicts, numbered, pairs_across
 from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.engine import hosts
+from deepknn_jax.engine.inputs import are_features
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import neighbors, pictures
 from deepknn_jax.evaluation.baselines import BASELINES
@@ -101,7 +102,8 @@ def write_embeddings(path: Path, dataset: Dataset, parts: Iterable[Embedded]) ->
 def write_features(path: Path, dataset: Dataset, part: Embedded, network: str) -> None:
     """`write_embeddings` of all of a data set under the key features, and its `data.view`.
 
-    `network` is by what the network beside the file is known (answers/source.py).
+    With views the features are [N, V, D]. `network` is by what the network beside the file is known
+    (answers/source.py).
     """
     arrays = _arrays("features", dataset, [part]) | {"network": np.asarray(network)}
     if dataset.view is not None:
@@ -292,7 +294,7 @@ def _draw_neighbors(
 
 def _images(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
     """The images uint8 [..., H, W, C] of `rows` [...], of features those that they are of."""
-    if dataset.inputs.ndim == 2 and dataset.view is not None:
+    if are_features(dataset.inputs) and dataset.view is not None:
         found = dataset.view.images(rows.ravel())
     else:
         found = dataset.inputs[rows.ravel()]

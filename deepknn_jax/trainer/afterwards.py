@@ -68,7 +68,9 @@ def _make(workdir: Path, stored: Stored, results: Mapping[str, Any]) -> None:
     dataset = provenance.marked(dataset, str(start))
     config = settle(config, dataset)
     weights = run_folder.open_weights(config.model.name, workdir).variables
-    embedder = build_embedder(config, dataset, weights, inherited.scale_of(kept, dataset))
+    embedder = build_embedder(
+        config, dataset, weights, inherited.scale_of(kept, dataset), each_view=False
+    )
     if not (workdir / inherited.FILE).exists():
         inherited.write(workdir, dataset, embedder.scale)
     variables = variables_of(embedder.state)

@@ -10,6 +10,8 @@ from deepknn_jax.data.copies import has_copy, numbered
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Listing
 from deepknn_jax.data.splits import assign_splits
 from deepknn_jax.engine import hosts
+from deepknn_jax.engine.averaging import averaged
+from deepknn_jax.engine.inputs import are_features
 from deepknn_jax.engine.parallel import Embed
 from deepknn_jax.engine.step import TrainState
 from deepknn_jax.errors import UserError
@@ -36,8 +38,8 @@ Variables = tuple[Any, Any]  # params, batch_stats
 
 
 def variables_of(state: TrainState) -> Variables:
-    """The part of a state that the network is evaluated with."""
-    return state.params, state.batch_stats
+    """The part of a state that the network is evaluated with: its average weights, if kept."""
+    return averaged(state.opt_state, state.params), state.batch_stats
 
 
 def embed_split(
@@ -172,7 +174,7 @@ def references(config: ConfigDict, setup: Setup) -> dict[str, Any]:
     wanted = config.evaluate.references
     found: dict[str, Any] = {}
     if "pixels" in wanted:
-        name = "pixels" if setup.dataset.inputs.ndim > 2 else "features"
+        name = "features" if are_features(setup.dataset.inputs) else "pixels"
         test, gallery = (
             embed_split(config, setup, ((), ()), split, setup.flat) for split in (TEST, TRAIN)
         )

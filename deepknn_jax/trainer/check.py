@@ -16,11 +16,13 @@ from deepknn_jax.data.splits import SPLITS
 from deepknn_jax.engine import batching
 from deepknn_jax.engine.feed import PLACEMENTS
 from deepknn_jax.engine.parallel import MAPPINGS
+from deepknn_jax.engine.views import views_of
 from deepknn_jax.errors import UserError, check_choice
 from deepknn_jax.evaluation.operating_point import SCORES
 from deepknn_jax.losses.local_margin import REDUCTIONS
 from deepknn_jax.models import BACKBONES
 from deepknn_jax.trainer.assess import REFERENCES
+from deepknn_jax.trainer.keys import naming_keys
 from deepknn_jax.trainer.methods import METHODS, method_of
 from deepknn_jax.trainer.voting import K_PS, check_vote
 
@@ -38,6 +40,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "loss.reduction": REDUCTIONS,
     "first_stage": ("", *METHODS),
     "optimizer.name": ("sgd", "adam"),
+    "optimizer.schedule": ("halving", "cosine"),
     "batch.kind": batching.KINDS,
     "evaluate.best_by": ("mcr", "acc"),
     "evaluate.vote.k_p": K_PS,
@@ -84,6 +87,7 @@ _LEAST: dict[str, float] = {
     "steps_per_call": 0,
     "refresh_steps": 0,
     "augment.crop": 0,
+    "optimizer.warmup_epochs": 0.0,
     "evaluate.every_epochs": 0,
     "evaluate.batch_size": 1,
     "checkpoint_seconds": 0.0,
@@ -130,10 +134,9 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
         raise UserError(f"config.model.dropout is {flat['model.dropout']}: choose 0 to below 1")
     if flat["loss.temperature"] <= 0:
         raise UserError(f"config.loss.temperature is {flat['loss.temperature']}: choose above 0")
-    if not 0 <= flat["optimizer.momentum"] < 1:
-        raise UserError(
-            f"config.optimizer.momentum is {flat['optimizer.momentum']}: choose 0 to below 1"
-        )
+    for key in ("optimizer.momentum", "optimizer.average"):
+        if not 0 <= flat[key] < 1:
+            raise UserError(f"config.{key} is {flat[key]}: choose 0 to below 1")
 
 
 def _check_neighbors(config: ConfigDict) -> None:
@@ -149,7 +152,9 @@ def _check_neighbors(config: ConfigDict) -> None:
             )
 
 
+@naming_keys()
 def _check_lists(flat: Mapping[str, Any]) -> None:
+    views_of(flat["augment.views"])
     k_p = flat["evaluate.k_p"]
     if not all(isinstance(k, int) and k >= 1 for k in k_p) or list(k_p) != sorted(k_p):
         raise UserError(f"config.evaluate.k_p is {k_p}: ascending whole numbers of at least 1")

@@ -30,6 +30,7 @@ FILE = "features.npz"
 def run(config: ConfigDict, workdir: Path) -> Path:
     """Writes features.npz: features [N, D], labels, names, splits, classes, groups; its path.
 
+    With config.augment.views they are [N, V, D], V views of each image (engine.views.views_of).
     And where the images lie, or thumbnails of arrays (`data.view`), and beside it, as source/, the
     network, by which a run on the features answers for images. The images go through the
     config's centre crop and preprocessing, or a run's with its weights (`trainer.inherited`), and
@@ -60,9 +61,10 @@ def run(config: ConfigDict, workdir: Path) -> Path:
     if hosts.is_main():
         network = networks.write_source(config, embedder, workdir)
         report.write_features(path, embedder.dataset, part, network)
-    count, width = part.embeddings.shape
+    shape = " x ".join(map(str, part.embeddings.shape))
+    count = len(part.rows)
     speed = count / (time.monotonic() - began)
-    say(f"{count} x {width} features written to {path} ({speed:,.0f} images/s)")
+    say(f"{shape} features written to {path} ({speed:,.0f} images/s)")
     return path
 
 

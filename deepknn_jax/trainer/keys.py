@@ -9,6 +9,7 @@ from deepknn_jax.logs import say
 
 # Arguments that are called otherwise than the option, or as several options are.
 _KEYS = {
+    "all_views": "evaluate.views",
     "batch_size": "batch.size",
     "classes": "batch.classes",
     "folder": "data.dir",
@@ -17,6 +18,7 @@ _KEYS = {
     "model": "model.name",
     "per_class": "batch.per_class",
     "size": "data.size",
+    "views": "augment.views",
     "temperature": "loss.temperature",
 }
 

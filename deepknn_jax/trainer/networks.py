@@ -58,6 +58,7 @@ def _form(config: ConfigDict, dataset: Dataset, scale: Scale | None) -> Form:
         crop=config.augment.crop,
         mean=tuple(config.augment.mean),
         std=tuple(config.augment.std),
+        views=tuple(config.augment.views) if config.evaluate.views else (),
     )
 
 
