@@ -64,11 +64,8 @@ def on_files(files, config):
 
 def _tutorial(script):
     """(Markdown of a tutorial, {name: content of its figures})."""
-    folder = os.environ.get("DEEPKNN_NOTEBOOKS")
-    if folder:
-        notebook = nbformat.read(Path(folder) / f"{script.stem}.ipynb", as_version=4)
-    else:
-        notebook = jupytext.read(script)
+    ran = Path(os.environ.get("DEEPKNN_NOTEBOOKS", "")) / f"{script.stem}.ipynb"
+    notebook = nbformat.read(ran, as_version=4) if ran.exists() else jupytext.read(script)
     parts, figures = [], {}
     for cell in notebook.cells:
         if cell.cell_type != "code":

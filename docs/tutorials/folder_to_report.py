@@ -3,7 +3,8 @@
 #
 # You have images in folders that are called like their classes. This trains deep kNN on them, has
 # it answer for images that it has not seen, and looks at what it leaves. Any folder of that form
-# will do; here it is made of scikit-learn's handwritten digits, so that all runs without a download.
+# will do; here it is made of scikit-learn's handwritten digits, so that all runs without a
+# download.
 
 # %%
 import csv
@@ -99,8 +100,8 @@ plt.show()
 # %% [markdown]
 # ## New images
 #
-# The folder `run/model` answers by itself, wherever it is copied. Where the new images are labelled,
-# as these by their folders, results.json tells how it did on them.
+# The folder `run/model` answers by itself, wherever it is copied. Where the new images are
+# labelled, as these by their folders, results.json tells how it did on them.
 
 # %%
 command("deepknn_jax.predict", "--run=run", "--images=new", "--out=answers")
@@ -113,9 +114,9 @@ print(f"{sum(right)} of {len(right)} right")
 assert sum(right) > 0.8 * len(right)
 
 # %% [markdown]
-# A set holds the classes that cannot be ruled out at a level of 0.9: for nine of ten new images of a
-# class it holds the right one, if these are like the validation images. Here are the sets by their
-# size, and what was abstained from.
+# A set holds the classes that cannot be ruled out at a level of 0.9: for nine of ten new images of
+# a class it holds the right one, if these are like the validation images. Here are the sets by
+# their size, and what was abstained from.
 
 # %%
 sizes = [len(answer["set"].split(";")) if answer["set"] else 0 for answer in answers]

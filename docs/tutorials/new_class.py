@@ -1,9 +1,9 @@
 # %% [markdown]
 # # A new class without retraining
 #
-# A kNN classifier knows what its gallery holds. A class that the training had not can join later by
-# some labelled images: the network stays as it is. Here it is trained on the digits 0 to 7, and 8
-# and 9 join.
+# A kNN classifier knows what its gallery holds. A class that the training had not can join later
+# by some labelled images: the network stays as it is. Here it is trained on the digits 0 to 7, and
+# 8 and 9 join.
 
 # %%
 import subprocess
@@ -82,8 +82,8 @@ print(f"known {before[0]:.1f} %, 8 and 9 {before[1]:.1f} %")
 assert before[1] == 0
 
 # %% [markdown]
-# Forty images with their labels join. Each change is a line of the run's journal, with who, why and
-# when; the images that are asked about below are none of them.
+# Forty images with their labels join. Each change is a line of the run's journal, with who, why
+# and when; the images that are asked about below are none of them.
 
 # %%
 done = gallery.add(
@@ -103,8 +103,8 @@ assert after[1] > 40
 
 # %% [markdown]
 # The network was never made to tell 8 and 9 apart, so they lie nearer to others than what it was
-# trained on. How many images a class needs is seen by letting fewer vote; each point is the gallery
-# after one more line.
+# trained on. How many images a class needs is seen by letting fewer vote; each point is the
+# gallery after one more line.
 
 # %%
 gallery.restore("run", 0, note="as trained")
@@ -135,5 +135,5 @@ for line in gallery.history("run"):
 assert shares(deepknn_jax.open_run("run")) == before
 
 # %% [markdown]
-# p-values of the new classes need calibration images of their own:
-# [A gallery that grows](../gallery.md#what-the-p-values-hold-for-after-a-change).
+# p-values of the new classes need calibration images of their own: [A gallery that
+# grows](../gallery.md#what-the-p-values-hold-for-after-a-change).

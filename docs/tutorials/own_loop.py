@@ -1,9 +1,9 @@
 # %% [markdown]
 # # The loss in your own Flax loop
 #
-# The losses are functions of arrays: embeddings and labels in, a scalar out, under `jit` and `grad`.
-# Nothing else of this package is needed to train with them. First with Flax's linen, then the same
-# with nnx.
+# The losses are functions of arrays: embeddings and labels in, a scalar out, under `jit` and
+# `grad`. Nothing else of this package is needed to train with them. First with Flax's linen, then
+# the same with nnx.
 
 # %%
 import jax
@@ -42,8 +42,8 @@ print(f"pixels: {accuracy(jnp.asarray):.1f} %")
 # %% [markdown]
 # ## linen
 #
-# The batch should hold at least K + 1 examples of a class; where it has fewer positives or negatives
-# than K and M, the loss takes those that there are.
+# The batch should hold at least K + 1 examples of a class; where it has fewer positives or
+# negatives than K and M, the loss takes those that there are.
 
 
 # %%
@@ -146,5 +146,5 @@ figure.tight_layout()
 plt.show()
 
 # %% [markdown]
-# NCA, soft deep kNN and the others are called alike: [each has a page](../losses/index.md). For a network that has batch statistics or dropout, embed in
-# its evaluation mode before a search.
+# NCA, soft deep kNN and the others are called alike: [each has a page](../losses/index.md). For a
+# network that has batch statistics or dropout, embed in its evaluation mode before a search.

