@@ -35,4 +35,4 @@ def test_scikit_learns_own_tests_pass_with_ours(tmp_path):
                "-p", "support.scikit_learn", "--pyargs", *MODULES]  # fmt: skip
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-1000:]
-    assert int(re.findall(r"(\d+) passed", ran.stdout)[-1]) == len(listed) > 300
+    assert int(re.findall(r"(\d+) passed", ran.stdout)[-1]) == len(listed) > 200

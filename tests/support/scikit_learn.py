@@ -16,18 +16,17 @@ from sklearn import neighbors
 from deepknn_jax import estimators
 
 OURS = (estimators.KNeighborsClassifier, estimators.NeighborhoodComponentsAnalysis)
-_TOUCHED = set()
+_TOUCHED, _CURRENT = set(), []
 
 
-def node_id(item):
-    """The id without the folder that scikit-learn is installed in."""
-    return "sklearn/" + item.nodeid.rsplit("sklearn/", 1)[-1]
+def name_of(item):
+    return f"{item.module.__name__}::{item.name}"
 
 
 def _telling(function):
     @functools.wraps(function)
     def told(*args, **kwargs):
-        _TOUCHED.add(os.environ.get("PYTEST_CURRENT_TEST", "").rsplit(" (", 1)[0])
+        _TOUCHED.update(_CURRENT)
         return function(*args, **kwargs)
 
     return told
@@ -37,7 +36,8 @@ def pytest_configure(config):
     for ours in OURS:
         setattr(neighbors, ours.__name__, ours)
         if "DEEPKNN_TOUCHED" in os.environ:
-            ours.fit = _telling(ours.fit)
+            for name in {"__init__", "fit", "_fit", "_loss_grad_lbfgs"} & set(dir(ours)):
+                setattr(ours, name, _telling(getattr(ours, name)))
 
 
 @pytest.hookimpl(trylast=True)
@@ -46,13 +46,26 @@ def pytest_collection_modifyitems(config, items):
     if "DEEPKNN_ONLY" not in os.environ:
         return
     wanted = set(Path(os.environ["DEEPKNN_ONLY"]).read_text(encoding="utf-8").splitlines())
-    found = {node_id(item): item for item in items}
+    found = {name_of(item): item for item in items}
     if missing := sorted(wanted - found.keys()):
         raise pytest.UsageError(f"{len(missing)} tests are not there: {missing[0]} first")
     items[:] = [item for name, item in found.items() if name in wanted]
 
 
+def pytest_runtest_setup(item):
+    _CURRENT[:] = [name_of(item)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """One that skips cannot be wanted to pass."""
+    report = yield
+    if report.skipped:
+        _TOUCHED.discard(name_of(item))
+    return report
+
+
 def pytest_sessionfinish(session):
     if path := os.environ.get("DEEPKNN_TOUCHED"):
-        names = {"sklearn/" + name.rsplit("sklearn/", 1)[-1] for name in _TOUCHED}
-        Path(path).write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
+        names = "".join(f"{name}\n" for name in sorted(_TOUCHED))
+        Path(path).write_text(names, encoding="utf-8")
