@@ -130,8 +130,7 @@ class Embedder(
 
     def transform(self, X: Any) -> np.ndarray:
         """Embeddings float32 [n, embedding_size] of the features X [n, F]."""
-        check_is_fitted(self)
-        return self._embed(validate_data(self, X, reset=False, dtype=_DTYPES))
+        return self._embeddings(X)
 
     def kneighbors(
         self, X: Any, n_neighbors: int | None = None, return_distance: bool = True
@@ -142,13 +141,13 @@ class Embedder(
             Distances float64 [n, k] and rows int64 [n, k] of the X of `fit`, the nearest first;
             the rows alone where `return_distance` is False. k is `n_neighbors`, or `k_p`.
         """
-        distances, places = self._nearest(self.transform(X), n_neighbors or self.k_p)
+        distances, places = self._nearest(self._embeddings(X), n_neighbors or self.k_p)
         rows = self.gallery_rows_[places]
         return (distances, rows) if return_distance else rows
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Shares float64 [n, C] of the votes of the `k_p` nearest, by the order of `classes_`."""
-        distances, places = self._nearest(self.transform(X), self.k_p)
+        distances, places = self._nearest(self._embeddings(X), self.k_p)
         return shares(
             distances, self.gallery_labels_[places], num_classes=len(self.classes_), ties=self.ties
         )
@@ -169,7 +168,7 @@ class Embedder(
         Raises:
             ValueError: nothing was held out: `validation_fraction` was 0; level outside 0..1.
         """
-        embeddings = self.transform(X)
+        embeddings = self._embeddings(X)
         if not len(self.calibration_labels_):
             raise UserError("predict_set wants examples that did not train: set"
                             " validation_fraction, such as 0.2, and fit again")  # fmt: skip
@@ -236,6 +235,11 @@ class Embedder(
             embeddings, self.gallery_, self.gallery_labels_,
             num_classes=classes, k=SCORE_K, p=float(self.p),
         )  # fmt: skip
+
+    def _embeddings(self, X: Any) -> np.ndarray:
+        """As `transform`, whatever set_output has made of that."""
+        check_is_fitted(self)
+        return self._embed(validate_data(self, X, reset=False, dtype=_DTYPES))
 
     def _embed(self, X: np.ndarray) -> np.ndarray:
         variables = self.variables_["params"], self.variables_["batch_stats"]

@@ -199,7 +199,7 @@ def _compiled_once(
     dataset = setup.dataset
 
     def own_train(state: TrainState, call: Call) -> tuple[TrainState, StepLog]:
-        state, log = _train(state, call, numbers, program=program)
+        state, log = _train(state, _of_full_length(call), numbers, program=program)
         logs.append(jax.tree.map(lambda x: np.asarray(x)[: call.steps], log))
         return state, log
 
@@ -213,6 +213,17 @@ def _compiled_once(
         # Nothing is done at an epoch's end unless something is mined: calls may go across it.
         steps_per_epoch=setup.steps_per_epoch if setup.mining else setup.total_steps,
     )
+
+
+def _of_full_length(call: Call) -> Call:
+    """The call with places for _STEPS_PER_CALL steps, whatever the training's length."""
+    missing = _STEPS_PER_CALL - len(call.ids)
+
+    def fill(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, ((0, missing), *((0, 0),) * (x.ndim - 1)), mode="edge")
+
+    rows, ids, mined = jax.tree.map(fill, (call.rows, call.ids, call.mined))
+    return call._replace(rows=rows, ids=ids, mined=mined)
 
 
 def _described(setup: Setup, config: ConfigDict, widths: Widths) -> tuple[_Program, _Numbers]:
