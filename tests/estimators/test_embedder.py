@@ -151,6 +151,7 @@ def test_it_is_at_home_in_a_grid_search_of_a_pipeline(data):
     assert search.best_estimator_.score(X, y) > 0.7
 
 
+@pytest.mark.scikit_learn
 def test_local_margins_are_trained_for(data):
     X, y = data
     model = LocalMarginClassifier(**SMALL | {"batch_size": 60, "learning_rate": 1e-2}).fit(X, y)

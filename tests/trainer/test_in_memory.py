@@ -6,12 +6,15 @@ from deepknn_jax.data.dataset import TRAIN
 from deepknn_jax.trainer import in_memory, setup
 from deepknn_jax.trainer.assess import embed_split, variables_of
 from deepknn_jax.trainer.loop import train
-from deepknn_jax.trainer.methods import METHODS
 
 WIDTHS = in_memory.Widths((512, 256), 128, normalize=False)
 
 
-@pytest.mark.parametrize("method", ["deep_knn", "weighted_cross_entropy", "local_margin"])
+OTHERS = [pytest.param(name, marks=pytest.mark.scikit_learn) for name in
+          ("weighted_cross_entropy", "local_margin")]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["deep_knn", *OTHERS])
 def test_it_is_the_training_of_a_run(method):
     """The same losses, step after step, and the same embeddings."""
     changes = {"loss.name": method, "loss.margin": 0.7, "optimizer.learning_rate": 1e-3, "seed": 5}
@@ -31,8 +34,3 @@ def test_it_is_the_training_of_a_run(method):
     embedded = in_memory.embed_features(found.variables, inputs, found.scale, WIDTHS)
     wanted = embed_split(config, whole, variables_of(state), TRAIN).embeddings
     np.testing.assert_allclose(embedded, wanted, rtol=1e-2, atol=1e-3 * np.abs(wanted).max())
-
-
-def test_the_options_are_those_of_the_method():
-    assert in_memory.options_of("deep_knn") >= {"k", "m", "margin", "p"}
-    assert set(METHODS) > {"deep_knn"}
