@@ -21,7 +21,7 @@ SMALL = {"hidden": (), "embedding_size": 4, "epochs": 3, "learning_rate": 1e-3}
         KNeighborsClassifier(),
         KNeighborsClassifier(ties="nearer"),
         DeepKNNClassifier(**SMALL),
-        DeepKNNClassifier(**SMALL, loss="cross_entropy", validation_fraction=0.2, ties="nearer"),
+        DeepKNNClassifier(**SMALL, validation_fraction=0.2, ties="nearer"),
         LocalMarginClassifier(**SMALL, neighborhood=3),
         NeighborhoodComponentsAnalysis(max_iter=5),
         LargeMarginNearestNeighbor(max_iter=5),
