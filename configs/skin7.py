@@ -10,6 +10,9 @@ Another split:
     --config.data.split=stratified --config.data.fold=0   drawn class by class
     --config.data.split=grouped --config.data.fold=0      and no lesion on two sides
     37 to 39 % of a fold's test images share a lesion with training images; grouped ones do not.
+A lesion has no upright: in training one of its views, in evaluation the average over all of them,
+    --config.augment.views='("flip_lr","flip_ud","rot90")'   eight; four without rot90
+    With --mode=embed all of them become features [N, V, F] (docs/views.md).
 With published weights whose embeddings start far apart (EfficientNet-Lite0's: 28) metric losses
     shrink them into one point; what learns there (docs/results.md):
     --config.model.normalize=True --config.optimizer.learning_rate=0.1

@@ -11,11 +11,12 @@ if sys.argv[:1] == ["-m"]:  # Python is about to run a command: what follows tak
 from deepknn_jax.knn.distances import pairwise_distances
 from deepknn_jax.knn.neighbors import nearest_neighbors
 from deepknn_jax.knn.sharded import sharded_nearest_neighbors
-from deepknn_jax.knn.vote import KNNPredictions, knn_classify, vote
+from deepknn_jax.knn.vote import KNNPredictions, VoteRule, knn_classify, vote
 from deepknn_jax.losses.cox import cox_loss
 from deepknn_jax.losses.lmnn import lmnn_loss, target_neighbors
 from deepknn_jax.losses.local_margin import TermWeights, local_margin_loss, neighborhood_watch_loss
 from deepknn_jax.losses.nca import nca_loss
+from deepknn_jax.losses.soft_deep_knn import soft_deep_knn_loss
 from deepknn_jax.losses.triplet import batch_hard_triplet_loss, deep_knn_loss
 from deepknn_jax.mining.local_triplets import Triplets, kth_positive_distances, local_triplets
 
@@ -31,6 +32,7 @@ __all__ = [
     "TermWeights",
     "Triplets",
     "UserError",
+    "VoteRule",
     "__version__",
     "batch_hard_triplet_loss",
     "cox_loss",
@@ -46,19 +48,21 @@ __all__ = [
     "open_run",
     "pairwise_distances",
     "sharded_nearest_neighbors",
+    "soft_deep_knn_loss",
     "target_neighbors",
     "vote",
 ]
 
 
-def open_run(path: "str | Path") -> "Run":
+def open_run(path: "str | Path", at: int | None = None) -> "Run":
     """A trained run, to embed and classify new images: `answers.run.open_run`.
 
-    `path` is a run's workdir, or its model folder wherever it lies.
+    `path` is a run's workdir, or its model folder wherever it lies. `at`: with the gallery as it
+    was after so many lines of its journal (docs/gallery.md); 0, as it was trained.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is none, or it is damaged; the journal has no such line.
     """
     from deepknn_jax.answers.run import open_run as opened  # only now: it brings Pillow
 
-    return opened(path)
+    return opened(path, at)

@@ -13,6 +13,8 @@ from deepknn_jax.files import parse_json
 _FREE = (
     *("checkpoint_seconds", "step_timeout", "data.cache_dir", "data.placement"),
     *("evaluate.batch_size", "evaluate.pictures", "evaluate.references"),
+    *("evaluate.vote.class_size_power", "evaluate.vote.temperature"),
+    *("evaluate.vote.k_p", "evaluate.vote.choose_by"),
     *("model_folder.names", "model_folder.thumbnails"),
 )
 
@@ -22,7 +24,7 @@ def default() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,  # of all chance in training: start, batches, augmentation, dropout, draws
-            "epochs": 60,
+            "epochs": 60,  # 0: nothing is trained; the kNN on the network as it starts
             "data": {
                 "source": "digits",  # deepknn_jax/data/sources/__init__.py has the names
                 "dir": "",  # folder of the data set; for npz, and mnist.npz, the file
@@ -79,6 +81,10 @@ def default() -> ConfigDict:
                 "crop": 0,  # images: side of the random crop, pixels; 0: the whole image
                 # By a fair coin: images left to right (with crop), volumes also up to down.
                 "flip": False,
+                # The symmetries that images have: of flip_lr, flip_ud, rot90, rot180. Training
+                # draws one of the views that they make (both flips: 4, with rot90 8), evaluation
+                # averages over all; embed writes [N, V, F]. Features bring theirs. docs/views.md
+                "views": (),
                 # Per channel, on the scale 0..1; (): the weights' own, and without weights those of
                 # the training part. Not for feature vectors, which that part always standardises.
                 "mean": (),
@@ -96,16 +102,22 @@ def default() -> ConfigDict:
                 "dropout": 0.0,  # mlp: share of each hidden layer zeroed in training
             },
             "loss": {
-                # deep_knn, triplet, cross_entropy, weighted_cross_entropy, nca, lmnn, or, of
-                # Neighborhood Watch, local_margin, max_margin, max_margin_hard.
+                # deep_knn, soft_deep_knn, triplet, cross_entropy, weighted_cross_entropy,
+                # logit_adjusted_cross_entropy, nca, lmnn, or, of Neighborhood Watch, local_margin,
+                # max_margin, max_margin_hard.
                 "name": "deep_knn",
-                "k": 5,  # deep_knn: nearest positives of an anchor,
+                # Anchors weigh n_c^-power, n_c the training examples of their class, 1 on average:
+                # 0 alike, 1 each class alike (weighted_cross_entropy: always 1).
+                "class_weight_power": 0.0,
+                "k": 5,  # deep_knn, soft_deep_knn (0: all): nearest positives of an anchor,
                 "m": 5,  # and nearest negatives
                 # deep_knn, triplet, max_margin, max_margin_hard: alpha, in units of the distance;
-                # lmnn: in units of its square.
+                # soft_deep_knn, lmnn: in units of its square.
                 "margin": 1.0,
                 "p": 2.0,  # order of the norm, for losses that have one and for the kNN
-                "temperature": 1.0,  # nca: in units of the squared distance
+                "temperature": 1.0,  # nca, soft_deep_knn: in units of the squared distance
+                "each_positive": False,  # soft_deep_knn: the mean over the K; False: their softmin
+                "tau": 1.0,  # logit_adjusted_cross_entropy: tau log(n_c / N) is added to the logits
                 "log": False,  # nca: mean of -log p_i in place of -p_i
                 "targets": 5,  # lmnn: target neighbours of an anchor
                 "mu": 0.5,  # lmnn: weight of the push, 1 - mu that of the pull
@@ -131,7 +143,14 @@ def default() -> ConfigDict:
                 "learning_rate": 0.01,  # Deep kNN, section 3
                 "momentum": 0.9,  # sgd only
                 "weight_decay": 0.0,  # added to the gradient (sgd), decoupled (adam)
-                "halve_every_epochs": 20,  # the rate; Deep kNN: 20, on SD-198 30; 0: constant
+                "nesterov": False,
+                "decay_all": True,  # weight_decay; False: not of BatchNorm's scale and biases
+                "schedule": "halving",  # of the rate (Deep kNN); or cosine, to 0 at the last step
+                "halve_every_epochs": 20,  # Deep kNN: 20, on SD-198 30; 0: constant
+                "warmup_epochs": 0.0,  # of a rate that grows to what the schedule gives
+                # Of the weights, what is evaluated: their average over about 1 / (1 - average)
+                # steps; 0: the last ones.
+                "average": 0.0,
             },
             "batch": {
                 "kind": "shuffled",  # or balanced (classes x per_class), proportional
@@ -147,8 +166,23 @@ def default() -> ConfigDict:
                 "every_epochs": 1,  # leave-one-out training accuracy and validation; 0: at the end
                 # mcr or acc, at the last k_p: by which the best on validation is chosen.
                 "best_by": "mcr",
+                # Images: average over all views, which embeds each so often; False: as they are.
+                "views": True,
+                # The run's vote (docs/vote.md): that of results.json, of its answers and its model.
+                # By default each of the last k_p's neighbours has one vote, as in the papers.
+                "vote": {
+                    # tau, 0 to 1, or auto, on validation: votes of class c count n_c^-tau, n_c its
+                    # training examples.
+                    "class_size_power": "0",
+                    # Votes weigh exp(-d^2 / temperature), in units of the squared distance; 0: one
+                    # each.
+                    "temperature": 0.0,
+                    "k_p": "last",  # of evaluate.k_p, the reported one; or auto, on validation
+                    "choose_by": "mean",  # what is auto: acc, mcr, or the mean of these two
+                },
                 "batch_size": 128,  # examples embedded at a time; docs/measurements.md says why
-                # kNN to compare with: on the inputs, and on embeddings before training.
+                # To compare with: kNN on the inputs (pixels) and on embeddings before training
+                # (untrained), and scikit-learn's logistic_regression and svc, tuned on validation.
                 "references": ("pixels", "untrained"),
                 "pictures": True,  # training curves, confusion matrix, t-SNE, neighbours
             },

@@ -1,11 +1,13 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 
 from deepknn_jax.errors import UserError
 
-_CHECKSUMS = "checksums.json"
+CHECKSUMS = "checksums.json"
 
 
 @contextlib.contextmanager
@@ -22,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Whatever goes wrong in the block, `path` keeps what it had, and the temporary file is removed.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{_own()}.tmp{path.suffix}")
     try:
         with naming(path):
             yield temporary
@@ -51,6 +53,35 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     finally:
         for each in (temporary, former):
             shutil.rmtree(each, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, to be filled in the block; renamed to `folder` at its end.
+
+    Whole or not at all; of several processes that make the same one at once, one succeeds.
+
+    Raises:
+        FileExistsError: `folder` is there, and is not empty.
+    """
+    temporary = folder.with_name(f".{folder.name}.{_own()}.tmp")
+    try:
+        with naming(folder):
+            temporary.mkdir(parents=True)
+            yield temporary
+            try:
+                os.rename(temporary, folder)
+            except OSError as error:
+                if not folder.exists():
+                    raise
+                raise FileExistsError(errno.EEXIST, "is there already", str(folder)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _own() -> str:
+    """A name for one use; process numbers are not enough where machines share a disk."""
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
 
 
 @contextlib.contextmanager
@@ -119,12 +150,21 @@ def write_checksums(folder: Path) -> None:
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sums = {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
-    write_text(folder / _CHECKSUMS, json.dumps(sums, indent=1) + "\n")
+    write_text(folder / CHECKSUMS, json.dumps(sums, indent=1) + "\n")
+
+
+def forget_checksums(folder: Path, names: Collection[str]) -> None:
+    """From now on these files of the folder, which will change, have no checksum."""
+    path = folder / CHECKSUMS
+    sums = read_json(path)
+    if sums is not None and set(names) & set(sums):
+        kept = {name: sum_ for name, sum_ in sums.items() if name not in names}
+        write_text(path, json.dumps(kept, indent=1) + "\n")
 
 
 def has_checksums(folder: Path) -> bool:
     """Whether `write_checksums` was called for the folder."""
-    return (folder / _CHECKSUMS).exists()
+    return (folder / CHECKSUMS).exists()
 
 
 def damage(folder: Path, below: str = "") -> str:
@@ -133,12 +173,12 @@ def damage(folder: Path, below: str = "") -> str:
     `below`: look at the files in that part of it only. "" as well for a folder without checksums.
     """
     try:
-        sums = parse_json((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+        sums = parse_json((folder / CHECKSUMS).read_text(encoding="utf-8"))
         known = {name: (int(size), str(digest)) for name, (size, digest) in sums.items()}
     except FileNotFoundError:
         return ""
     except (ValueError, TypeError, AttributeError):
-        return f"{_CHECKSUMS} is damaged"
+        return f"{CHECKSUMS} is damaged"
     for name, (size, digest) in known.items():
         path = folder / name
         if not name.startswith(below):

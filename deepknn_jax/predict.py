@@ -1,5 +1,6 @@
 """The command: python -m deepknn_jax.predict --run=RUN --images=PATH --out=OUT."""
 
+import difflib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,28 +10,34 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from deepknn_jax.answers import figures, page, table
-from deepknn_jax.answers.card import WITHOUT, few_lines
-from deepknn_jax.answers.intake import Block, Questions, blocks, questions
+from deepknn_jax.answers import by_group, figures, heat, page, table
+from deepknn_jax.answers.card import few_lines, why_none
+from deepknn_jax.answers.intake import Block, Questions, blocks, one_block, questions
 from deepknn_jax.answers.judge import Predictions, check_options, judge
+from deepknn_jax.answers.model import Model
 from deepknn_jax.answers.run import Run, open_run
+from deepknn_jax.answers.thumbnails import LARGE
 from deepknn_jax.errors import UserError, renaming
 from deepknn_jax.evaluation.metrics import format_table
 from deepknn_jax.files import replacing, sound, write_text
 from deepknn_jax.logs import say
-from deepknn_jax.shell import parse_flags, run_command
+from deepknn_jax.shell import make_missing_model, parse_flags, run_command
 
-_OPTIONS = ("images", "k", "level", "abstain_error", "image_column", "label_column")
+_OPTIONS = ("images", "at", "k", "level", "abstain_error", "image_column", "label_column",
+            "group_column")  # fmt: skip
+_HEAT = 160  # side of a map in the report, in pixels
 _NOT_FINITE = "its embedding is not finite"
 
 
 class Options(NamedTuple):
-    """How to answer: as `Run.predict`; `shown`: images in the report, at most."""
+    """How to answer: as `Run.predict`; `shown`: images in the report, at most, with `heat` maps."""
 
     k: int
     level: float
     abstain_error: float
     shown: int
+    by_group: bool = False
+    heat: bool = False
 
 
 class Summary(NamedTuple):
@@ -40,6 +47,7 @@ class Summary(NamedTuple):
     errors: dict[str, str]
     answers: list[figures.Answer]
     abstained: int
+    voices: list[by_group.Voice]
 
 
 @renaming({name: f"--{name}" for name in _OPTIONS})
@@ -55,37 +63,53 @@ def main() -> None:
                        ("out", "the folder of the results")):  # fmt: skip
         if not values[name].value:
             raise UserError(f"--{name} is not given: {what}")
-    run = open_run(values.run)
+    make_missing_model(values.run)
+    run = open_run(values.run, values.at)
     k = run.model.about["k_p"] if values.k is None else values.k
     check_options(run.model, k, values.level, values.abstain_error)
-    options = Options(k, values.level, values.abstain_error, values.report_images)
-    asked = questions(values.images, run.form, run.class_names, image_column=values.image_column,
-                      label_column=values.label_column)  # fmt: skip
-    predict(run, asked, Path(values.out).expanduser(), options, title=Path(values.images).name)
+    options = Options(k, values.level, values.abstain_error, values.report_images,
+                      values.by_group, values.heat)  # fmt: skip
+    asked = questions(
+        values.images, run.form, run.class_names, image_column=values.image_column,
+        label_column=values.label_column, group_column=values.group_column,
+    )  # fmt: skip
+    out = Path(values.out).expanduser()
+    if values.show:
+        show(run, asked, out, options, name=values.show)
+    else:
+        predict(run, asked, out, options, title=Path(values.images).name)
 
 
 def predict(run: Run, asked: Questions, out: Path, options: Options, *, title: str) -> None:
     """Answers what is `asked` by the run, a block at a time, and writes it to the folder `out`.
 
     Raises:
-        UserError: none of the images can be read; `out` is a file.
+        UserError: none of the images can be read; `out` is a file; groups are wanted, and none is
+            known.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file; give --out a folder")
-    out.mkdir(parents=True, exist_ok=True)
+    if options.by_group and asked.groups is None:
+        raise UserError("--by_group: no group of these images is known: give --images a csv with a "
+                        "column of patients or lesions, which --group_column names")  # fmt: skip
+    _make(out)
     _tell(run, asked, options)
     labels = _labels(asked, run.class_names)
     path = out / "predictions.csv"
-    kept = Summary([], {}, [], 0)
+    kept = Summary([], {}, [], 0, [])
+    split = heat.splitter(run.model) if options.heat else None
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         rows = table.writer(file)
         rows.writerow(header := table.header(run.class_names, options.k))
         for block, found in _answered(run, asked, options):
+            known = len(kept.cases)
             kept = _kept(kept, block, found, asked, labels, options)
+            if split and found:
+                own = kept.cases[known:]
+                kept.cases[known:] = _heated(own, split, run.model, block.inputs[: len(own)])
             rows.writerows(_in_order(block, found, run, asked, len(header)))
         if len(kept.errors) == len(asked.names):
             name, reason = next(iter(kept.errors.items()))
             raise UserError(f"{name}: {reason}; none of {len(asked.names)} images could be read")
+    _write_groups(out / "predictions_by_group.csv", kept.voices, run.class_names, options)
     results = None
     if kept.answers:
         results = figures.results(kept.answers, run.model, k=options.k, level=options.level)
@@ -99,17 +123,78 @@ def predict(run: Run, asked: Questions, out: Path, options: Options, *, title: s
         results=results,
     )  # fmt: skip
     if results:
-        say(format_table([("answers", results["test"])]))
+        rows = [("answers", results["test"]), ("by group", results.get("by_group", {}))]
+        say(format_table(rows))
     say(f"{answered:,} answered, {kept.abstained:,} of these abstain, {len(kept.errors):,} could "
         f"not be read; written to {out}")  # fmt: skip
+
+
+def _make(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; give --out a folder")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _write_groups(
+    path: Path, voices: Sequence[by_group.Voice], classes: Sequence[str], options: Options
+) -> None:
+    """predictions_by_group.csv, where it is wanted; one of an earlier answer is removed."""
+    path.unlink(missing_ok=True)
+    if options.by_group and voices:
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            rows = table.writer(file)
+            rows.writerow(by_group.header(classes))
+            rows.writerows(by_group.rows_of(voices, classes))
+
+
+def show(run: Run, asked: Questions, out: Path, options: Options, *, name: str) -> None:
+    """Answers the one image of that name, or file name, in words and in OUT/show.html.
+
+    Raises:
+        UserError: no image, or several, are called so; it cannot be read; `out` is a file.
+    """
+    rows = [i for i, each in enumerate(asked.names) if each == name] or [
+        i for i, each in enumerate(asked.names) if Path(each).name == name
+    ]
+    if len(rows) != 1:
+        near = difflib.get_close_matches(name, asked.names, cutoff=0.4)
+        raise UserError(
+            f"--show={name}: {f'{len(rows)} images are' if rows else 'no image is'} called so"
+            + (f"; near is {', '.join(near)}" if near else "")
+        )
+    (row,) = rows
+    block = one_block(asked, row, run.form)
+    if block.errors:
+        raise UserError(f"{asked.names[row]}: cannot be read ({block.errors[row]})")
+    embeddings = run.embed_inputs(block.inputs)
+    if not np.isfinite(embeddings).all():
+        raise UserError(f"{asked.names[row]}: {_NOT_FINITE}")
+    _make(out)
+    found = judge(embeddings, (asked.names[row],), run.model, k=options.k, level=options.level,
+                  abstain_error=options.abstain_error)  # fmt: skip
+    split = heat.splitter(run.model)
+    case = page.Case(found, block.thumbnails[0], asked.labels[row])
+    if split:
+        (webp,) = heat.pictures(split, run.model, block.inputs, found.indices[:, 0], side=LARGE)
+        case = case._replace(heat=webp)
+    page.write(out / "show.html", run.model, [case], asked=sound(f"Answer for {asked.names[row]}"),
+               k=options.k, level=options.level, large=True)  # fmt: skip
+    for line in page.lines_of(case, run.model):
+        say(line)
+    say(f"written to {out / 'show.html'}")
 
 
 def _tell(run: Run, asked: Questions, options: Options) -> None:
     model = run.model
     say(f"{len(asked.names):,} images; {model.about['backbone']}, {len(model.gallery.labels):,} "
         f"training images, {len(model.classes)} classes, K_p {options.k}")  # fmt: skip
+    if since := model.about.get("changes"):
+        say(f"the gallery was changed since the training: {since['lines']} lines of its journal")
     if model.calibrated is None:
-        say(WITHOUT)
+        say(why_none(model.about))
     else:
         for line in few_lines(model.classes, model.calibrated, level=options.level):
             say(line)
@@ -172,9 +257,24 @@ def _kept(
     room = options.shown - len(so_far.cases)
     truths = [asked.labels[row] for row in block.rows]
     cases = page.cases_of(found, block.thumbnails, truths)[: max(0, room)]
-    answers = figures.answers(found, [labels[row] for row in block.rows])
+    groups = None if asked.groups is None else [asked.groups[row] for row in block.rows]
+    answers = figures.answers(found, [labels[row] for row in block.rows], groups)
     abstained = so_far.abstained + sum(map(bool, found.abstain))
-    return Summary(so_far.cases + cases, errors, so_far.answers + answers, abstained)
+    voices = by_group.voices(found, groups, truths) if groups and options.by_group else []
+    return Summary(
+        so_far.cases + cases, errors, so_far.answers + answers, abstained, so_far.voices + voices
+    )
+
+
+def _heated(
+    cases: Sequence[page.Case], split: heat.Split, model: Model, inputs: np.ndarray
+) -> list[page.Case]:
+    """The cases, which are of these `inputs`, with maps of where their distances come from."""
+    if not cases:
+        return []
+    nearest = np.array([case.found.indices[0, 0] for case in cases])
+    drawn = heat.pictures(split, model, inputs, nearest, side=_HEAT)
+    return [case._replace(heat=webp) for case, webp in zip(cases, drawn, strict=True)]
 
 
 def _in_order(
@@ -195,11 +295,17 @@ def parse(argv: list[str]) -> list[str]:
     flags.DEFINE_string("run", None, "A run's workdir, or its model folder wherever it lies.")
     flags.DEFINE_string("images", None, "An image file, a folder at any depth, a csv, or an .npz.")
     flags.DEFINE_string("out", None, "Folder of predictions.csv, report.html and results.json.")
+    flags.DEFINE_integer("at", None, "With the gallery after so many lines of its journal; 0, as "
+                         "it was trained; by default after all.")  # fmt: skip
     flags.DEFINE_integer("k", None, "Neighbours that vote; the run's own K_p by default.")
     flags.DEFINE_float("level", 0.9, "Of each class such a share has its class in the set.")
     flags.DEFINE_float("abstain_error", 0.1, "Wanted share of wrong answers among those given.")
     flags.DEFINE_string("image_column", "image", "csv: the column of the images' files.")
     flags.DEFINE_string("label_column", "label", "csv: the column of the labels, if there is one.")
+    flags.DEFINE_string("group_column", "group", "csv: the column of patients or lesions, if any.")
+    flags.DEFINE_bool("by_group", False, "Also one answer a group: predictions_by_group.csv.")
+    flags.DEFINE_bool("heat", False, "In the report: where each distance comes from.")
+    flags.DEFINE_string("show", "", "Name of one of the images: only it, in words and show.html.")
     flags.DEFINE_integer("report_images", page.MOST, "Images in report.html, the first ones.",
                          lower_bound=0)  # fmt: skip
     return parse_flags(argv)

@@ -125,6 +125,20 @@ def parse_flags(argv: list[str]) -> list[str]:
         raise UserError(" ".join(str(error).split())) from error
 
 
+def make_missing_model(path: str) -> None:
+    """Makes the model folder of the run at `path`, if it was finished without one.
+
+    Raises:
+        UserError: its checkpoints or data are not there any more.
+    """
+    from deepknn_jax.answers import model  # only now, as these bring JAX and orbax
+
+    if model.lacks(path):
+        from deepknn_jax.trainer import afterwards
+
+        afterwards.make_model(path)
+
+
 def run_command(
     command: Callable[[], None], parse: Callable[[list[str]], list[str]], like: str
 ) -> None:

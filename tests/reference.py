@@ -80,6 +80,25 @@ def vote(distances, labels, num_classes):
     return best, votes / votes.sum()
 
 
+def weighted_vote(distances, labels, counts, power=0.0, temperature=0.0):
+    """Label and shares of one query: votes of n_c^-power exp(-d^2 / temperature); ties as `vote`.
+
+    Sums within 1e-6 of the largest tie with it.
+    """
+    C = len(counts)
+    votes, total = np.zeros(C), np.zeros(C)
+    voting = [(float(d), c) for d, c in zip(distances, labels, strict=True) if c >= 0]
+    for d, c in voting:
+        nearest = min(other for other, _ in voting)
+        near = 1.0 if d == nearest or not temperature else np.exp((nearest**2 - d**2) / temperature)
+        votes[c] += near * float(max(counts[c], 1)) ** -power
+        total[c] += d
+    if not votes.any():
+        return -1, votes
+    leading = [c for c in range(C) if votes[c] >= votes.max() * (1 - 1e-6) and c in labels]
+    return min(leading, key=lambda c: (total[c], c)), votes / votes.sum()
+
+
 def cross_entropy(logits, labels, weights):
     """Weighted mean of -log softmax: sum of w l over sum of w."""
     total = weight = 0.0
@@ -117,6 +136,38 @@ def nca_loop(x, labels, *, temperature=1.0, log=False, ids=None, where=None):
             gradient[i] += 2 * slope * (x[i] - x[j])
             gradient[j] -= 2 * slope * (x[i] - x[j])
     return (loss / count, gradient / count) if count else (0.0, gradient)
+
+
+def soft_deep_knn_loop(
+    x, labels, *, k, m, temperature, margin, each_positive=False, ids=None, where=None, weights=None
+):
+    """Loss and gradient of deep kNN's soft form on squared distances; k, m of 0 are all.
+
+    A weighted mean over the anchors that have a positive; `weights` by anchor.
+    """
+    x = np.asarray(x, np.float64)
+    ids = range(len(x)) if ids is None else ids
+    rows = [i for i in range(len(x)) if where is None or where[i]]
+    loss, gradient, total = 0.0, np.zeros_like(x), 0.0
+    for i in rows:
+        same = [j for j in rows if labels[j] == labels[i] and ids[j] != ids[i]]
+        other = [j for j in rows if labels[j] != labels[i]]
+        near, far = nearest(x, i, same, k or len(x)), nearest(x, i, other, m or len(x))
+        weight = 1.0 if weights is None else weights[i]
+        total += weight if near else 0.0
+        groups = [[j] for j in near] if each_positive else [near]
+        for group in groups if near and far else []:
+            scores = {j: -(distance(x[i], x[j]) ** 2) / temperature for j in (*group, *far)}
+            below, above = (log_sum_exp([scores[j] for j in those]) for those in (group, far))
+            gap = above - below + margin / temperature
+            loss += weight * temperature * log_sum_exp([0.0, gap]) / len(groups)
+            slope = weight * np.exp(gap - log_sum_exp([0.0, gap])) / len(groups)
+            for those, top, sign in ((group, below, 1.0), (far, above, -1.0)):
+                for j in those:
+                    step = 2 * sign * slope * np.exp(scores[j] - top) * (x[i] - x[j])
+                    gradient[i] += step
+                    gradient[j] -= step
+    return (loss / total, gradient / total) if total else (0.0, gradient)
 
 
 def lmnn_loop(x, labels, targets, *, mu=0.5, margin=1.0, ids=None, where=None):
@@ -274,3 +325,35 @@ def watch_choices(neighbors, labels, a, *, mine):
     near = {int(i) for i in neighbors[a] if i >= 0}
     outside, local = positives - near, negatives & near
     return outside or positives, local or negatives, bool(outside), bool(local)
+
+
+def area_under_roc(scores, positive, weights):
+    """Share of (positive, negative) pairs in the right order, ties half; NaN without a pair."""
+    won = pairs = 0.0
+    for i in range(len(scores)):
+        for j in range(len(scores)):
+            if positive[i] and not positive[j]:
+                pair = weights[i] * weights[j]
+                pairs += pair
+                won += pair * ((scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j]))
+    return won / pairs if pairs else np.nan
+
+
+def figures_of_draw(labels, predicted, scores, units, weights, classes):
+    """acc, mcr, of each class sensitivity, specificity and AUC; units count `weights` times."""
+    own = [weights[unit] for unit in units]
+    n = len(labels)
+    right = sum(own[i] for i in range(n) if labels[i] == predicted[i])
+    by_class = []
+    for c in range(classes):
+        count = {(t, p): 0.0 for t in (True, False) for p in (True, False)}
+        for i in range(n):
+            count[labels[i] == c, predicted[i] == c] += own[i]
+        there, rest = (count[t, True] + count[t, False] for t in (True, False))
+        by_class.append((
+            count[True, True] / there if there else np.nan,
+            count[False, False] / rest if rest else np.nan,
+            area_under_roc(scores[:, c], [label == c for label in labels], own),
+        ))  # fmt: skip
+    recalls = [each[0] for each in by_class if not np.isnan(each[0])]
+    return right / sum(own), sum(recalls) / len(recalls), by_class

@@ -23,7 +23,7 @@ def test_the_defaults_pass():
     ("key", "value"),
     [
         ("seed", -1),
-        ("epochs", 0),
+        ("epochs", -1),
         ("data.split", "random"),
         ("data.split_seed", -1),
         ("data.fold", -1),
@@ -61,8 +61,17 @@ def test_the_defaults_pass():
         ("evaluate.k_p", ("5",)),
         ("evaluate.batch_size", 0),
         ("evaluate.best_by", "rs"),
+        ("evaluate.vote.class_size_power", "1.1"),
+        ("evaluate.vote.class_size_power", "most"),
+        ("evaluate.vote.temperature", -1.0),
+        ("evaluate.vote.temperature", float("inf")),
+        ("evaluate.vote.k_p", "5"),
+        ("evaluate.vote.choose_by", "rs"),
         ("evaluate.every_epochs", -1),
         ("evaluate.references", ("pixel",)),
+        ("loss.class_weight_power", 1.5),
+        ("loss.class_weight_power", -0.5),
+        ("loss.tau", -1.0),
         ("augment.std", (0.0,)),
         ("augment.std", ("a",)),
         ("augment.mean", (0.5,)),
@@ -88,9 +97,7 @@ def test_a_crop_that_the_size_cannot_give():
 
 
 def test_a_choice_that_is_none_names_the_near_ones_and_whether_it_may_be_empty():
-    words = (
-        r"^config\.first_stage is 'tripelt': did you mean triplet\? choose from deep_knn, triplet"
-    )
+    words = r"^config\.first_stage is 'tripelt': did you mean triplet\? choose from deep_knn, soft_deep_knn, triplet"
     with pytest.raises(UserError, match=rf"{words}, .*max_margin_hard, or leave it empty$"):
         check(changed(first_stage="tripelt"))
     with pytest.raises(UserError, match=r"^config\.batch\.kind is '': choose from shuffled, .*l$"):

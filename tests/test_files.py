@@ -7,8 +7,10 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.files import (
     append,
     damage,
+    forget_checksums,
     has_checksums,
     naming,
+    new_folder,
     read_json,
     replacing,
     replacing_folder,
@@ -120,3 +122,29 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     assert caught.value.filename == str(folder)
     assert [path.name for path in folder.iterdir()] == ["second"]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_new_folder_is_whole_and_made_once(tmp_path):
+    with new_folder(tmp_path / "a" / "b") as temporary:
+        (temporary / "x").write_text("first")
+        assert not (tmp_path / "a" / "b").exists()
+    with (
+        pytest.raises(FileExistsError, match="is there already"),
+        new_folder(tmp_path / "a" / "b") as temporary,
+    ):
+        (temporary / "x").write_text("second")
+    with pytest.raises(KeyError), new_folder(tmp_path / "a" / "c"):
+        raise KeyError
+    assert (tmp_path / "a" / "b" / "x").read_text() == "first"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_files_without_a_checksum_may_change(tmp_path):
+    for name in ("stays", "changes"):
+        (tmp_path / name).write_text(name)
+    write_checksums(tmp_path)
+    forget_checksums(tmp_path, ("changes", "never there"))
+    (tmp_path / "changes").write_text("another")
+    assert damage(tmp_path) == ""
+    (tmp_path / "stays").write_text("another")
+    assert "stays" in damage(tmp_path)

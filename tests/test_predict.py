@@ -40,15 +40,16 @@ def images(tmp_path):
 def command(monkeypatch, *arguments):
     """Runs the command's main with these flags."""
     values = flags.FlagValues()
-    monkeypatch.setattr(flags, "FLAGS", values)
-    for name in ("string", "integer", "float"):
-        define = getattr(flags, f"DEFINE_{name}")
-        monkeypatch.setattr(
-            flags, f"DEFINE_{name}",
-            lambda *a, _define=define, **k: _define(*a, flag_values=values, **k),
-        )  # fmt: skip
-    predict.parse(["predict", *map(str, arguments)])
-    predict.main()
+    with monkeypatch.context() as patch:
+        patch.setattr(flags, "FLAGS", values)
+        for name in ("string", "integer", "float", "bool"):
+            define = getattr(flags, f"DEFINE_{name}")
+            patch.setattr(
+                flags, f"DEFINE_{name}",
+                lambda *a, _define=define, **k: _define(*a, flag_values=values, **k),
+            )  # fmt: skip
+        predict.parse(["predict", *map(str, arguments)])
+        predict.main()
 
 
 def table(path):
@@ -124,6 +125,47 @@ def test_what_the_user_can_mend_is_named_by_its_flag(
     with pytest.raises(UserError, match=words):
         command(monkeypatch, *(f"--{name}={value}" for name, value in given.items()))
     assert not (tmp_path / "out" / "predictions.csv").exists()
+
+
+def test_by_group_a_patient_has_one_answer(runs, images, tmp_path, monkeypatch, capsys):
+    lines = ["image,label,patient", "akiec/0.png,akiec,x", "akiec/3.png,akiec,x",
+             "bcc/1.png,bcc,y", "bcc/7.png,akiec,y", "loose/2.png,,z", "loose/5.png,,"]  # fmt: skip
+    (images / "t.csv").write_text("\n".join(lines))
+    out = tmp_path / "out"
+    given = [f"--run={runs / 'images'}", f"--images={images / 't.csv'}", f"--out={out}"]
+    command(monkeypatch, *given, "--by_group", "--group_column=patient", "--heat")
+    rows, groups = table(out / "predictions.csv"), table(out / "predictions_by_group.csv")
+    assert [(row["group"], row["images"], row["label"]) for row in groups] == [
+        ("x", "2", "akiec"), ("y", "2", ""), ("z", "1", "")]  # fmt: skip
+    for name in CLASSES:
+        mean = np.mean([float(row[f"share_{name}"]) for row in rows[:2]])
+        assert float(groups[0][f"share_{name}"]) == pytest.approx(mean, abs=1e-4)
+    assert groups[2]["prediction"] == rows[4]["prediction"]
+    results = json.loads((out / "results.json").read_text())
+    assert (results["by_group"]["3"]["n"], results["by_group"]["3"]["mixed"]) == (1, 1)
+    assert results["intervals"]["3"]["units"] == 2
+    assert (out / "report.html").read_text().count("where the distance comes from") == 6
+    assert "by group" in capsys.readouterr().out
+    command(monkeypatch, *given)
+    assert not (out / "predictions_by_group.csv").exists()  # of an earlier answer
+    with pytest.raises(UserError, match="--by_group: no group of these images is known"):
+        command(monkeypatch, *given, "--by_group")
+
+
+def test_one_case_is_shown_in_words_and_large(runs, images, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    given = [f"--run={runs / 'images'}", f"--images={images}", f"--out={out}"]
+    command(monkeypatch, *given, "--show=3.png")
+    assert [path.name for path in out.iterdir()] == ["show.html"]
+    found = open_run(runs / "images").predict(images / "akiec" / "3.png")
+    told = capsys.readouterr().out
+    assert f"akiec/3.png: {CLASSES[found.labels[0]]}, labelled akiec" in told
+    assert "independent voters for the answer" in told
+    assert "where the distance comes from" in (out / "show.html").read_text()
+    with pytest.raises(UserError, match=r"--show=33.png: no image is called so; near is akiec/3"):
+        command(monkeypatch, *given, "--show=33.png")
+    with pytest.raises(UserError, match=r"4\.png: cannot be read"):
+        command(monkeypatch, *given, "--show=bcc/4.png")
 
 
 def test_nothing_that_can_be_read_leaves_nothing(runs, images, tmp_path, monkeypatch):

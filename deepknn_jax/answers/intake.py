@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from deepknn_jax.answers.network import Form
-from deepknn_jax.answers.thumbnails import encode, encode_array, open_scaled
+from deepknn_jax.answers.network import Form, fits
+from deepknn_jax.answers.thumbnails import LARGE, SIDE, encode, encode_array, open_scaled
 from deepknn_jax.data.cache import threads
 from deepknn_jax.data.images import fit_array, fit_image
 from deepknn_jax.data.levels import scale_arrays
@@ -36,13 +36,15 @@ Images = str | Path | Sequence[str | Path] | np.ndarray
 class Questions(NamedTuple):
     """n images that are asked about: `files` [n] or `arrays` [n, ...], and what is known of them.
 
-    `names` [n]; `labels` [n], the classes' names as they stand, None where none is known.
+    `names` [n]; `labels` [n], the classes' names as they stand, None where none is known; `groups`
+    [n], patients or lesions, likewise, or None where nothing is known of them.
     """
 
     names: tuple[str, ...]
     labels: tuple[str | None, ...]
     files: tuple[Path, ...] | None = None
     arrays: np.ndarray | None = None
+    groups: tuple[str | None, ...] | None = None
 
 
 class Block(NamedTuple):
@@ -65,13 +67,15 @@ def questions(
     *,
     image_column: str = "image",
     label_column: str = "label",
+    group_column: str = "group",
 ) -> Questions:
     """What `images` are: nothing is decoded yet.
 
     Args:
         images: a path to an image file, to a folder (images at any depth), to a csv (its columns
-            `image_column`, relative to it, and where it is there `label_column`), or to an .npz;
-            several paths of files; an array uint8 [n, H, W, C], or of features [n, F].
+            `image_column`, relative to it, and where they are there `label_column` and
+            `group_column`), or to an .npz; several paths of files; an array uint8 [n, H, W, C], or
+            of features [n, F] or [n, V, F].
         form: of the model's inputs.
         classes: the model's. The label of an image in a folder is the nearest of the folders it
             lies in that is called like one of them.
@@ -91,7 +95,7 @@ def questions(
     if not path.is_file():
         raise UserError(f"{path}: no such file or folder (`images`)")
     if path.suffix.lower() == ".csv":
-        return _table(path, form, image_column, label_column)
+        return _table(path, form, image_column, (label_column, group_column))
     if path.suffix.lower() == ".npz":
         return _npz(path, form, classes)
     return _files((path.name,), (path,), (None,), form)
@@ -121,16 +125,22 @@ def _folder(root: Path, form: Form, classes: Sequence[str]) -> Questions:
     return _files(tuple(names), files, tuple(labels), form)
 
 
-def _table(path: Path, form: Form, image_column: str, label_column: str) -> Questions:
-    there = label_column in read_header(path, (image_column,))
-    columns = (image_column, label_column) if there else (image_column,)
-    options = {image_column: "image_column", label_column: "label_column"}
+def _table(path: Path, form: Form, image_column: str, beside: tuple[str, str]) -> Questions:
+    label_column, group_column = beside
+    header = read_header(path, (image_column,))
+    columns = (image_column, *(column for column in beside if column in header))
+    options = {image_column: "image_column", label_column: "label_column",
+               group_column: "group_column"}  # fmt: skip
     table = read_table(path, columns, options).columns
     names = tuple(table[image_column])
     if not names:
         raise UserError(f"{path}: has no rows (`images`)")
-    labels = tuple(word or None for word in table[label_column]) if there else (None,) * len(names)
-    return _files(names, tuple(path.parent / name for name in names), labels, form)
+    labels, groups = (
+        tuple(word or None for word in table[column]) if column in columns else None
+        for column in beside
+    )
+    files = tuple(path.parent / name for name in names)
+    return _files(names, files, labels or (None,) * len(names), form)._replace(groups=groups)
 
 
 def _npz(path: Path, form: Form, classes: Sequence[str]) -> Questions:
@@ -138,14 +148,19 @@ def _npz(path: Path, form: Form, classes: Sequence[str]) -> Questions:
         arrays = read_npz(path)
     except (OSError, ValueError, MemoryError) as error:
         raise UserError(f"{path}: is not a sound .npz file of plain arrays ({error})") from error
-    key = next((key for key in _KEYS[form.kind] if key in arrays), "")
+    keys = (*(("features",) if form.features else ()), *_KEYS[form.kind])
+    key = next((key for key in keys if key in arrays), "")
     if not key:
         raise UserError(f"{path}: has keys {', '.join(arrays)}; wanted is one of "
-                        f"{', '.join(_KEYS[form.kind])}")  # fmt: skip
+                        f"{', '.join(dict.fromkeys(keys))}")  # fmt: skip
     inputs = as_inputs(arrays[key], form, f"{path}: {key}")
     names = tuple(map(str, arrays.get("names", [f"{i:05d}" for i in range(len(inputs))])))
     labels = _words(arrays.get(_LABELS.get(key, "labels")), arrays.get("classes", classes))
-    found = Questions(names, labels or (None,) * len(names), arrays=inputs)
+    groups = tuple(map(str, np.ravel(arrays["groups"]).tolist())) if "groups" in arrays else None
+    found = Questions(names, labels or (None,) * len(names), arrays=inputs, groups=groups)
+    if groups is not None and len(groups) != len(inputs):
+        raise UserError(f"{path}: {len(inputs)} {key} and {len(groups)} groups; there must be as"
+                        " many")  # fmt: skip
     if not len(names) == len(found.labels) == len(inputs) or not names:
         raise UserError(f"{path}: {len(inputs)} {key}, {len(names)} names and {len(found.labels)} "
                         "labels; there must be as many, and one at least")  # fmt: skip
@@ -177,10 +192,14 @@ def as_inputs(array: np.ndarray, form: Form, where: str) -> np.ndarray:
         UserError: it cannot be made such.
     """
     array = np.asarray(array)
+    may_be = array.ndim == 2 or (array.ndim == 3 and array.shape[1:] != form.shape[:2])
+    own_length = may_be and array.shape[-1] == form.features
+    if form.features and (own_length or (array.ndim == 2 and form.kind == "images")):
+        form = Form("feature vectors", (form.features,))
     if form.kind == "feature vectors":
-        if array.ndim != 2 or array.shape[1:] != form.shape or array.dtype.kind not in "fiu":
+        if not fits(array.shape[1:], form) or array.dtype.kind not in "fiu":
             raise UserError(f"{where}: {array.dtype} {list(array.shape)}, but the run was trained "
-                            f"on features [n, {form.shape[0]}]")  # fmt: skip
+                            f"on features [n, {form.shape[-1]}]")  # fmt: skip
         if not np.isfinite(array).all():
             raise UserError(f"{where}: holds NaN or infinity")
         return array
@@ -214,20 +233,29 @@ def blocks(asked: Questions, form: Form) -> Iterator[Block]:
         rows = np.arange(start, min(start + BLOCK, n))
         if asked.arrays is not None:
             inputs = asked.arrays[rows]
-            shown = tuple(encode_array(x) for x in inputs) if form.kind == "images" else ()
+            shown = tuple(encode_array(x) for x in inputs) if inputs.ndim == 4 else ()
             yield Block(rows, inputs, shown or (b"",) * len(rows), {})
         else:
             assert asked.files is not None
             yield _read(rows, [asked.files[row] for row in rows], form)
 
 
-def _read(rows: np.ndarray, files: Sequence[Path], form: Form) -> Block:
+def one_block(asked: Questions, row: int, form: Form) -> Block:
+    """One of the questions, read, with a picture as large as can be looked at alone."""
+    rows = np.array([row])
+    if asked.files is not None:
+        return _read(rows, [asked.files[row]], form, side=LARGE)
+    alone = asked._replace(names=("",), arrays=None if asked.arrays is None else asked.arrays[rows])
+    return next(blocks(alone, form))._replace(rows=rows)
+
+
+def _read(rows: np.ndarray, files: Sequence[Path], form: Form, side: int = SIDE) -> Block:
     if heic_is_read():
         open_heic(files)
 
     def one(file: Path) -> tuple[np.ndarray, bytes] | str:
         try:
-            return read_file(file, form)
+            return read_file(file, form, side)
         except Exception as error:  # whatever a decoder raises
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return sound(" ".join(str(reason).split()))
@@ -241,8 +269,10 @@ def _read(rows: np.ndarray, files: Sequence[Path], form: Form) -> Block:
     return Block(rows[there], inputs.astype(np.uint8), tuple(shown for _, shown in pairs), errors)
 
 
-def read_file(file: Path, form: Form) -> tuple[np.ndarray, bytes]:
+def read_file(file: Path, form: Form, side: int = SIDE) -> tuple[np.ndarray, bytes]:
     """The input uint8 [H, W, C] that the network takes of an image file, and its thumbnail.
+
+    That is `side` pixels long at most.
 
     Raises:
         Exception: as `data.images.read_image`; UserError for a form that the run did not know.
@@ -254,7 +284,7 @@ def read_file(file: Path, form: Form) -> tuple[np.ndarray, bytes]:
         raise ValueError("its pixels are floats or have more than 8 bits, and no range is known: "
                          "the run was trained on others; convert it to 8 bits"
                          ) from error  # fmt: skip
-    return _fitted(image, form), encode(image)
+    return _fitted(image, form), encode(image, side)
 
 
 def _fitted(image: Image.Image, form: Form) -> np.ndarray:

@@ -12,7 +12,7 @@ from deepknn_jax.answers.model import Calibrated, Gallery, Model
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import doubt
 from deepknn_jax.knn.distances import pairwise_distances
-from deepknn_jax.knn.vote import KNNPredictions, knn_classify
+from deepknn_jax.knn.vote import MAJORITY, KNNPredictions, VoteRule, knn_classify, vote
 
 SCORE_K = 5  # neighbours of a class that a ratio score takes (docs/predict.md)
 _ALIKE = 128  # queries are filled up to as many, then to as many as _BLOCK: two programs do for all
@@ -23,12 +23,12 @@ class Predictions(NamedTuple):
     """What a model says of n images.
 
     `names` of the images; `labels` int32 [n] of the vote, -1 where nobody voted; `shares` float32
-    [n, C] of the votes; `p_values` float64 [n, C], NaN for a class without calibration images;
-    `credibility` [n], the largest marginal p-value; `sets` bool [n, C], the classes that cannot be
-    ruled out; `abstain`, of each image why no answer should be given, or ""; `indices` int32 [n, k]
-    of the neighbours in the gallery, the nearest first, and `distances` float32 [n, k] to them;
-    `nearest` float32 [n, C], the distance to the nearest image of each class. Without calibration
-    `p_values`, `credibility` and `sets` are None.
+    [n, C] of the votes, weighted by the model's rule, 1 in sum; `p_values` float64 [n, C], NaN for
+    a class without calibration images; `credibility` [n], the largest marginal p-value; `sets` bool
+    [n, C], the classes that cannot be ruled out; `abstain`, of each image why no answer should be
+    given, or ""; `indices` int32 [n, k] of the neighbours in the gallery, the nearest first, and
+    `distances` float32 [n, k] to them; `nearest` float32 [n, C], the distance to the nearest
+    image of each class. Without calibration `p_values`, `credibility` and `sets` are None.
     """
 
     names: tuple[str, ...]
@@ -66,7 +66,7 @@ def judge(
 
     `k` neighbours vote. `level`: of each class's images such a share has its class in the set.
     `abstain_error`: the share of wrong answers that is wanted; what is less credible than gave it
-    on the validation part is not answered.
+    on the validation part is not answered, nor what is like none of the classes: an empty set.
     """
     found = _vote(embeddings_nxD, model, k)
     labels = np.asarray(found.labels)
@@ -80,14 +80,15 @@ def judge(
     calibration = model.calibrated.scores
     p_values = doubt.p_values(scores, calibration)
     credibility = doubt.credibility(doubt.marginal_p_values(scores, calibration))
-    reasons = _abstain(credibility, model.calibrated, abstain_error)
+    sets = doubt.prediction_sets(p_values, level=level)
+    reasons = _abstain(credibility, sets, model.calibrated, level=level, error=abstain_error)
     return Predictions(
         names,
         labels,
         np.asarray(found.shares),
         p_values,
         credibility,
-        doubt.prediction_sets(p_values, level=level),
+        sets,
         tuple(none or reason for none, reason in zip(no_vote, reasons, strict=True)),
         *evidence,
     )
@@ -103,9 +104,13 @@ _classify = functools.partial(jax.jit, static_argnames=("k", "num_classes", "p")
 )
 
 
+def vote_options(model: Model, k: int) -> dict[str, Any]:
+    """How k neighbours vote by the model: the static options of `knn_classify`."""
+    return {"k": k, "num_classes": len(model.classes), "p": p_of(model)}
+
+
 def _vote(embeddings_nxD: np.ndarray, model: Model, k: int) -> KNNPredictions:
-    gallery, n = model.gallery, len(embeddings_nxD)
-    options: dict[str, Any] = {"k": k, "num_classes": len(model.classes), "p": p_of(model)}
+    gallery, n, options = model.gallery, len(embeddings_nxD), vote_options(model, k)
     parts = []
     for start in range(0, n, _BLOCK):
         queries = embeddings_nxD[start : start + _BLOCK]
@@ -114,7 +119,28 @@ def _vote(embeddings_nxD: np.ndarray, model: Model, k: int) -> KNNPredictions:
         part = _classify(filled, gallery.embeddings, gallery.labels, **options)
         parts.append([np.asarray(each)[: len(queries)] for each in part])
     joined: list[Any] = [np.concatenate(each) for each in zip(*parts, strict=True)]
-    return KNNPredictions(*joined)
+    return _by_rule(KNNPredictions(*joined), model)
+
+
+def rule_of(model: Model) -> VoteRule:
+    """How the model's neighbours vote; a folder from before there was a choice: by majority."""
+    return VoteRule(**model.about.get("vote", {}))
+
+
+def _by_rule(found: KNNPredictions, model: Model) -> KNNPredictions:
+    """What the same neighbours say by the model's rule, in the numbers that the run had."""
+    rule, labels_G, classes = rule_of(model), model.gallery.labels, len(model.classes)
+    if rule == MAJORITY:
+        return found
+    voters = np.where(found.indices < 0, -1, labels_G[np.asarray(found.indices)])
+    labels, shares = vote(
+        found.distances,
+        jnp.asarray(voters),
+        num_classes=classes,
+        class_counts=jnp.asarray(np.bincount(labels_G, minlength=classes)),
+        rule=rule,
+    )
+    return found._replace(labels=labels, shares=shares)
 
 
 def scores_of(
@@ -146,17 +172,25 @@ def _nearest(queries: Array, gallery: Array, labels_G: Array, *, classes: int, p
     return jax.ops.segment_min(distances_GxQ, labels_G, num_segments=classes).T
 
 
-def _abstain(credibility_n: np.ndarray, calibrated: Calibrated, error: float) -> list[str]:
+def _abstain(
+    credibility_n: np.ndarray,
+    sets_nxC: np.ndarray,
+    calibrated: Calibrated,
+    *,
+    level: float,
+    error: float,
+) -> list[str]:
     threshold = doubt.abstain_threshold(calibrated.curve, error=error)
-    if np.isinf(threshold):
-        reason = f"no credibility kept the errors on validation at {100 * error:g} %"
-        return [reason] * len(credibility_n)
-    return [
-        "" if found >= threshold else
-        f"credibility {found:.3f} is below {threshold:.3f}, above which at most "
-        f"{100 * error:g} % of the answers were wrong on validation"
-        for found in credibility_n
-    ]  # fmt: skip
+    none = f"no credibility kept the errors on the calibration images at {100 * error:g} %"
+    empty = f"at level {level:g} it is like none of the classes: its set is empty"
+    reasons = []
+    for found, any_class in zip(credibility_n, np.any(sets_nxC, axis=1).tolist(), strict=True):
+        low = none if np.isinf(threshold) else "" if found >= threshold else (
+            f"credibility {found:.3f} is below {threshold:.3f}, above which at most "
+            f"{100 * error:g} % of the answers were wrong on the calibration images"
+        )  # fmt: skip
+        reasons.append("; ".join(filter(None, ("" if any_class else empty, low))))
+    return reasons
 
 
 def calibrate(
@@ -175,11 +209,43 @@ def calibrate(
     voted.
     """
     scores = scores_of(embeddings_nxD, gallery, classes, p)
-    own = doubt.Calibration(scores[np.arange(len(labels_n)), labels_n], labels_n, len(classes))
-    credible = doubt.credibility(doubt.marginal_p_values(scores, own))
+    return _calibrated(scores, labels_n, predicted_n, distances_nxk)
+
+
+def _calibrated(
+    scores_nxC: np.ndarray, labels_n: np.ndarray, predicted_n: np.ndarray, distances_nxk: np.ndarray
+) -> Calibrated:
+    n, classes = scores_nxC.shape
+    own = doubt.Calibration(scores_nxC[np.arange(n), labels_n], labels_n, classes)
+    credible = doubt.credibility(doubt.marginal_p_values(scores_nxC, own))
     wrong = predicted_n != labels_n
+    behind = distances_nxk[~wrong]
     return Calibrated(
         own,
         doubt.error_coverage(credible, wrong),
-        np.sort(distances_nxk[~wrong], axis=None).astype(np.float64),
+        np.sort(behind[np.isfinite(behind)]).astype(np.float64),
     )
+
+
+def calibrate_left_out(
+    gallery: Gallery,
+    groups_G: np.ndarray,
+    *,
+    k: int,
+    classes: tuple[str, ...],
+    p: float,
+    rule: VoteRule = MAJORITY,
+) -> Calibrated:
+    """What a gallery tells of itself: each image judged without its whole group, int [G].
+
+    Valid only where nothing was trained on it: else coverage falls far below what is promised.
+    """
+    embeddings, labels = gallery.embeddings, gallery.labels
+    scores = doubt.ratio_scores(
+        embeddings, embeddings, labels, num_classes=len(classes), k=SCORE_K, p=p,
+        query_groups_Q=groups_G, gallery_groups_G=groups_G,
+    )  # fmt: skip
+    rows, ids = jnp.asarray(embeddings), jnp.asarray(groups_G)
+    found = knn_classify(rows, rows, jnp.asarray(labels), k=k, num_classes=len(classes), p=p,
+                         query_ids=ids, gallery_ids=ids, rule=rule)  # fmt: skip
+    return _calibrated(scores, labels, np.asarray(found.labels), np.asarray(found.distances))

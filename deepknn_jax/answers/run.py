@@ -7,15 +7,19 @@ from typing import NamedTuple
 import numpy as np
 
 from deepknn_jax.answers import model as model_lib
+from deepknn_jax.answers import state
 from deepknn_jax.answers.intake import Images, Questions, blocks, questions
 from deepknn_jax.answers.judge import Predictions, check_options, judge
 from deepknn_jax.answers.model import Model
-from deepknn_jax.answers.network import Embed, Form, embedder, form_of
+from deepknn_jax.answers.network import Embed, Form, embedder, form_asked
 from deepknn_jax.errors import UserError
 
 
 class Run(NamedTuple):
-    """What `open_run` gives. `folder` is the model folder, `embed_inputs` its network."""
+    """What `open_run` gives. `folder` is the model folder, `embed_inputs` its network.
+
+    `form` is that of images also for a run on features, where its folder has what made them.
+    """
 
     folder: Path
     model: Model
@@ -43,7 +47,8 @@ class Run(NamedTuple):
 
         Args:
             images: the path of a file, a folder, a csv or an .npz; paths of files; uint8
-                [n, H, W, C]; or features [n, F], for a run that was trained on such.
+                [n, H, W, C]; or features [n, F], or [n, V, F] of V views, for a run that was
+                trained on such. Of one whose features --mode=embed made both are taken.
             k: neighbours that vote; the run's own K_p by default.
             level: of the prediction sets.
             abstain_error: share of wrong answers that is wanted among those that are given.
@@ -73,12 +78,14 @@ class Run(NamedTuple):
         return asked, embeddings
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, at: int | None = None) -> Run:
     """The run whose workdir, or model folder wherever it lies, is at `path`.
 
+    `at`: with the gallery as it was after so many lines of its journal; 0, as it was trained.
+
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is none, or it is damaged; the journal has no such line.
     """
     folder = model_lib.find(path)
-    model = model_lib.read(folder)
-    return Run(folder, model, form_of(model.about), embedder(model))
+    model = state.read(folder, at)
+    return Run(folder, model, form_asked(model), embedder(model))

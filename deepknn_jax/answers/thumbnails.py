@@ -21,10 +21,14 @@ from deepknn_jax.data.levels import Grey, scale
 from deepknn_jax.data.walk import open_heic
 from deepknn_jax.errors import UserError
 
-SIDE = 160  # longest side in pixels of what is kept
+SIDE = 256  # longest side in pixels of what is kept,
+LARGE = 512  # and of an image that is shown alone
+# Of more images than _FEW less is kept, of about 4 kB each instead of 10.
+_FEW, _LESS = 5000, 160
 _QUALITY = 75
 _EXACT = 32  # up to this side, in pixels, nothing is lost: each pixel of a tiny image counts
-_ENOUGH = 96  # inputs of this side are shown as they are, without a look at the files
+# Inputs of this side are shown as they are, without a look at the files: of few images, of many.
+_ENOUGH = (200, 96)
 
 
 class Thumbnails(NamedTuple):
@@ -59,10 +63,10 @@ def encode(image: Image.Image, side: int = SIDE, quality: int = _QUALITY) -> byt
     return file.getvalue()
 
 
-def encode_array(image_HxWxC: np.ndarray) -> bytes:
+def encode_array(image_HxWxC: np.ndarray, side: int = SIDE) -> bytes:
     """`encode` of uint8 [H, W, 1 or 3]."""
     grey = image_HxWxC.shape[-1] == 1
-    return encode(Image.fromarray(image_HxWxC[..., 0] if grey else image_HxWxC))
+    return encode(Image.fromarray(image_HxWxC[..., 0] if grey else image_HxWxC), side)
 
 
 def smaller(webp: bytes, side: int, quality: int) -> bytes:
@@ -91,18 +95,19 @@ def of_rows(dataset: Dataset, rows_n: np.ndarray) -> Thumbnails | None:
 
     Of a file that cannot be read any more the network's own input is taken, if that is an image.
     """
-    view, inputs = dataset.view, dataset.inputs
-    if inputs.ndim == 4 and (view is None or not view.files or min(inputs.shape[1:3]) >= _ENOUGH):
-        return joined([encode_array(np.asarray(inputs[row])) for row in rows_n])
+    view, inputs, few = dataset.view, dataset.inputs, len(rows_n) <= _FEW
+    side, enough = SIDE if few else _LESS, _ENOUGH[0 if few else 1]
+    if inputs.ndim == 4 and (view is None or not view.files or min(inputs.shape[1:3]) >= enough):
+        return joined([encode_array(np.asarray(inputs[row]), side) for row in rows_n])
     if view is None or inputs.ndim == 5:
         return None
     if view.thumbnails is not None:
-        return joined([encode_array(view.thumbnails[row]) for row in rows_n])
+        return joined([encode_array(view.thumbnails[row], side) for row in rows_n])
     files, how = view.files, view.how
 
     def of_file(row: int) -> bytes:
         try:
-            return encode(open_scaled(files[row], how))
+            return encode(open_scaled(files[row], how), side)
         except Exception:  # whatever a decoder raises: it is gone, or changed since
             return encode_array(np.asarray(inputs[row])) if inputs.ndim == 4 else b""
 

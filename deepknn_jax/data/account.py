@@ -73,7 +73,8 @@ def files_line(files: Sequence[Path]) -> str:
 def inputs_line(inputs: np.ndarray) -> str:
     """What the arrays are."""
     shape = " x ".join(map(str, inputs.shape[1:]))
-    kind = {2: "feature vectors", 4: "images", 5: "volumes"}[inputs.ndim]
+    kinds = {2: "feature vectors", 3: "feature vectors in views", 4: "images", 5: "volumes"}
+    kind = kinds[inputs.ndim]
     return f"arrays: {len(inputs):,} {kind} of {shape}, {inputs.dtype}"
 
 

@@ -27,13 +27,13 @@ class Pairs(NamedTuple):
 class Listing(NamedTuple):
     """What a source found, before anything is decoded. N examples, in the source's order.
 
-    Either `inputs` (uint8 [N, H, W, C] images, uint8 [N, D, H, W, C] volumes or float32 or
-    float64 [N, F] features) or `files` (N image paths) is given. `names` are N distinct strings.
-    `splits` [N] holds TRAIN, VALIDATION or TEST where the source publishes a split. `groups` int32
-    [N] marks what must stay on one side (patients, lesions). `labels` int32 [N] index
-    `class_names`. `account` is what the source has to tell besides. Features that were made of
-    images may bring `view`, the images that they are of, their `contents` (as a Dataset's) and
-    `trained`, bool [N]: those that trained the network which made them.
+    Either `inputs` (uint8 [N, H, W, C] images, uint8 [N, D, H, W, C] volumes, or float32 or
+    float64 features, [N, F] or [N, V, F] of V views) or `files` (N image paths) is given. `names`
+    are N distinct strings. `splits` [N] holds TRAIN, VALIDATION or TEST where the source publishes
+    a split. `groups` int32 [N] marks what must stay on one side (patients, lesions). `labels` int32
+    [N] index `class_names`. `account` is what the source has to tell besides. Features that were
+    made of images may bring `view`, the images that they are of, their `contents` (as a Dataset's)
+    and `trained`, bool [N]: those that trained the network which made them.
     """
 
     names: tuple[str, ...]
@@ -53,13 +53,14 @@ class Dataset(NamedTuple):
     """N examples ready to be trained on.
 
     `inputs` is uint8 [N, H, W, C] or [N, D, H, W, C] (an array or a read-only memory map) or
-    float32 or float64 [N, F]; `labels` int32 [N]; `splits` [N] of TRAIN, VALIDATION, TEST, or
-    LEFT_OUT for copies that were to be dropped; `skipped` names the files of examples that were
-    left out, as rows without a label or an image and what could not be decoded (none unless that
-    was asked for). `account` are the lines that tell what was found, left out, and how it was
-    split. `groups` int32 [N] marks what belongs together (patients, lesions), where the source
-    knows. `set_range`: (low, high) of the training part, where images of more than 8 bits were
-    scaled by it. `view`: where the images lie that `inputs` were made from, if that is known.
+    float32 or float64 features, [N, F] or [N, V, F] of V views; `labels` int32 [N]; `splits` [N] of
+    TRAIN, VALIDATION, TEST, or LEFT_OUT for copies that were to be dropped; `skipped` names the
+    files of examples that were left out, as rows without a label or an image and what could not be
+    decoded (none unless that was asked for). `account` are the lines that tell what was found, left
+    out, and how it was split. `groups` int32 [N] marks what belongs together (patients, lesions),
+    where the source knows. `set_range`: (low, high) of the training part, where images of more than
+    8 bits were scaled by it. `view`: where the images lie that `inputs` were made from, if that is
+    known.
 
     `contents` uint8 [N, 16] are digests of the inputs (data.copies), `sources` those of what they
     were made from: the files' bytes, or the source's own arrays. `near` are near-copies in two

@@ -336,8 +336,9 @@ def checked(listing: Listing, where: str | Path) -> Listing:
         bad = low if low < 0 else high
         raise UserError(f"{where}: label {bad} is outside the {len(listing.class_names)} classes")
     features = listing.inputs
-    if features is not None and features.ndim == 2 and not np.isfinite(features).all():
-        row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
+    if features is not None and features.ndim in (2, 3) and not np.isfinite(features).all():
+        finite = np.isfinite(features).reshape(n, -1).all(axis=1)
+        row = int(np.flatnonzero(~finite)[0])
         raise UserError(f"{where}: {listing.names[row]} has a feature that is NaN or infinite")
     doubts = doubtful_labels(listing.labels, listing.class_names)
     return told(listing, [f"warning: {where}: {line}" for line in doubts])

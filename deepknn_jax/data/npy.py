@@ -8,6 +8,7 @@ import threading
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -77,8 +78,8 @@ _DAMAGE = (
 _MOST_PACKED = 1100
 
 
-def read_npz(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by their keys, as `np.load` gives them.
+def read_npz(file: Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by their keys, as `np.load` gives them; `only` those, if given.
 
     What has not the ending .npy inside is passed over. Nothing is allocated before the sizes that
     the file claims are known to agree with each other.
@@ -91,8 +92,10 @@ def read_npz(file: Path) -> dict[str, np.ndarray]:
     """
     try:
         with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
-            infos = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-            return {info.filename.removesuffix(".npy"): _member(archive, info) for info in infos}
+            infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()
+                     if info.filename.endswith(".npy")}  # fmt: skip
+            return {key: _member(archive, info) for key, info in infos.items()
+                    if only is None or key in only}  # fmt: skip
     except _DAMAGE as error:
         raise ValueError(str(error) or type(error).__name__) from error
 

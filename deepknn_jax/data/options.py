@@ -44,7 +44,7 @@ def check_all_read(
         if name in DRAWN:
             raise UserError(f"`{name}` is set, but `split` is published, which draws nothing; leave"
                             " it out, or choose stratified or grouped")  # fmt: skip
-        what = {0: "files", 2: "feature vectors", 4: "arrays of images", 5: "volumes"}[rank]
+        what = {0: "files", 4: "arrays of images", 5: "volumes"}.get(rank, "feature vectors")
         who = "image files" if name not in IMAGES else "images"
         raise UserError(f"`{name}` is set, but `source` {source} gives {what}, whose loading does "
                         f"not read it (that of {who} does); leave it out")  # fmt: skip

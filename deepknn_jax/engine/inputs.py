@@ -1,27 +1,30 @@
 """Stored inputs (uint8 images or volumes, features) to what a network takes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from deepknn_jax import models
 from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.engine.augment import center_crop, normalize, random_crop_flip, random_flips
+from deepknn_jax.engine.views import View, check_views, draw_views, in_view, random_views, views_of
 from deepknn_jax.errors import UserError
 
 # At most so many training examples give the mean and deviation of the pixels.
 _STATISTICS_IMAGES = 2000
-# What the data are, by the dimensions of their array.
-KINDS = {2: "feature vectors", 4: "images", 5: "volumes"}
+# What the data are, by the dimensions of their array; of features with V views: [N, V, F].
+KINDS = {2: "feature vectors", 3: "feature vectors", 4: "images", 5: "volumes"}
 
 
 class InputFunctions(NamedTuple):
-    """`augment` and `prepare`, as engine.step.Recipe describes them."""
+    """`augment`, `prepare` and `views`, as engine.step.Recipe describes them."""
 
     augment: Callable[[Array, Array, Array], Array]
-    prepare: Callable[[Array], Array]
+    prepare: Callable[..., Array]
+    views: int
 
 
 class Scale(NamedTuple):
@@ -39,6 +42,8 @@ def input_functions(
     flip: bool,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    views: Sequence[str] = (),
+    all_views: bool = True,
 ) -> InputFunctions:
     """How `dataset` goes into the backbone `model`.
 
@@ -50,6 +55,9 @@ def input_functions(
         mean: per channel, on the scale 0..1; with `std`. Not for features, which are standardised
             as data (`standardized`).
         std: likewise.
+        views: names of engine.views.SYMMETRIES that images and volumes have; training draws one of
+            the views that they make. Features bring theirs, [N, V, F].
+        all_views: whether evaluation takes all of them, or the images as they are.
 
     Raises:
         UserError: options, backbone and data do not go together.
@@ -62,9 +70,9 @@ def input_functions(
             f"the data are {kind}, but `model`={model} takes {wanted}: set it to {' or '.join(fit)}"
         )
     if kind == "feature vectors":
-        if crop or flip:
-            raise UserError("`crop` and `flip` are for images; the data are features")
-        return InputFunctions(lambda features, ids, key: features, lambda features: features)
+        if crop or flip or views:
+            raise UserError("`crop`, `flip` and `views` are for images; the data are features")
+        return _of_features(dataset, all_views=all_views)
     channels = dataset.inputs.shape[-1]
     if not mean:
         mean, std = pixel_statistics(dataset)
@@ -74,7 +82,42 @@ def input_functions(
             f"{len(mean)}, or give one number a channel"
         )
     of_kind = _of_volumes if kind == "volumes" else _of_images
-    return of_kind(dataset, crop, flip, mean, std)
+    seen = views_of(views)
+    check_views(seen, *((crop, crop) if crop else dataset.inputs.shape[-3:-1]))
+    functions = of_kind(dataset, crop, flip, mean, std)
+    return _with_views(functions, seen, all_views) if len(seen) > 1 else functions
+
+
+def _of_features(dataset: Dataset, *, all_views: bool) -> InputFunctions:
+    """Features are taken as they are; of [N, V, F] one view at a time."""
+    if not all_views:
+        raise UserError("`all_views` is for images; features are evaluated in all their views")
+    if dataset.inputs.ndim == 2:
+        return InputFunctions(lambda features, ids, key: features, lambda features: features, 1)
+    count = dataset.inputs.shape[1]
+
+    def augment(features: Array, ids: Array, key: Array) -> Array:
+        drawn = draw_views(key, ids, count)
+        return jnp.take_along_axis(features, drawn[:, None, None], axis=1)[:, 0]
+
+    def prepare(features: Array, view: Array | int = 0) -> Array:
+        return features[:, view]
+
+    return InputFunctions(augment, prepare, count)
+
+
+def _with_views(
+    functions: InputFunctions, views: tuple[View, ...], all_views: bool
+) -> InputFunctions:
+    """The functions of images, with what they give seen in one of the views."""
+
+    def augment(images: Array, ids: Array, key: Array) -> Array:
+        return random_views(functions.augment(images, ids, key), key, ids, views)
+
+    def prepare(images: Array, view: Array | int = 0) -> Array:
+        return in_view(functions.prepare(images), views, view)
+
+    return InputFunctions(augment, prepare, len(views) if all_views else 1)
 
 
 def _of_images(
@@ -97,7 +140,7 @@ def _of_images(
     def prepare(images: Array) -> Array:
         return normalize(center_crop(images, crop=crop) if crop else images, mean=mean, std=std)
 
-    return InputFunctions(augment, prepare)
+    return InputFunctions(augment, prepare, 1)
 
 
 def _of_volumes(
@@ -111,17 +154,23 @@ def _of_volumes(
             volumes = random_flips(volumes, key, ids, axes=(1, 2))
         return normalize(volumes, mean=mean, std=std)
 
-    return InputFunctions(augment, lambda volumes: normalize(volumes, mean=mean, std=std))
+    return InputFunctions(augment, lambda volumes: normalize(volumes, mean=mean, std=std), 1)
+
+
+def are_features(inputs: np.ndarray) -> bool:
+    """Whether the inputs of a data set are features, [N, F] or [N, V, F]."""
+    return KINDS[inputs.ndim] == "feature vectors"
 
 
 def feature_scale(dataset: Dataset) -> Scale | None:
     """Mean and deviation of each feature in the training part; None where there are no features.
 
-    The deviation of a constant one is 1.
+    Over all views, where the features have several. The deviation of a constant one is 1.
     """
-    if dataset.inputs.ndim > 2:
+    if not are_features(dataset.inputs):
         return None
     features = dataset.inputs[dataset.rows(TRAIN)].astype(np.float64)
+    features = features.reshape(-1, features.shape[-1])
     mean, std = features.mean(axis=0), features.std(axis=0)
     # A constant's deviation may be rounding alone: 0.1 + 1e9 is not the mean of many of it.
     varies = (std > 0) & (np.ptp(features, axis=0) > 0)
@@ -137,12 +186,12 @@ def standardized(dataset: Dataset, scale: Scale | None = None) -> Dataset:
     Raises:
         UserError: the features are of another number than `scale`.
     """
-    if dataset.inputs.ndim > 2:
+    if not are_features(dataset.inputs):
         return dataset
     scale = scale or feature_scale(dataset)
     assert scale is not None
-    if len(scale.mean) != dataset.inputs.shape[1]:
-        raise UserError(f"there are {dataset.inputs.shape[1]} features, but the run that "
+    if len(scale.mean) != dataset.inputs.shape[-1]:
+        raise UserError(f"there are {dataset.inputs.shape[-1]} features, but the run that "
                         f"standardises them had {len(scale.mean)}")  # fmt: skip
     found = (dataset.inputs - scale.mean[None, :]) / scale.std[None, :]
     return dataset._replace(inputs=found.astype(np.float32))

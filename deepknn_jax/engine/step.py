@@ -19,6 +19,7 @@ from deepknn_jax.knn.neighbors import Examples
 from deepknn_jax.losses.base import LossFn, Sums, mean
 from deepknn_jax.mining.batches import Mined
 from deepknn_jax.models.layers.norm import masked_batch_norm
+from deepknn_jax.models.network import l2_normalize
 
 Tree = Any
 
@@ -41,21 +42,24 @@ class Recipe(NamedTuple):
     """What stays fixed in a training: functions of arrays, and the seed.
 
     `augment(inputs_b, ids_b, key)` and `prepare(inputs_b)` turn stored inputs (uint8 images or
-    features) into what the network takes, in training and in evaluation.
+    features) into what the network takes, in training and in evaluation. With several `views` the
+    embedding is their average; `prepare(inputs_b, view)` then gives one of them, 0 as it is.
     """
 
     network: nn.Module
     optimizer: optax.GradientTransformation
     loss: LossFn
     augment: Callable[[Array, Array, Array], Array]
-    prepare: Callable[[Array], Array]
+    prepare: Callable[..., Array]
     seed: int
+    views: int = 1
 
 
 def embedding_recipe(
     network: nn.Module,
     augment: Callable[[Array, Array, Array], Array],
-    prepare: Callable[[Array], Array],
+    prepare: Callable[..., Array],
+    views: int,
     *,
     seed: int,
 ) -> Recipe:
@@ -64,7 +68,7 @@ def embedding_recipe(
     def no_loss(*examples: Any, **mined: Any) -> Sums:
         raise TypeError("a recipe to embed with has no loss")
 
-    return Recipe(network, optax.identity(), no_loss, augment, prepare, seed)
+    return Recipe(network, optax.identity(), no_loss, augment, prepare, seed, views)
 
 
 class Collectives(NamedTuple):
@@ -265,18 +269,50 @@ def train_steps(
 def embed(
     params: Tree, batch_stats: Tree, pool: Array, rows_b: Array, *, recipe: Recipe
 ) -> tuple[Array, Array | None]:
-    """Embeddings [b, D] and logits [b, C] or None of pool rows, the network in evaluation mode."""
-    x_b = recipe.prepare(pool[rows_b])
-    out: Any = recipe.network.apply(
-        {"params": params, "batch_stats": batch_stats}, x_b, train=False
-    )
-    return out
+    """Embeddings [b, D] and logits [b, C] or None of pool rows, the network in evaluation mode.
+
+    With several views both are means over them; embeddings that have length 1 have it again. A
+    head is linear, so that the mean of its logits is what it says of the mean embedding.
+    """
+    embeddings, logits_b = embed_views(params, batch_stats, pool, rows_b, recipe=recipe)
+    if recipe.views == 1:
+        return embeddings, logits_b
+    wide = jnp.promote_types(embeddings.dtype, jnp.float32)
+    embeddings_bxD = jnp.mean(embeddings.astype(wide), axis=1)
+    if getattr(recipe.network, "normalize", False):
+        embeddings_bxD = l2_normalize(embeddings_bxD)
+    return embeddings_bxD, logits_b
+
+
+def embed_views(
+    params: Tree, batch_stats: Tree, pool: Array, rows_b: Array, *, recipe: Recipe
+) -> tuple[Array, Array | None]:
+    """As `embed`, with the embeddings [b, V, D] of each view; of one view [b, D]."""
+    inputs_b = pool[rows_b]
+
+    def of_view(*view: Array) -> Any:
+        variables = {"params": params, "batch_stats": batch_stats}
+        return recipe.network.apply(variables, recipe.prepare(inputs_b, *view), train=False)
+
+    if recipe.views == 1:
+        out: Any = of_view()
+        return out
+    # One after the other: the network's activations are as large as of one view.
+    embeddings_VxbxD, logits_VxbxC = lax.map(of_view, jnp.arange(recipe.views))
+    logits_bxC = None if logits_VxbxC is None else jnp.mean(logits_VxbxC, axis=0)
+    return jnp.swapaxes(embeddings_VxbxD, 0, 1), logits_bxC
 
 
 def flat_inputs(
     params: Tree, batch_stats: Tree, pool: Array, rows_b: Array, *, recipe: Recipe
 ) -> tuple[Array, None]:
-    """What `embed` is compared with: the prepared inputs themselves, flat [b, F]. No network."""
+    """What `embed` is compared with: the prepared inputs themselves, flat [b, F]. No network.
+
+    Of features with several views their average; of images the image as it is.
+    """
     del params, batch_stats
-    x_b = recipe.prepare(pool[rows_b])
+    inputs_b = pool[rows_b]
+    if inputs_b.ndim == 3 and recipe.views > 1:
+        return jnp.mean(inputs_b, axis=1), None
+    x_b = recipe.prepare(inputs_b)
     return x_b.reshape(x_b.shape[0], -1), None

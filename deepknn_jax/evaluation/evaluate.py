@@ -12,7 +12,7 @@ from deepknn_jax.engine.parallel import Devices, Embed, fetch
 from deepknn_jax.evaluation.metrics import classification_metrics
 from deepknn_jax.knn.neighbors import ids_at
 from deepknn_jax.knn.sharded import Nearest, nearest_on_one_device
-from deepknn_jax.knn.vote import elect
+from deepknn_jax.knn.vote import MAJORITY, VoteRule, elect, weights_of
 
 Entry = dict[str, Any]
 
@@ -32,12 +32,19 @@ class Evidence(NamedTuple):
     """n queries' k nearest gallery examples, ascending by distance.
 
     `distances` [n, k]; `rows` [n, k], the neighbours' rows in the data set (-1: none left);
-    `predictions` {K_p: labels [n]}.
+    `predictions` {K_p: labels [n]}; `k_p`, the one that is reported, 0: the largest.
     """
 
     distances: np.ndarray
     rows: np.ndarray
     predictions: dict[int, np.ndarray]
+    k_p: int = 0
+
+    @property
+    def reported(self) -> tuple[int, np.ndarray]:
+        """The K_p that is reported, and its labels [n]."""
+        k = self.k_p or max(self.predictions)
+        return k, self.predictions[k]
 
 
 def embed_rows(
@@ -94,14 +101,30 @@ def classify(
         query_ids=queries.rows,
         gallery_ids=gallery.rows,
     )
-    distances, rows = np.asarray(found), ids_at(places, gallery.rows)
-    voters = np.where(rows < 0, -1, labels_N[rows])
+    unknown = dict.fromkeys(k_ps, np.zeros(0, np.int32))
+    evidence = Evidence(np.asarray(found), ids_at(places, gallery.rows), unknown)
+    return elected(evidence, labels_N, class_counts=np.ones(num_classes), rule=MAJORITY)
+
+
+def elected(
+    evidence: Evidence, labels_N: np.ndarray, *, class_counts: np.ndarray, rule: VoteRule
+) -> Evidence:
+    """The evidence with what its neighbours elect by the rule, for the same K_p; no new search.
+
+    `class_counts` int [C]: how many of each class the gallery has.
+    """
+    voters, weights = voters_of(evidence, labels_N), weights_of(rule, class_counts)
 
     def predict(k: int) -> np.ndarray:
-        near, voting = jnp.asarray(distances[:, :k]), jnp.asarray(voters[:, :k])
-        return np.asarray(elect(near, voting, num_classes=num_classes))
+        near, voting = jnp.asarray(evidence.distances[:, :k]), jnp.asarray(voters[:, :k])
+        return np.asarray(elect(near, voting, num_classes=len(class_counts), weights=weights))
 
-    return Evidence(distances, rows, {k: predict(k) for k in sorted(set(k_ps))})
+    return evidence._replace(predictions={k: predict(k) for k in sorted(evidence.predictions)})
+
+
+def voters_of(evidence: Evidence, labels_N: np.ndarray) -> np.ndarray:
+    """Classes int [n, k] of the neighbours; -1 where there is none."""
+    return np.where(evidence.rows < 0, -1, labels_N[evidence.rows])
 
 
 def chosen(queries: Embedded, evidence: Evidence, of_n: np.ndarray) -> tuple[Embedded, Evidence]:
@@ -110,7 +133,7 @@ def chosen(queries: Embedded, evidence: Evidence, of_n: np.ndarray) -> tuple[Emb
     predictions = {k: labels[of_n] for k, labels in evidence.predictions.items()}
     return (
         Embedded(queries.rows[of_n], queries.embeddings[of_n], head),
-        Evidence(evidence.distances[of_n], evidence.rows[of_n], predictions),
+        Evidence(evidence.distances[of_n], evidence.rows[of_n], predictions, evidence.k_p),
     )
 
 

@@ -28,7 +28,7 @@ _PANELS = (  # title, {key of a record: its name in the legend}, format of the a
     ("loss", {"loss": "loss"}, "from 0"),
     ("share of active triplets", {"active": "active"}, "share"),
     (
-        "kNN accuracy",
+        "kNN accuracy, $K_p$ = {k}",
         {
             "train_acc": "training, leave-one-out",
             "validation_acc": "validation",
@@ -55,8 +55,8 @@ def save(path: Path, figure: "Figure") -> None:
         figure.savefig(temporary, format="png", bbox_inches="tight", pad_inches=0.1)
 
 
-def training_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the course of a training from the records of metrics.jsonl.
+def training_curves(path: Path, records: Sequence[Mapping[str, Any]], k: int) -> None:
+    """Draw the course of a training from the records of metrics.jsonl; `k` neighbours voted.
 
     Each record has "step" and any of: loss, active, lr, examples_per_s, train_acc,
     validation_acc, validation_mcr. What no record has gets no panel.
@@ -68,7 +68,7 @@ def training_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     figure = new_figure(4.2 * columns, 2.9 * rows)
     for i, (title, lines, form) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, i + 1)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(title.format(k=k), fontsize=10)
         axes.set_xlabel("step")
         _curves(axes, records, lines)
         _curve_axes(axes, form)

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,15 @@ from deepknn_jax.data import view
 from deepknn_jax.data.copies import chained, conflicts, numbered, pairs_across
 from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.engine import hosts
+from deepknn_jax.engine.inputs import are_features
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import neighbors, pictures
+from deepknn_jax.evaluation.baselines import BASELINES
 from deepknn_jax.evaluation.classes import shown_classes
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
 from deepknn_jax.evaluation.metrics import confusion_matrix, format_table
 from deepknn_jax.files import read_json, replacing, write_arrays, write_text
+from deepknn_jax.knn.vote import MAJORITY, VoteRule
 from deepknn_jax.logs import read_records, say
 
 # Test images shown beside their neighbours, and at most so many of these.
@@ -31,6 +34,7 @@ _TESTS = {
     "test_with_trained": ", with trained",
 }
 REPORT = "report.html"  # its writer is answers.page
+OPERATING_POINT = "operating_point.png"
 PICTURES = ("training_curves.png", "confusion.png", "tsne.png", "neighbors.png")
 
 
@@ -60,14 +64,30 @@ def _results_at(path: Path) -> dict[str, Any] | None:
 
 def table(results: dict[str, Any]) -> str:
     """The run's metrics on the test part below those of its references, as plain text."""
-    all_of = {f"kNN, {name}": entry for name, entry in results["references"].items()}
+    all_of = {
+        name.replace("_", " ") if name in BASELINES else f"kNN, {name}": entry
+        for name, entry in results["references"].items()
+    }
     all_of[results["method"]] = results
-    return format_table([
+    lines = format_table([
         (f"{name}{of_which}", entry[key])
         for name, entry in all_of.items()
         for key, of_which in _TESTS.items()
         if entry.get(key)
     ])  # fmt: skip
+    return "\n".join([lines, *vote_lines(results)])
+
+
+def vote_lines(results: Mapping[str, Any]) -> list[str]:
+    """A line on the run's vote where it is not the papers', the largest K_p by majority."""
+    vote = results.get("vote")
+    if not vote:
+        return []
+    rule = VoteRule(vote["class_size_power"], vote["temperature"])
+    if rule == MAJORITY and not vote["chosen"]:
+        return []
+    chosen = f", chosen on validation by {vote['asked']['choose_by']}" if vote["chosen"] else ""
+    return [f"{results['method']}: K_p = {vote['k_p']}, a vote weighs {rule.words()}{chosen}"]
 
 
 def write_embeddings(path: Path, dataset: Dataset, parts: Iterable[Embedded]) -> None:
@@ -79,9 +99,13 @@ def write_embeddings(path: Path, dataset: Dataset, parts: Iterable[Embedded]) ->
     write_arrays(path, _arrays("embeddings", dataset, parts))
 
 
-def write_features(path: Path, dataset: Dataset, part: Embedded) -> None:
-    """`write_embeddings` of all of a data set under the key features, and its `data.view`."""
-    arrays = _arrays("features", dataset, [part])
+def write_features(path: Path, dataset: Dataset, part: Embedded, network: str) -> None:
+    """`write_embeddings` of all of a data set under the key features, and its `data.view`.
+
+    With views the features are [N, V, D]. `network` is by what the network beside the file is known
+    (answers/source.py).
+    """
+    arrays = _arrays("features", dataset, [part]) | {"network": np.asarray(network)}
     if dataset.view is not None:
         arrays |= view.to_arrays(dataset.view, part.rows, path.parent)
     elif dataset.inputs.ndim == 4:
@@ -114,7 +138,7 @@ def _joined(parts: Iterable[Embedded]) -> tuple[np.ndarray, np.ndarray]:
 
 def write_neighbors(path: Path, dataset: Dataset, queries: Embedded, evidence: Evidence) -> None:
     """neighbors.csv: a line per query, with its prediction and the neighbours that voted for it."""
-    k, predicted = max(evidence.predictions.items())
+    k, predicted = evidence.reported
     heads = [f"{what}_{i + 1}" for i in range(k) for what in ("neighbor", "label", "distance")]
     classes, labels, names = dataset.class_names, dataset.labels, dataset.names
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -122,7 +146,9 @@ def write_neighbors(path: Path, dataset: Dataset, queries: Embedded, evidence: E
         lines.writerow(["name", "label", "prediction", *heads])
         for i, row in enumerate(queries.rows):
             line = [names[row], classes[labels[row]], classes[predicted[i]]]
-            for neighbor, distance in zip(evidence.rows[i, :k], evidence.distances[i], strict=True):
+            for neighbor, distance in zip(
+                evidence.rows[i, :k], evidence.distances[i, :k], strict=True
+            ):
                 known = neighbor >= 0
                 line += [names[neighbor], classes[labels[neighbor]]] if known else ["", ""]
                 line.append(f"{distance:.6g}" if known else "")
@@ -172,7 +198,7 @@ def write_trained(path: Path, dataset: Dataset, rows_n: np.ndarray) -> None:
 
 def remove_pictures(workdir: Path) -> None:
     """Removes the run's pictures: what they show no longer holds."""
-    for name in (*PICTURES, REPORT):
+    for name in (*PICTURES, OPERATING_POINT, REPORT):
         (workdir / name).unlink(missing_ok=True)
 
 
@@ -182,25 +208,30 @@ def draw(
     parts: Iterable[Embedded],
     queries: Embedded,
     evidence: Evidence,
+    usual_distances: np.ndarray | None = None,
 ) -> dict[str, str]:
     """The run's pictures, as PNG files; a picture that fails is told, and the others are drawn.
+
+    `usual_distances` [m], ascending, are those behind right answers on the validation part.
 
     Returns:
         {file: "drawn", or why it is not}.
     """
-    _, predicted = max(evidence.predictions.items())
+    k, predicted = evidence.reported
     truth = dataset.labels[queries.rows]
     rows, embeddings = _joined(parts)
     labels, splits = dataset.labels[rows], dataset.splits[rows]
     curves, confusion, tsne, beside = (workdir / name for name in PICTURES)
     records = workdir / "metrics.jsonl"
     drawings = {
-        curves: lambda: pictures.training_curves(curves, read_records(records)),
-        confusion: lambda: _draw_confusion(confusion, dataset, truth, predicted),
+        curves: lambda: pictures.training_curves(curves, read_records(records), k),
+        confusion: lambda: _draw_confusion(confusion, dataset, truth, predicted, k),
         tsne: lambda: pictures.tsne(tsne, embeddings, labels, dataset.class_names, splits),
     }
     if dataset.inputs.ndim == 4 or dataset.view is not None:
-        drawings[beside] = lambda: _draw_neighbors(beside, dataset, queries, evidence, predicted)
+        drawings[beside] = lambda: _draw_neighbors(
+            beside, dataset, queries, evidence, usual_distances
+        )
     return {path.name: attempt(path, drawing) for path, drawing in drawings.items()}
 
 
@@ -215,21 +246,29 @@ def attempt(path: Path, drawing: Callable[[], None]) -> str:
     return "drawn"
 
 
-def _draw_confusion(path: Path, dataset: Dataset, truth: np.ndarray, predicted: np.ndarray) -> None:
+def _draw_confusion(
+    path: Path, dataset: Dataset, truth: np.ndarray, predicted: np.ndarray, k: int
+) -> None:
     """Of more than _CONFUSED classes the largest of the data set, and the rest as one."""
     names = dataset.class_names
     counts = np.bincount(dataset.labels, minlength=len(names))
     shown = shown_classes(counts, names, enough=_CONFUSED)
     places = np.where(predicted < 0, -1, shown.place[predicted])
     matrix = confusion_matrix(shown.place[truth], places, len(shown.names))
-    note = f"{shown.names[-1]}: right there is any of them" if shown.rest else ""
+    note = f"test part, vote of the {k} nearest ($K_p$ = {k})"
+    note += f"\n{shown.names[-1]}: right there is any of them" if shown.rest else ""
     pictures.confusion(path, matrix, shown.names, note)
 
 
 def _draw_neighbors(
-    path: Path, dataset: Dataset, queries: Embedded, evidence: Evidence, predicted: np.ndarray
+    path: Path,
+    dataset: Dataset,
+    queries: Embedded,
+    evidence: Evidence,
+    usual_distances: np.ndarray | None,
 ) -> None:
     """A few queries of different classes, the wrongly classified among them, with neighbours."""
+    k, predicted = max(evidence.predictions.items())
     truth = dataset.labels[queries.rows]
     wrong = np.flatnonzero(predicted != truth)[: _SHOWN // 3]
     right = np.flatnonzero(predicted == truth)
@@ -237,7 +276,8 @@ def _draw_neighbors(
     shown = np.concatenate([first_of_class[: _SHOWN - len(wrong)], wrong])
     if (evidence.rows[shown] < 0).any():
         raise ValueError("a test image has fewer neighbours than vote")
-    rows = evidence.rows[shown, :_BESIDE]
+    k = min(evidence.reported[0], _BESIDE)
+    rows = evidence.rows[shown, :k]
     neighbors.draw(
         path,
         _images(dataset, queries.rows[shown]),
@@ -245,14 +285,16 @@ def _draw_neighbors(
         predicted[shown],
         _images(dataset, rows),
         dataset.labels[rows],
-        evidence.distances[shown, :_BESIDE],
+        evidence.distances[shown, :k],
         dataset.class_names,
+        k=k,
+        usual_distances=usual_distances,
     )
 
 
 def _images(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
     """The images uint8 [..., H, W, C] of `rows` [...], of features those that they are of."""
-    if dataset.inputs.ndim == 2 and dataset.view is not None:
+    if are_features(dataset.inputs) and dataset.view is not None:
         found = dataset.view.images(rows.ravel())
     else:
         found = dataset.inputs[rows.ravel()]

@@ -18,7 +18,8 @@ class Examples(NamedTuple):
 
     `embeddings` [B, D]; `labels` int [B]; `ids` int [B], equal for copies of one example; `where`
     bool [B], False removes an example as anchor and as neighbour; `logits` [B, C] where the
-    network has a classifier head.
+    network has a classifier head; `weights` float [B], how much each counts in a loss as an anchor,
+    None for all alike.
     """
 
     embeddings: Array
@@ -26,6 +27,7 @@ class Examples(NamedTuple):
     ids: Array
     where: Array
     logits: Array | None = None
+    weights: Array | None = None
 
 
 class Neighbors(NamedTuple):

@@ -6,7 +6,7 @@ device the anchors are the gallery.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +43,35 @@ class Sums(NamedTuple):
 
 # (anchors, gallery, **mined): `mined` is by name what was mined for the anchors, if anything.
 LossFn = Callable[..., Sums]
+
+
+def class_weights(class_counts_C: Array, power: float) -> Array:
+    """Weights [C] of the anchors of each class: n_c^-power over its mean over the examples.
+
+    So an example weighs 1 on average. 0 for a class without examples. Power 0 is no weighting, at
+    power 1 each class weighs the same in sum: N / (C n_c), Weighted-CE of Deep kNN, table 2.
+    """
+    counts_C = at_least_float32(class_counts_C)
+    weights_C = jnp.where(counts_C > 0, jnp.maximum(counts_C, 1.0) ** -power, 0.0)
+    return weights_C * (jnp.sum(counts_C) / jnp.sum(weights_C * counts_C))
+
+
+def with_class_weights(loss: LossFn, class_weights_C: Array) -> LossFn:
+    """`loss` with each anchor weighted by its class: a weighted mean in place of the mean."""
+
+    def weighted(anchors: Examples, gallery: Examples, **rest: Any) -> Sums:
+        weights_A = jnp.asarray(class_weights_C)[anchors.labels]
+        return loss(anchors._replace(weights=weights_A), gallery, **rest)
+
+    return weighted
+
+
+def weighted_sum(x_AxT: Array, weights_A: Array | None) -> Array:
+    """The sum of what is there for each anchor [A, ...], times its weight; None: all weigh 1."""
+    if weights_A is None:
+        return jnp.sum(x_AxT)
+    own_A = jnp.sum(x_AxT.reshape(len(weights_A), -1), axis=1)
+    return jnp.sum(own_A * weights_A.astype(own_A.dtype))
 
 
 def with_nan_shown(sums: Sums, anchors: Examples) -> Sums:

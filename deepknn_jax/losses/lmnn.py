@@ -10,7 +10,14 @@ from deepknn_jax.knn.neighbors import (
     own_class_neighbors,
     same_class_mask,
 )
-from deepknn_jax.losses.base import Sums, mean, squared_distances, with_nan_shown, with_targets
+from deepknn_jax.losses.base import (
+    Sums,
+    mean,
+    squared_distances,
+    weighted_sum,
+    with_nan_shown,
+    with_targets,
+)
 from deepknn_jax.losses.triplet import find_listed, hinge_sums
 
 
@@ -45,9 +52,10 @@ def lmnn_sums(
     listed = find_listed(gallery, jnp.asarray(targets_AxK).astype(jnp.asarray(gallery.ids).dtype))
     present_AxK = listed.valid & jnp.take_along_axis(same_AxG, listed.indices, axis=1)
     target_AxK = jnp.take_along_axis(squared_AxG, listed.indices, axis=1)
-    pull = jnp.sum(jnp.where(present_AxK, target_AxK, 0.0))
+    pull = weighted_sum(jnp.where(present_AxK, target_AxK, 0.0), anchors.weights)
     impostors_AxG = cross_class_mask(anchors, gallery)
-    push = hinge_sums(target_AxK, squared_AxG, present_AxK, impostors_AxG, margin)
+    pairs = target_AxK, squared_AxG, present_AxK, impostors_AxG
+    push = hinge_sums(*pairs, margin, anchors.weights)
     count_a, count_g = (
         jnp.sum(jnp.asarray(examples.where), dtype=pull.dtype) for examples in (anchors, gallery)
     )
@@ -67,7 +75,8 @@ def lmnn_anchor_sums(
     number.
     """
     sums = lmnn_sums(anchors, gallery, targets, mu=mu, margin=margin)
-    return sums._replace(weight=jnp.sum(anchors.where, dtype=sums.loss.dtype))
+    present_A = anchors.where.astype(sums.loss.dtype)
+    return sums._replace(weight=weighted_sum(present_A, anchors.weights))
 
 
 def lmnn_loss(

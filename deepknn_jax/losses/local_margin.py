@@ -22,7 +22,7 @@ from deepknn_jax.errors import check_choice
 from deepknn_jax.knn.distances import at_least_float32
 from deepknn_jax.knn.intake import as_array, as_mask, as_numbers, check_number
 from deepknn_jax.knn.neighbors import Examples, Neighbors, nearest_in
-from deepknn_jax.losses.base import Sums, mean, with_nan_shown
+from deepknn_jax.losses.base import Sums, mean, weighted_sum, with_nan_shown
 from deepknn_jax.losses.triplet import (
     Selector,
     find_listed,
@@ -163,6 +163,7 @@ def objective_sums(
     *,
     weights: TermWeights,
     reduction: Reduction,
+    anchor_weights_A: Array | None = None,
     without_margin: bool = False,
     total: Total = lambda x: x,
 ) -> Sums:
@@ -174,6 +175,7 @@ def objective_sums(
         pushed_A: bool, False leaves an anchor out of the hinge.
         margin_A: [A].
         weights, reduction: as in `neighborhood_watch_loss`.
+        anchor_weights_A: how much the pairs of each anchor count in all terms; None: alike.
         without_margin: take the margin out of the hinge's value, max(D_ap - D_an, -margin): beside
             a margin of 1e6 float32 could not show the distances. The gradient is the same.
         total: the sum over devices.
@@ -189,13 +191,14 @@ def objective_sums(
         hinge_AxKxM = jnp.maximum(gap_AxKxM, -margin_Ax1x1)
     else:
         hinge_AxKxM = jnp.maximum(gap_AxKxM + margin_Ax1x1, 0.0)
-    hinge = jnp.sum(jnp.where(valid_AxKxM, hinge_AxKxM, 0.0))
+    hinge = weighted_sum(jnp.where(valid_AxKxM, hinge_AxKxM, 0.0), anchor_weights_A)
     count = jnp.sum(valid_AxKxM, dtype=hinge.dtype)
     active = jnp.sum(valid_AxKxM & (gap_AxKxM > -margin_Ax1x1), dtype=hinge.dtype)
     if reduction == "mean":
-        hinge /= jnp.maximum(total(count), 1.0)
-    mean_s, variance_s = _moment_shares(positive_AxK, valid_AxK, total)
-    mean_d, variance_d = _moment_shares(negative_AxM, valid_AxM, total)
+        weight = weighted_sum(valid_AxKxM.astype(hinge.dtype), anchor_weights_A)
+        hinge /= _or_1(total(weight))
+    mean_s, variance_s = _moment_shares(positive_AxK, valid_AxK, anchor_weights_A, total)
+    mean_d, variance_d = _moment_shares(negative_AxM, valid_AxM, anchor_weights_A, total)
     loss = weights.lm * hinge + weights.ms * mean_s - weights.md * mean_d
     loss += weights.ss * variance_s + weights.sd * variance_d
     own = jnp.asarray(len(margin_A), hinge.dtype)
@@ -203,15 +206,23 @@ def objective_sums(
     return Sums(loss, share, active, count, {"d_positive": mean_s, "d_negative": mean_d})
 
 
-def _moment_shares(d_AxK: Array, valid_AxK: Array, total: Total) -> tuple[Array, Array]:
+def _or_1(weight: Array) -> Array:
+    """What a sum is divided by: 1 where nothing counts."""
+    return jnp.where(weight == 0, 1.0, weight)
+
+
+def _moment_shares(
+    d_AxK: Array, valid_AxK: Array, weights_A: Array | None, total: Total
+) -> tuple[Array, Array]:
     """Own shares of the mean and the variance of the distances on all devices.
 
     The variance is taken around a mean without gradient: its derivative by the mean is 0 there.
     """
-    count = jnp.maximum(total(jnp.sum(valid_AxK, dtype=d_AxK.dtype)), 1.0)
-    own = jnp.sum(jnp.where(valid_AxK, d_AxK, 0.0)) / count
+    weight = _or_1(total(weighted_sum(valid_AxK.astype(d_AxK.dtype), weights_A)))
+    own = weighted_sum(jnp.where(valid_AxK, d_AxK, 0.0), weights_A) / weight
     centre = total(lax.stop_gradient(own))
-    return own, jnp.sum(jnp.where(valid_AxK, jnp.square(d_AxK - centre), 0.0)) / count
+    squares_AxK = jnp.where(valid_AxK, jnp.square(d_AxK - centre), 0.0)
+    return own, weighted_sum(squares_AxK, weights_A) / weight
 
 
 def local_margin_sums(
@@ -247,6 +258,7 @@ def local_margin_sums(
         margin_A,
         weights=weights,
         reduction=reduction,
+        anchor_weights_A=anchors.weights,
         total=total,
     )
     told = {"kth_positive": kth_positive, "no_local_negative": ~pushed, "none_outside": ~outside}
@@ -287,6 +299,7 @@ def max_margin_sums(
         jnp.full(size, margin, positive_AxK.dtype),
         weights=weights,
         reduction=reduction,
+        anchor_weights_A=anchors.weights,
         without_margin=True,
         total=total,
     )

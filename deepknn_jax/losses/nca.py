@@ -6,7 +6,14 @@ from jax import Array
 
 from deepknn_jax.knn.intake import check_number
 from deepknn_jax.knn.neighbors import Examples, cross_class_mask, same_class_mask
-from deepknn_jax.losses.base import Sums, as_examples, mean, squared_distances, with_nan_shown
+from deepknn_jax.losses.base import (
+    Sums,
+    as_examples,
+    mean,
+    squared_distances,
+    weighted_sum,
+    with_nan_shown,
+)
 
 
 def nca_sums(
@@ -29,7 +36,9 @@ def nca_sums(
     unlikely_A = counted_A & (lonely_A | (log_p_A < -jnp.log(2.0).astype(log_p_A.dtype)))
     count = jnp.sum(counted_A, dtype=term_A.dtype)
     active = jnp.sum(unlikely_A, dtype=term_A.dtype)
-    return with_nan_shown(Sums(jnp.sum(term_A), count, active, count), anchors)
+    weight = weighted_sum(counted_A.astype(term_A.dtype), anchors.weights)
+    loss = weighted_sum(term_A, anchors.weights)
+    return with_nan_shown(Sums(loss, weight, active, count), anchors)
 
 
 def nca_loss(

@@ -23,7 +23,14 @@ from deepknn_jax.knn.neighbors import (
     nearest_in,
     same_class_mask,
 )
-from deepknn_jax.losses.base import Sums, as_examples, mean, present, with_nan_shown
+from deepknn_jax.losses.base import (
+    Sums,
+    as_examples,
+    mean,
+    present,
+    weighted_sum,
+    with_nan_shown,
+)
 
 # (distances [A, G], positives allowed [A, G], negatives allowed [A, G]) -> positives, negatives
 Selector = Callable[[Array, Array, Array], tuple[Neighbors, Neighbors]]
@@ -55,6 +62,7 @@ def hinge_sums(
     positive_valid_AxK: Array,
     negative_valid_AxM: Array,
     margin: Array | float,
+    weights_A: Array | None = None,
 ) -> Sums:
     """Sums of max(0, d_pos[a, k] - d_neg[a, m] + margin) over the valid (a, k, m).
 
@@ -64,9 +72,10 @@ def hinge_sums(
         positive_valid_AxK: bool, False leaves the pair out.
         negative_valid_AxM: bool, likewise.
         margin: a scalar or one per anchor [A].
+        weights_A: how much the triplets of each anchor count; None: alike.
 
     Returns:
-        Sums with weight 1 for each valid triplet.
+        Sums with its anchor's weight for each valid triplet.
     """
     margin_Ax1x1 = jnp.reshape(jnp.asarray(margin, positive_AxK.dtype), (-1, 1, 1))
     valid_AxKxM = positive_valid_AxK[:, :, None] & negative_valid_AxM[:, None, :]
@@ -74,7 +83,8 @@ def hinge_sums(
     hinge_AxKxM = jnp.where(valid_AxKxM, jnp.maximum(gap_AxKxM, 0.0), 0.0)
     count = jnp.sum(valid_AxKxM, dtype=positive_AxK.dtype)
     active = jnp.sum(hinge_AxKxM > 0, dtype=positive_AxK.dtype)
-    return Sums(jnp.sum(hinge_AxKxM), count, active, count)
+    weight = weighted_sum(valid_AxKxM.astype(positive_AxK.dtype), weights_A)
+    return Sums(weighted_sum(hinge_AxKxM, weights_A), weight, active, count)
 
 
 def triplet_sums(
@@ -86,7 +96,8 @@ def triplet_sums(
     """
     positives, negatives = search(anchors, gallery, select, p=p)
     positive_AxK, negative_AxM = triplet_distances(anchors, gallery, positives, negatives, p=p)
-    sums = hinge_sums(positive_AxK, negative_AxM, positives.valid, negatives.valid, margin)
+    valid = positives.valid, negatives.valid
+    sums = hinge_sums(positive_AxK, negative_AxM, *valid, margin, anchors.weights)
     return with_nan_shown(sums, anchors)
 
 

@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 
 from deepknn_jax.models.layers.conv import Conv
 from deepknn_jax.models.layers.norm import batch_norm
+from deepknn_jax.models.layers.pool import mean_pool
 
 
 class SmallCNN(nn.Module):
@@ -26,5 +27,5 @@ class SmallCNN(nn.Module):
         for width, stride in ((32, 1), (64, 2), (128, 2), (128, 1)):
             x = Conv(width, 3, stride=stride, dtype=self.dtype)(x)
             x = nn.relu(batch_norm(train, self.dtype, self.bn_axis)()(x))
-        x = jnp.mean(x, axis=(1, 2))
+        x = mean_pool(self, x)
         return nn.Dense(self.embedding_size or 64, dtype=self.dtype)(x)

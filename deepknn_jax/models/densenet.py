@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from deepknn_jax.errors import UserError
 from deepknn_jax.models.layers.conv import Conv
 from deepknn_jax.models.layers.norm import batch_norm
-from deepknn_jax.models.layers.pool import max_pool
+from deepknn_jax.models.layers.pool import max_pool, mean_pool
 
 
 class DenseNet(nn.Module):
@@ -64,7 +64,7 @@ class DenseNet(nn.Module):
                 name = f"features_denseblock{i}_denselayer{j}"
                 new = DenseLayer(self.growth, conv, norm, name=name)(x)
                 x = jnp.concatenate([x, new], axis=-1)
-        x = jnp.mean(nn.relu(norm(name="features_norm5")(x)), axis=(1, 2))
+        x = mean_pool(self, nn.relu(norm(name="features_norm5")(x)))
         if self.embedding_size is not None:
             x = nn.Dense(self.embedding_size, dtype=self.dtype, name="projection")(x)
         return x

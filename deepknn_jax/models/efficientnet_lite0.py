@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 
 from deepknn_jax.models.layers.conv import Conv, Padding
 from deepknn_jax.models.layers.norm import batch_norm
+from deepknn_jax.models.layers.pool import mean_pool
 
 Stage = tuple[int, int, int, int, int]  # blocks, expansion, kernel, first block's stride, width
 
@@ -59,7 +60,7 @@ class EfficientNetLite0(nn.Module):
                 step = stride if j == 0 else 1
                 x = Block(width, expansion, size, step, conv, norm, name=f"blocks_{i}_{j}")(x)
         x = nn.relu6(norm(name="bn2")(conv(1280, 1, name="conv_head")(x)))
-        x = jnp.mean(x, axis=(1, 2))
+        x = mean_pool(self, x)
         if self.embedding_size is not None:
             x = nn.Dense(self.embedding_size, dtype=self.dtype, name="projection")(x)
         return x

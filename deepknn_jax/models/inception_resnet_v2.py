@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from deepknn_jax.errors import UserError
 from deepknn_jax.models.layers.conv import Conv
 from deepknn_jax.models.layers.norm import batch_norm
-from deepknn_jax.models.layers.pool import max_pool
+from deepknn_jax.models.layers.pool import max_pool, mean_pool
 
 LEAST = 75  # pixels of a side; below, the last reduction has no position left
 
@@ -95,7 +95,7 @@ class InceptionResNetV2(nn.Module):
             x = nn.relu(residual(BLOCK8, 0.2, name=f"repeat_2_{i}")(x))
         x = residual(BLOCK8, 1.0, name="block8")(x)
         x = layer(1536, 1, name="conv2d_7b")(x)
-        x = jnp.mean(x, axis=(1, 2))
+        x = mean_pool(self, x)
         if self.embedding_size is not None:
             x = nn.Dense(self.embedding_size, dtype=self.dtype, name="projection")(x)
         return x

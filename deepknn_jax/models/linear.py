@@ -33,6 +33,6 @@ class LinearMap(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         """[B, ...] -> [B, D] in `dtype`; training and evaluation do not differ."""
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         width = self.embedding_size or x.shape[1]
         return nn.Dense(width, use_bias=False, dtype=self.dtype, kernel_init=self.kernel_init)(x)

@@ -26,7 +26,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         """[B, ...] -> [B, D] in `dtype`; `train`: normalise by the batch's statistics."""
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         for width in self.hidden:
             # No bias: BatchNorm would take it out again.
             x = nn.Dense(width, use_bias=False, dtype=self.dtype)(x)

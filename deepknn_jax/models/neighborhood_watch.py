@@ -60,7 +60,7 @@ class Extractor(nn.Module):
             y = convolution(features, self.kernel, dtype=self.dtype, name=f"conv{i + 1}")(x)
             # The activation is monotone: after the pooling it gives the same for less work.
             x = nn.leaky_relu(max_pool(y, 2, stride=2))
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         layer = partial(nn.Dense, dtype=self.dtype)
         for i, width in enumerate(self.dense):
             x = layer(width, kernel_init=_he_normal, name=f"dense{i + 1}")(x)

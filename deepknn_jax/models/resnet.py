@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 
 from deepknn_jax.models.layers.conv import Conv
 from deepknn_jax.models.layers.norm import batch_norm
-from deepknn_jax.models.layers.pool import max_pool
+from deepknn_jax.models.layers.pool import max_pool, mean_pool
 
 
 class ResNet(nn.Module):
@@ -50,8 +50,7 @@ class ResNet(nn.Module):
             for j in range(depth):
                 stride = 2 if i > 0 and j == 0 else 1
                 x = self.block(64 * 2**i, stride, conv, norm, name=f"layer{i + 1}_{j}")(x)
-        # The mean of many bfloat16 values is summed in float32 (jnp.mean does so by itself).
-        x = jnp.mean(x, axis=(1, 2))
+        x = mean_pool(self, x)
         if self.embedding_size is not None:
             x = nn.Dense(self.embedding_size, dtype=self.dtype, name="projection")(x)
         return x

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 
 from deepknn_jax.errors import UserError
 from deepknn_jax.models.layers.conv import Conv
-from deepknn_jax.models.layers.pool import max_pool
+from deepknn_jax.models.layers.pool import max_pool, mean_pool
 
 
 class VGG(nn.Module):
@@ -53,7 +53,7 @@ class VGG(nn.Module):
                 index += 2
             x = max_pool(x, 2, stride=2)
             index += 1
-        x = jnp.mean(x, axis=(1, 2))
+        x = mean_pool(self, x)
         if self.embedding_size is not None:
             x = nn.Dense(self.embedding_size, dtype=self.dtype, name="projection")(x)
         return x

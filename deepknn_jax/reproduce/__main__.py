@@ -9,7 +9,7 @@ from absl import flags
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
-from deepknn_jax.reproduce import counts, figures, markdown, transferred
+from deepknn_jax.reproduce import counts, coverage, figures, markdown, transferred
 from deepknn_jax.reproduce.catalog import COUNTS, TABLES
 from deepknn_jax.reproduce.cells import Options
 from deepknn_jax.reproduce.plan import make_table
@@ -37,8 +37,10 @@ def main() -> None:
         UserError: no data folder or table is given, or whatever stops a run.
     """
     values = flags.FLAGS
-    if values.data_root is None or not (values.table or values.tune):
-        raise UserError("say --data_root=DIR, and --table=" + "|".join(_PLANS) + " or --tune")
+    if values.data_root is None or not (values.table or values.tune or values.coverage):
+        raise UserError(
+            "say --data_root=DIR, and --table=" + "|".join(_PLANS) + ", --tune or --coverage"
+        )
     options = _options()
     if not options.data_root.is_dir():
         raise UserError(f"{options.data_root}: no such folder; it should hold a folder a data set")
@@ -47,6 +49,8 @@ def main() -> None:
     if values.tune:
         search = _PLANS[values.table].search if values.table else "3"
         say(f"written to {run_search(search, options)}")
+    if values.coverage:
+        say(coverage.run(options))
     if values.table in COUNTS:
         text = counts.document(values.table, options.data_root, options.out)
         write_text(_path(options.out), text)
@@ -119,6 +123,9 @@ def cli() -> None:
     flags.DEFINE_boolean("dry_run", False, "Tell what would be run, and run nothing.")
     flags.DEFINE_boolean(
         "tune", False, "First search the options of --table=3 (the default), 2 or nw1."
+    )
+    flags.DEFINE_boolean(
+        "coverage", False, "Measure how often prediction sets hold the true class: coverage.md."
     )
     flags.DEFINE_boolean("untuned", False, "Table 3 without what the search chose.")
     run_command(main, parse_flags, like="--seeds=3")

@@ -58,6 +58,13 @@ def folds(name: str, data_root: Path, out: Path) -> Arrays:
     return arrays | {"splits": np.stack(columns, axis=1)}
 
 
+def grouped(name: str, data_root: Path, out: Path) -> Arrays:
+    """The features [N, F] of a set's images, with their groups [N] and no split."""
+    arrays, _, listed = _features(name, data_root, out)
+    assert listed.groups is not None
+    return arrays | {"groups": listed.groups}
+
+
 def tuning(name: str, data_root: Path, out: Path) -> Arrays:
     """The training part of the first of those splits alone, a fifth of it as "test".
 
@@ -81,6 +88,8 @@ def _features(name: str, data_root: Path, out: Path) -> tuple[Arrays, list[np.nd
         embed.run(feature_config(source, data_root), made)
     with np.load(file, allow_pickle=False) as archive:
         arrays = {key: archive[key] for key in ("features", "labels", "names", "classes")}
+        if "network" in archive:  # which lies beside this file, too
+            arrays["network"] = archive["network"]
     path = data_root / SETS[source].path
     listed = _of_names(listing(source, path), arrays["names"])
     if not np.array_equal(listed.labels, arrays["labels"]):
@@ -200,6 +209,7 @@ def _keras(parts: Mapping[str, tuple[Any, ...]]) -> Arrays:
 MAKERS: Mapping[str, Callable[[str, Path, Path], Arrays]] = {
     "folds": folds,
     "tuning": tuning,
+    "grouped": grouped,
     "omniglot": omniglot,
     "drawn_tuning": drawn_tuning,
     "mnist_part": mnist_part,

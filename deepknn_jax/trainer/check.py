@@ -16,10 +16,15 @@ from deepknn_jax.data.splits import SPLITS
 from deepknn_jax.engine import batching
 from deepknn_jax.engine.feed import PLACEMENTS
 from deepknn_jax.engine.parallel import MAPPINGS
+from deepknn_jax.engine.views import views_of
 from deepknn_jax.errors import UserError, check_choice
+from deepknn_jax.evaluation.operating_point import SCORES
 from deepknn_jax.losses.local_margin import REDUCTIONS
 from deepknn_jax.models import BACKBONES
+from deepknn_jax.trainer.assess import REFERENCES
+from deepknn_jax.trainer.keys import naming_keys
 from deepknn_jax.trainer.methods import METHODS, method_of
+from deepknn_jax.trainer.voting import K_PS, check_vote
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": tuple(SOURCES),
@@ -35,8 +40,11 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "loss.reduction": REDUCTIONS,
     "first_stage": ("", *METHODS),
     "optimizer.name": ("sgd", "adam"),
+    "optimizer.schedule": ("halving", "cosine"),
     "batch.kind": batching.KINDS,
     "evaluate.best_by": ("mcr", "acc"),
+    "evaluate.vote.k_p": K_PS,
+    "evaluate.vote.choose_by": SCORES,
     "neighbors": ("batch", "dataset"),
     "parallel": MAPPINGS,
 }
@@ -50,7 +58,9 @@ _LEAST: dict[str, float] = {
     "data.channels": 0,
     "data.fold": 0,
     "model.embedding_size": 0,
-    "loss.k": 1,
+    "loss.k": 0,
+    "loss.class_weight_power": 0.0,
+    "loss.tau": 0.0,
     "loss.targets": 1,
     "loss.neighborhood": 0,
     "loss.draws": 1,
@@ -62,7 +72,7 @@ _LEAST: dict[str, float] = {
     "loss.w_ss": 0.0,
     "loss.w_sd": 0.0,
     "stop_tolerance": 0.0,
-    "loss.m": 1,
+    "loss.m": 0,
     "loss.p": 1.0,
     "loss.margin": 0.0,
     "loss.temperature": 0.0,
@@ -72,11 +82,12 @@ _LEAST: dict[str, float] = {
     "batch.size": 0,
     "batch.classes": 0,
     "batch.per_class": 0,
-    "epochs": 1,
+    "epochs": 0,
     "devices": 0,
     "steps_per_call": 0,
     "refresh_steps": 0,
     "augment.crop": 0,
+    "optimizer.warmup_epochs": 0.0,
     "evaluate.every_epochs": 0,
     "evaluate.batch_size": 1,
     "checkpoint_seconds": 0.0,
@@ -102,14 +113,18 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{key} is {flat[key]}: it must be finite and at least {least}")
     _check_ranges(flat)
     _check_lists(flat)
-    method_of(config)
+    check_vote(config.evaluate.vote)
+    _check_neighbors(config)
 
 
 def _check_ranges(flat: Mapping[str, Any]) -> None:
+    if flat["first_stage"] and not flat["epochs"]:
+        raise UserError("config.first_stage goes with config.epochs of 1 or more")
     if flat["optimizer.learning_rate"] == 0:
         raise UserError("config.optimizer.learning_rate is 0: nothing would be learnt")
-    if not 0 <= flat["loss.mu"] <= 1:
-        raise UserError(f"config.loss.mu is {flat['loss.mu']}: choose 0 to 1")
+    for key in ("loss.mu", "loss.class_weight_power"):
+        if not 0 <= flat[key] <= 1:
+            raise UserError(f"config.{key} is {flat[key]}: choose 0 to 1")
     if flat["loss.squared"] and flat["loss.p"] != 2:
         raise UserError("config.loss.squared goes with config.loss.p=2")
     if flat["augment.crop"] > flat["data.size"] > 0:
@@ -119,21 +134,34 @@ def _check_ranges(flat: Mapping[str, Any]) -> None:
         raise UserError(f"config.model.dropout is {flat['model.dropout']}: choose 0 to below 1")
     if flat["loss.temperature"] <= 0:
         raise UserError(f"config.loss.temperature is {flat['loss.temperature']}: choose above 0")
-    if not 0 <= flat["optimizer.momentum"] < 1:
-        raise UserError(
-            f"config.optimizer.momentum is {flat['optimizer.momentum']}: choose 0 to below 1"
-        )
+    for key in ("optimizer.momentum", "optimizer.average"):
+        if not 0 <= flat[key] < 1:
+            raise UserError(f"config.{key} is {flat[key]}: choose 0 to below 1")
 
 
+def _check_neighbors(config: ConfigDict) -> None:
+    """All neighbours are for the one loss that sums over them, and that in the batch."""
+    method, loss = method_of(config), config.loss
+    if loss.name == "soft_deep_knn" and config.neighbors == "batch":
+        return
+    for key in ("k", "m"):
+        if key in method.reads and loss[key] == 0:
+            raise UserError(
+                f"config.loss.{key} is 0, all: that is for config.loss.name=soft_deep_knn with "
+                "config.neighbors=batch; choose at least 1"
+            )
+
+
+@naming_keys()
 def _check_lists(flat: Mapping[str, Any]) -> None:
+    views_of(flat["augment.views"])
     k_p = flat["evaluate.k_p"]
     if not all(isinstance(k, int) and k >= 1 for k in k_p) or list(k_p) != sorted(k_p):
         raise UserError(f"config.evaluate.k_p is {k_p}: ascending whole numbers of at least 1")
     if not all(isinstance(pattern, str) and pattern for pattern in flat["data.ignore"]):
         raise UserError(f"config.data.ignore is {flat['data.ignore']}: patterns as '*_mask.*'")
     for name in flat["evaluate.references"]:
-        if name not in ("pixels", "untrained"):
-            raise UserError(f"config.evaluate.references has {name!r}: pixels, untrained or none")
+        check_choice("config.evaluate.references", name, REFERENCES)
     for key in ("augment.mean", "augment.std"):
         if not all(isinstance(x, int | float) and math.isfinite(x) for x in flat[key]):
             raise UserError(f"config.{key} is {flat[key]}: it must hold numbers")

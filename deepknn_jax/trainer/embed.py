@@ -16,7 +16,7 @@ from deepknn_jax.evaluation import report
 from deepknn_jax.evaluation.evaluate import embed_rows
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
-from deepknn_jax.trainer import inherited, provenance
+from deepknn_jax.trainer import inherited, networks, provenance
 from deepknn_jax.trainer.assess import variables_of
 from deepknn_jax.trainer.loading import check_copies, tell_and_load
 from deepknn_jax.trainer.lock import holding
@@ -30,7 +30,9 @@ FILE = "features.npz"
 def run(config: ConfigDict, workdir: Path) -> Path:
     """Writes features.npz: features [N, D], labels, names, splits, classes, groups; its path.
 
-    And where the images lie, or thumbnails of arrays (`data.view`). The images go through the
+    With config.augment.views they are [N, V, D], V views of each image (engine.views.views_of).
+    And where the images lie, or thumbnails of arrays (`data.view`), and beside it, as source/, the
+    network, by which a run on the features answers for images. The images go through the
     config's centre crop and preprocessing, or a run's with its weights (`trainer.inherited`), and
     the backbone in evaluation mode. The file is a data set of source npz (configs/features.py).
 
@@ -57,10 +59,12 @@ def run(config: ConfigDict, workdir: Path) -> Path:
     if not np.isfinite(part.embeddings).all():
         raise UserError(f"{config.model.weights or config.model.name}: features are not finite")
     if hosts.is_main():
-        report.write_features(path, embedder.dataset, part)
-    count, width = part.embeddings.shape
+        network = networks.write_source(config, embedder, workdir)
+        report.write_features(path, embedder.dataset, part, network)
+    shape = " x ".join(map(str, part.embeddings.shape))
+    count = len(part.rows)
     speed = count / (time.monotonic() - began)
-    say(f"{count} x {width} features written to {path} ({speed:,.0f} images/s)")
+    say(f"{shape} features written to {path} ({speed:,.0f} images/s)")
     return path
 
 

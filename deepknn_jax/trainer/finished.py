@@ -9,23 +9,24 @@ import jax
 from ml_collections import ConfigDict
 
 from deepknn_jax.answers.model import Model
+from deepknn_jax.config import default
 from deepknn_jax.data.dataset import LEFT_OUT, TEST, TRAIN, VALIDATION, Dataset
 from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
-from deepknn_jax.evaluation import report
+from deepknn_jax.evaluation import operating_point, report
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
 from deepknn_jax.files import sound
 from deepknn_jax.logs import Seconds, clock
-from deepknn_jax.trainer import answering, checkpoint
+from deepknn_jax.trainer import answering, by_class, checkpoint, voting
 from deepknn_jax.trainer.assess import (
     Variables,
     copied_tests,
     embed_split,
-    judged,
-    knn_entries,
+    entries_of,
     references,
+    tested,
 )
-from deepknn_jax.trainer.methods import METHODS
+from deepknn_jax.trainer.methods import title_of
 from deepknn_jax.trainer.provenance import used
 from deepknn_jax.trainer.setup import Setup
 
@@ -54,9 +55,12 @@ def changes(config: ConfigDict, results: Mapping[str, Any], workdir: Path) -> st
     drawn = hosts.by_main((workdir / report.PICTURES[0]).exists)
     before = {"all": "drawn"} if drawn else {}
     undrawn = wanted.pictures and not results.get("pictures", before)
-    folder = dict(config.model_folder)  # of a run from before there was one nothing is asked
+    # Of a run from before there was such an option nothing is asked.
+    folder, vote = dict(config.model_folder), dict(default().evaluate.vote)
+    vote = results.get("vote", {}).get("asked", vote)
     asked = {
         "config.evaluate.k_p": k_ps != set(wanted.k_p),
+        "config.evaluate.vote": vote != dict(wanted.vote),
         "config.evaluate.references": beside != set(wanted.references),
         "config.evaluate.pictures": undrawn,
         "config.model_folder": results.get("model_folder", folder) != folder,
@@ -97,20 +101,22 @@ def evaluate_run(
             for split in (TRAIN, VALIDATION, TEST)
             if len(dataset.rows(split))
         }
-        test, evidence = judged(config, setup, parts[TEST], parts[TRAIN])
-        validated = None
-        if VALIDATION in parts:
-            validated = knn_entries(config, setup, parts[VALIDATION], parts[TRAIN])[1]
+        voted, found = voting.vote(config, setup, parts)
+        evidence = found[TEST]
     if hosts.is_main():
         with clock(seconds, "writing"):
-            report.write_embeddings(workdir / "embeddings.npz", used(dataset), parts.values())
+            report.write_embeddings(
+                workdir / "embeddings.npz", used(dataset, epochs=config.epochs), parts.values()
+            )
             report.write_trained(workdir / report.TRAINED, dataset, dataset.rows(TEST))
             report.write_neighbors(workdir / "neighbors.csv", dataset, parts[TEST], evidence)
     with clock(seconds, "evaluation"):
         results = {
-            "method": METHODS[config.loss.name].title,
-            **test,
-            "train": knn_entries(config, setup, parts[TRAIN], parts[TRAIN])[0],
+            "method": title_of(config),
+            **tested(dataset, parts[TEST], evidence),
+            **voting.record(config, voted),
+            **by_class.figures(config, dataset, parts, evidence, voted.rule),
+            "train": entries_of(dataset, parts[TRAIN], found[TRAIN]),
             "references": _references(config, setup),
             "copies": _counts(dataset),
             "epochs": config.epochs,
@@ -125,11 +131,12 @@ def evaluate_run(
         with clock(seconds, "writing"):
             report.remove_pictures(workdir)  # of an earlier evaluation
             model = answering.write_model(
-                config, setup, fitted.variables, parts, validated, results, workdir
+                config, setup, fitted.variables, parts, found, results, workdir
             )
             results["model_folder"] = dict(config.model_folder)
             if config.evaluate.pictures:
                 results["pictures"] = _draw(dataset, model, parts, evidence, workdir)
+                results["pictures"] |= _draw_vote(voted, voting.origin(config, voted), workdir)
         report.write_results(workdir, results)
     return results
 
@@ -143,9 +150,22 @@ def _draw(
 ) -> dict[str, str]:
     """Draws all pictures and the page; what became of each."""
     page, test = workdir / report.REPORT, parts[TEST]
-    drawn = report.draw(workdir, dataset, parts.values(), test, evidence)
+    usual = None if model.calibrated is None else model.calibrated.distances
+    drawn = report.draw(workdir, dataset, parts.values(), test, evidence, usual)
     write = functools.partial(answering.write_report, model, dataset, test, workdir)
     return drawn | {page.name: report.attempt(page, write)}
+
+
+def _draw_vote(voted: voting.Voting, how: str, workdir: Path) -> dict[str, str]:
+    path = workdir / report.OPERATING_POINT
+    points = {part: curves[voted.k_p] for part, curves in voted.curves.items()}
+    if not points:  # every test example trained what the run comes from
+        return {}
+    write = functools.partial(
+        operating_point.draw, path, points, k_p=voted.k_p, power=voted.rule.class_size_power,
+        how=how,
+    )  # fmt: skip
+    return {path.name: report.attempt(path, write)}
 
 
 def _counts(dataset: Dataset) -> dict[str, int]:

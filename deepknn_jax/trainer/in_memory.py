@@ -274,7 +274,7 @@ def _begin(seed: Any, inputs: Array, numbers: _Numbers, *, program: _Program) ->
 def _embed(
     params: Any, batch_stats: Any, pool: Array, rows: Array, *, network: Network
 ) -> tuple[Array, Array | None]:
-    recipe = embedding_recipe(network, lambda x, *_: x, lambda x: x, seed=0)
+    recipe = embedding_recipe(network, lambda x, *_: x, lambda x: x, 1, seed=0)
     return embed(params, batch_stats, pool, rows, recipe=recipe)
 
 

@@ -201,7 +201,7 @@ def scale_of(kept: Kept, dataset: Dataset) -> Scale | None:
         UserError: its examples are not of the kept shape, which weights were trained on.
     """
     shape = dataset.inputs.shape[1:]
-    if kept.scale is not None and kept.shape != shape:
+    if kept.scale is not None and kept.shape[-1:] != shape[-1:]:  # whatever the views
         raise UserError(f"examples of {_words(shape)}, but those of config.model.weights, or of "
                         f"this run before, were of {_words(kept.shape)}")  # fmt: skip
     if kept.set_range and not dataset.set_range:

@@ -113,7 +113,7 @@ def _mb(nbytes: float) -> str:
 def _costs(config: ConfigDict, dataset: Dataset, batch: int) -> _Costs:
     """What the config's network takes for examples of this shape, `batch` of them a device."""
     channels = dataset.inputs.shape[-1]
-    _, prepare = input_functions(
+    _, prepare, _ = input_functions(
         dataset, config.model.name, crop=config.augment.crop, flip=config.augment.flip,
         mean=tuple(config.augment.mean) or (0.5,) * channels,
         std=tuple(config.augment.std) or (0.5,) * channels,

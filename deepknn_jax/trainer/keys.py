@@ -9,13 +9,17 @@ from deepknn_jax.logs import say
 
 # Arguments that are called otherwise than the option, or as several options are.
 _KEYS = {
+    "all_views": "evaluate.views",
     "batch_size": "batch.size",
     "classes": "batch.classes",
     "folder": "data.dir",
+    "k_p": "evaluate.k_p",
     "kind": "batch.kind",
     "model": "model.name",
     "per_class": "batch.per_class",
     "size": "data.size",
+    "views": "augment.views",
+    "temperature": "loss.temperature",
 }
 
 

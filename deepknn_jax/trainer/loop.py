@@ -48,6 +48,7 @@ from deepknn_jax.trainer.setup import (
     settle,
 )
 from deepknn_jax.trainer.sizes import devices_of
+from deepknn_jax.trainer.voting import check_chosen
 
 
 @holding
@@ -83,8 +84,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     provenance.tell(setup.dataset)
     if longer:
         set_results_aside(workdir, before)
-    elif results is None and hosts.is_main():
-        provenance.write(workdir, setup.dataset, str(start or config.model.weights))
+    if (longer or results is None) and hosts.is_main():
+        weights_of = str(start or config.model.weights)
+        provenance.write(workdir, setup.dataset, weights_of, epochs=config.epochs)
     seconds: Seconds = {}
     fitted = fit(config, setup, workdir, seconds)
     results = evaluate_run(config, setup, fitted, workdir, seconds)
@@ -113,6 +115,7 @@ def prepare(
     describe(dataset)
     dataset = provenance.marked(dataset, str(start or config.model.weights))
     config = settle(config, dataset)
+    check_chosen(config, dataset)
     scale = inherited.scale_of(kept, dataset)
     setup = build(config, dataset, weights, scale)
     identity.check_data(setup.content, identity.stored_run(workdir), workdir)
@@ -162,14 +165,27 @@ def describe(dataset: Dataset) -> None:
 
 def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fitted:
     """Trains from the last checkpoint, or from the start, to the end."""
-    manager = checkpoint.open_manager(workdir / "checkpoints", keep=2) if hosts.is_main() else None
+    folder = workdir / "checkpoints"
+    manager = checkpoint.open_manager(folder, keep=2) if hosts.is_main() else None
     validates = config.data.validation > 0
     begun = {"config": config_lib.to_json(config), "data": dict(setup.content)}
     state, mined, best = resumed(setup, manager, seconds, validates=validates)
     saved = time.monotonic()
     record = record_log(workdir, int(state.step)) if hosts.is_main() else _unrecorded
     recent, objectives = so_far(workdir, int(state.step), setup.steps_per_epoch)
-    ended = converged(objectives, config.stop_tolerance)
+    ended = converged(objectives, config.stop_tolerance) or not setup.total_steps
+
+    def save(step: int) -> None:
+        check_held(workdir)
+        extra = begun | {
+            "epoch": step / setup.steps_per_epoch, "best_step": best.step,
+            "best_figure": best.figure, "seconds": seconds,
+        }  # fmt: skip
+        with clock(seconds, "checkpoints"):
+            checkpoint.save(manager, step, (state, best.variables, mined), extra)
+
+    if manager is not None and not setup.total_steps and not checkpoint.steps_in(folder):
+        save(0)
     with stop_signals() as stopped:
         for new_state, new_mined, log in (
             () if ended else train(config, setup, state, mined, seconds)
@@ -191,13 +207,7 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
             stop = hosts.largest(stopped())
             due = ended or stop or time.monotonic() - saved >= config.checkpoint_seconds
             if due and manager is not None:
-                check_held(workdir)
-                extra = begun | {
-                    "epoch": step / setup.steps_per_epoch, "best_step": best.step,
-                    "best_figure": best.figure, "seconds": seconds,
-                }  # fmt: skip
-                with clock(seconds, "checkpoints"):
-                    checkpoint.save(manager, step, (state, best.variables, mined), extra)
+                save(step)
                 saved = time.monotonic()
             if stop:
                 say(f"stopped at step {step} and saved; the same command goes on from there")
@@ -344,9 +354,12 @@ def end_epoch(
     speeds = [log["examples_per_s"] for log in recent if "examples_per_s" in log]
     spent = sum(seconds.values()) - seconds.get("first call (compiles)", 0.0)
     words = [f"epoch {epoch}/{config.epochs}", f"loss {loss:.4f}", f"active {active:.1%}"]
-    for key, what in (("train_acc", "train acc (leave-one-out)"), ("validation_acc", "val acc")):
-        if key in record:
-            words.append(f"{what} {record[key]:.1%}")
+    # The training images' own accuracy is near 100 % of any network that learnt them: it stands in
+    # metrics.jsonl, and here only where nothing else tells how far the training is.
+    told = ("validation_acc", "val acc") if "validation_acc" in record else (
+        "train_acc", "seen in training, leave-one-out:")  # fmt: skip
+    if told[0] in record:
+        words.append(f"{told[1]} {record[told[0]]:.1%}")
     if speeds:
         words.append(f"{np.median(speeds):,.0f} examples/s")
     left = spent / step * (setup.total_steps - step)

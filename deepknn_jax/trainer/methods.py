@@ -15,8 +15,11 @@ from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.engine.parallel import Devices, collectives
 from deepknn_jax.errors import UserError
 from deepknn_jax.logs import say
-from deepknn_jax.losses.base import LossFn
-from deepknn_jax.losses.cross_entropy import balanced_class_weights, cross_entropy_sums
+from deepknn_jax.losses.base import LossFn, class_weights, with_class_weights
+from deepknn_jax.losses.cross_entropy import (
+    cross_entropy_sums,
+    logit_adjusted_cross_entropy_sums,
+)
 from deepknn_jax.losses.lmnn import lmnn_anchor_sums
 from deepknn_jax.losses.local_margin import (
     TermWeights,
@@ -26,6 +29,7 @@ from deepknn_jax.losses.local_margin import (
     safe_c_b,
 )
 from deepknn_jax.losses.nca import nca_sums
+from deepknn_jax.losses.soft_deep_knn import listed_soft_deep_knn_sums, soft_deep_knn_sums
 from deepknn_jax.losses.triplet import batch_hard_triplet_sums, deep_knn_sums, listed_triplet_sums
 from deepknn_jax.mining.batches import Mining
 from deepknn_jax.trainer import miners
@@ -39,7 +43,8 @@ class Method(NamedTuple):
     `miner` (trainer/miners.py), which reads the options `mined_by`, the anchors come with what that
     found; without one all is found in the batch. `head`: the loss is of a classifier's logits.
     `warning` tells what the user of these options should know; "" for nothing. `in_set` is the
-    same method with config.neighbors=dataset, where that exists.
+    same method with config.neighbors=dataset, where that exists. `class_weight_power` is the
+    method's own; None: config.loss.class_weight_power.
     """
 
     title: str
@@ -51,20 +56,27 @@ class Method(NamedTuple):
     head: bool = False
     warning: Callable[[ConfigDict], str] = lambda options: ""
     in_set: "Method | None" = None
+    class_weight_power: float | None = None
 
     @property
     def reads(self) -> frozenset[str]:
         """The options of config.loss that make a difference."""
         term_weights = _TERM_WEIGHTS if "weights" in self.facts else ()
-        return frozenset((*self.options, *self.mined_by, *term_weights))
+        power = ("class_weight_power",) if self.class_weight_power is None else ()
+        return frozenset((*self.options, *self.mined_by, *term_weights, *power))
+
+
+def title_of(config: ConfigDict) -> str:
+    """What a run of the config is called in results and tables."""
+    return METHODS[config.loss.name].title if config.epochs else "no training"
 
 
 # The options that weigh the terms of Neighborhood Watch's objective.
 _TERM_WEIGHTS = tuple(f"w_{name}" for name in TermWeights._fields)
 
 
-def _class_weights(config: ConfigDict, dataset: Dataset, devices: Devices) -> Array:
-    return balanced_class_weights(jnp.asarray(dataset.train_counts()))
+def _class_counts(config: ConfigDict, dataset: Dataset, devices: Devices) -> Array:
+    return jnp.asarray(dataset.train_counts())
 
 
 def _term_weights(config: ConfigDict, dataset: Dataset, devices: Devices) -> TermWeights:
@@ -75,10 +87,10 @@ def _total(config: ConfigDict, dataset: Dataset, devices: Devices) -> Callable[[
     return collectives(devices.axis).total
 
 
-# What a loss may want beside its options, by the name of its argument: class_weights [C] of the
+# What a loss may want beside its options, by the name of its argument: class_counts [C] of the
 # training part, the weights of the objective's terms, the sum over devices.
 _FACTS: dict[str, Callable[[ConfigDict, Dataset, Devices], Any]] = {
-    "class_weights": _class_weights,
+    "class_counts": _class_counts,
     "weights": _term_weights,
     "total": _total,
 }
@@ -91,9 +103,19 @@ def _small_c_b(options: ConfigDict) -> str:
     return f"config.loss.c_b is {options.c_b:g}: the theorem on the kNN wants at least {least:g}"
 
 
+def _few_negatives(options: ConfigDict) -> str:
+    if not options.m:
+        return ""
+    return (
+        f"config.loss.m is {options.m}: the soft form learnt best against all negatives of the "
+        "batch, config.loss.m=0 (docs/losses.md)"
+    )
+
+
 # Of all losses with Neighborhood Watch's objective.
 _WATCH_OPTIONS = ("reduction", "squared", "p")
 _WATCH_FACTS = ("weights", "total")
+_SOFT_OPTIONS = ("temperature", "margin", "each_positive")
 
 METHODS: dict[str, Method] = {
     "deep_knn": Method(
@@ -108,10 +130,30 @@ METHODS: dict[str, Method] = {
             mined_by=("k", "m", "p"),
         ),
     ),
+    "soft_deep_knn": Method(
+        "soft deep kNN",
+        soft_deep_knn_sums,
+        ("k", "m", *_SOFT_OPTIONS),
+        warning=_few_negatives,
+        in_set=Method(
+            "soft deep kNN",
+            listed_soft_deep_knn_sums,
+            _SOFT_OPTIONS,
+            miner=miners.nearest_in_the_set,
+            mined_by=("k", "m", "p"),
+        ),
+    ),
     "triplet": Method("triplet (batch hard)", batch_hard_triplet_sums, ("margin", "p")),
     "cross_entropy": Method("cross entropy", cross_entropy_sums, head=True),
     "weighted_cross_entropy": Method(
-        "weighted cross entropy", cross_entropy_sums, facts=("class_weights",), head=True
+        "weighted cross entropy", cross_entropy_sums, head=True, class_weight_power=1.0
+    ),
+    "logit_adjusted_cross_entropy": Method(
+        "logit-adjusted cross entropy",
+        logit_adjusted_cross_entropy_sums,
+        ("tau",),
+        facts=("class_counts",),
+        head=True,
     ),
     "nca": Method("NCA", nca_sums, ("temperature", "log")),
     "lmnn": Method(
@@ -177,7 +219,12 @@ def loss_function(config: ConfigDict, dataset: Dataset, devices: Devices) -> Los
         say(words)
     options = {name: config.loss[name] for name in method.options}
     facts = {name: _FACTS[name](config, dataset, devices) for name in method.facts}
-    return functools.partial(method.loss, **options, **facts)
+    loss = functools.partial(method.loss, **options, **facts)
+    power = method.class_weight_power
+    power = config.loss.class_weight_power if power is None else power
+    if not power:
+        return loss
+    return with_class_weights(loss, class_weights(jnp.asarray(dataset.train_counts()), power))
 
 
 def miner(config: ConfigDict, dataset: Dataset, devices: Devices, per_epoch: int) -> Mining | None:

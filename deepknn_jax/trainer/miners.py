@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deepknn_jax.data.dataset import TRAIN, Dataset
+from deepknn_jax.engine.inputs import are_features
 from deepknn_jax.engine.parallel import Devices
 from deepknn_jax.knn.neighbors import ids_at
 from deepknn_jax.knn.sharded import searcher
@@ -53,9 +54,15 @@ def nearest_in_the_set(run: Run, *, k: int, m: int, p: float) -> Mining:
 
 
 def fixed_targets(run: Run, *, targets: int) -> Mining:
-    """LMNN's targets: neighbours of the same class among the standardised inputs, found once."""
+    """LMNN's targets: neighbours of the same class among the standardised inputs, found once.
+
+    Of features in views, among their averages.
+    """
     rows = run.dataset.rows(TRAIN)
-    inputs = run.dataset.inputs[rows].reshape(len(rows), -1)
+    inputs = run.dataset.inputs[rows]
+    if are_features(inputs) and inputs.ndim > 2:
+        inputs = inputs.mean(axis=1)
+    inputs = inputs.reshape(len(rows), -1)
     k = min(targets, len(rows) - 1)
     labels, places = run.dataset.labels[rows], np.arange(len(rows), dtype=np.int32)
     _, found = searcher(run.devices.mesh)(

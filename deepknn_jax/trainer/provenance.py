@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from deepknn_jax.data.copies import are_among
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_arrays
 from deepknn_jax.logs import say
+from deepknn_jax.models.weights.load import find_weights
 from deepknn_jax.trainer import run_folder
 
 
@@ -42,21 +44,47 @@ def _known(weights: str) -> np.ndarray | None:
     return known
 
 
-def used(dataset: Dataset) -> Dataset:
-    """With its own training and validation part among what has `trained`."""
+def is_frozen(config: ConfigDict, dataset: Dataset) -> bool:
+    """Whether nothing was trained on the run's own training part, as far as is known.
+
+    A run's weights without a word of what trained them may have been; published ones, and features
+    without such a word, are taken not to have been.
+    """
+    if config.epochs or not _is_known(config.model.name, config.model.weights):
+        return False
+    return dataset.trained is None or not dataset.trained[dataset.rows(TRAIN)].any()
+
+
+def _is_known(name: str, weights: str) -> bool:
+    """Whether the weights are published, or of a run that tells what it was trained on."""
+    folder = Path(weights).expanduser()
+    if not weights or folder.is_dir():
+        return not weights or run_folder.trained_on(folder) is not None
+    try:  # what is not there may be a run's folder that was moved since
+        return find_weights(name, weights).is_file()
+    except UserError:
+        return False
+
+
+def used(dataset: Dataset, *, epochs: int) -> Dataset:
+    """With its own training and validation part among what has `trained`, after some `epochs`."""
+    if not epochs:
+        return dataset
     own = np.isin(dataset.splits, (TRAIN, VALIDATION))
     return dataset._replace(trained=own if dataset.trained is None else own | dataset.trained)
 
 
-def write(workdir: Path, dataset: Dataset, weights: str) -> None:
+def write(workdir: Path, dataset: Dataset, weights: str, *, epochs: int) -> None:
     """Keeps what the run is trained on, and what its `weights` were: contents, sorted, each once.
 
     What was kept before stays: by an earlier start, perhaps of other files.
     """
     path = workdir / run_folder.TRAINED_ON
-    trained = used(dataset).trained
+    trained = used(dataset, epochs=epochs).trained
     assert dataset.contents is not None
     assert dataset.sources is not None
+    if trained is None:
+        trained = np.zeros(len(dataset.labels), bool)
     found = [dataset.contents[trained], dataset.sources[trained]]
     earlier = (run_folder.trained_on(folder) for folder in (workdir, Path(weights).expanduser())
                if str(folder) != ".")  # fmt: skip

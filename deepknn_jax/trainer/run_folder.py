@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from deepknn_jax.data.npy import read_npz
+from deepknn_jax.engine.averaging import averaged
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import parse_json
 from deepknn_jax.models.weights.load import Pretrained, find_weights, read_weights, variable_shapes
@@ -71,7 +72,8 @@ def _variables(name: str, folder: Path, embedding_size: int | None) -> dict[str,
         raise UserError(f"{workdir}: its model is {found}, not {name}{size}")
     state, best, *_ = checkpoint.newest_arrays(workdir / "checkpoints")
     # Without a validation part there is no best.
-    params, batch_stats = best if best[0] else (state["params"], state["batch_stats"])
+    last = averaged(state["opt_state"], state["params"]), state["batch_stats"]
+    params, batch_stats = best if best[0] else last
     variables = {"params": params["backbone"]}
     if batch_stats:
         variables["batch_stats"] = batch_stats["backbone"]

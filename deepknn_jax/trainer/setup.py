@@ -21,7 +21,13 @@ from deepknn_jax.data.load import Survey
 from deepknn_jax.engine import hosts
 from deepknn_jax.engine.batching import batch_indices, steps_per_epoch
 from deepknn_jax.engine.feed import Store, make_store
-from deepknn_jax.engine.inputs import Scale, pixel_statistics, standardized
+from deepknn_jax.engine.inputs import (
+    Scale,
+    are_features,
+    feature_scale,
+    pixel_statistics,
+    standardized,
+)
 from deepknn_jax.engine.parallel import (
     Devices,
     Embed,
@@ -31,7 +37,7 @@ from deepknn_jax.engine.parallel import (
     map_train_steps,
     replicate,
 )
-from deepknn_jax.engine.step import Recipe, TrainState, flat_inputs, init_state
+from deepknn_jax.engine.step import Recipe, TrainState, embed, embed_views, flat_inputs, init_state
 from deepknn_jax.errors import UserError
 from deepknn_jax.logs import say
 from deepknn_jax.mining.batches import Batches, Mined, Mining, with_partners
@@ -88,13 +94,18 @@ class Setup(NamedTuple):
 
 
 class Embedder(NamedTuple):
-    """What embeds a data set: `state` is of the network, `embed` as `parallel.map_embed`."""
+    """What embeds a data set, each view by itself (engine.step.embed_views) or their average.
+
+    `state` is of the network, `embed` as `parallel.map_embed` gives it. `scale` has standardised
+    its features; None of images.
+    """
 
     dataset: Dataset
     devices: Devices
     store: Store
     embed: Embed
     state: TrainState
+    scale: Scale | None
 
 
 def resolve(
@@ -167,7 +178,7 @@ def settle(config: ConfigDict, dataset: Dataset) -> ConfigDict:
     labels = dataset.labels[dataset.rows(TRAIN)]
     given, config = config, with_sizes(config, len(labels))
     tell_sizes(given, config, labels)
-    if config.augment.mean or dataset.inputs.ndim == 2:
+    if config.augment.mean or are_features(dataset.inputs):
         return config
     config = config.copy_and_resolve_references()
     found = hosts.by_main(lambda: pixel_statistics(dataset))
@@ -311,15 +322,19 @@ def build_embedder(
     dataset: Dataset,
     weights: Mapping[str, Any] | None = None,
     scale: Scale | None = None,
+    *,
+    each_view: bool = True,
 ) -> Embedder:
     """What embeds `dataset` by the backbone with its `weights`; nothing of a training is asked."""
     devices = get_devices(config.devices, config.parallel)
+    scale = scale or feature_scale(dataset)
     dataset = standardized(dataset, scale)
     recipe = backbone_recipe(config, dataset, devices)
     store = make_store(devices, dataset.inputs, dataset.labels, config.data.placement)
-    embed = map_embed(devices, recipe, pool_is_cut=store.streams)
+    function = embed_views if each_view else embed
+    mapped = map_embed(devices, recipe, pool_is_cut=store.streams, function=function)
     state = replicate(devices, hosts.broadcast(_started(recipe, dataset, weights)))
-    return Embedder(dataset, devices, store, embed, state)
+    return Embedder(dataset, devices, store, mapped, state, scale)
 
 
 @naming_keys()
@@ -371,5 +386,6 @@ def steps_per_call(config: ConfigDict, dataset: Dataset) -> int:
     """The training steps of one call; where the config leaves it open 1 to 100, by inputs' size."""
     if config.steps_per_call:
         return int(config.steps_per_call)
-    numbers = config.batch.size * int(np.prod(dataset.inputs.shape[1:]))
+    one = dataset.inputs.shape[-1:] if are_features(dataset.inputs) else dataset.inputs.shape[1:]
+    numbers = config.batch.size * int(np.prod(one))  # of features a view
     return int(np.clip(_NUMBERS_PER_CALL // numbers, 1, 100))

@@ -34,7 +34,8 @@ def read_embeddings(path: Path) -> Listing:
         raise UserError(f"{path}: no such file; --embeddings is the embeddings.npz of a run")
     listing = npz(path)
     if listing.inputs is None or listing.inputs.ndim != 2:
-        raise UserError(f"{path}: holds images; --embeddings is the embeddings.npz of a run")
+        raise UserError(f"{path}: holds images or views; --embeddings is the embeddings.npz of a "
+                        "run")  # fmt: skip
     for part in (TRAIN, TEST):
         if listing.splits is None or part not in listing.splits:
             raise UserError(f"{path}: names no {part} part; splits [N] must hold train and test")

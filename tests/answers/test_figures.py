@@ -10,9 +10,9 @@ from deepknn_jax.answers.judge import Predictions
 
 def predictions(labels, sets, abstain):
     n = len(labels)
-    none = np.zeros((n, 1))
-    return Predictions(("",) * n, np.asarray(labels), none, none, none[:, 0], sets, abstain,
-                       none, none, none)  # fmt: skip
+    none, shares = np.zeros((n, 1)), np.eye(3)[np.asarray(labels)]
+    return Predictions(("",) * n, np.asarray(labels), shares, none, none[:, 0], sets, abstain,
+                       none, none, 1 - shares)  # fmt: skip
 
 
 def test_they_are_a_run_s_and_those_of_the_sets():
@@ -33,10 +33,22 @@ def test_they_are_a_run_s_and_those_of_the_sets():
 def test_without_calibration_there_are_those_of_the_vote_alone():
     found = predictions([2], None, ("",))
     got = results(answers(found, [2]), model_of(validates=False), k=5, level=0.9)
-    assert set(got) == {"test"}
+    assert set(got) == {"test", "intervals"}
     assert got["test"]["5"]["acc"] == 1.0
 
 
 def test_all_abstaining_leaves_no_accuracy():
     found = predictions([0], np.zeros((1, 3), bool), ("far",))
     assert results(answers(found, [0]), model_of(), k=1, level=0.9)["answered"]["acc"] is None
+
+
+def test_groups_are_drawn_and_answered_where_all_of_them_are_known():
+    found = predictions([0, 2, 2, 2], None, ("",) * 4)
+    model = model_of(validates=False)
+    got = results(answers(found, [0, 0, 2, 2], ["x", "x", "y", "z"]), model, k=3, level=0.9)
+    assert got["intervals"]["3"]["units"] == 3
+    assert got["intervals"]["3"]["unit"] == "groups"
+    assert got["by_group"]["3"]["n"] == 3
+    some = results(answers(found, [0, 0, 2, 2], ["x", None, "y", "z"]), model, k=3, level=0.9)
+    assert some["intervals"]["3"]["unit"] == "images"
+    assert "by_group" not in some

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.answering import FEATURES, examples, model_of
 
-from deepknn_jax.answers.judge import SCORE_K, check_options, judge
+from deepknn_jax.answers.judge import SCORE_K, calibrate_left_out, check_options, judge
 from deepknn_jax.answers.network import embedder
 from deepknn_jax.errors import UserError
 
@@ -67,13 +67,31 @@ def test_what_is_less_credible_than_the_wanted_error_allows_abstains(model, quer
     found = judge(queries, names, model._replace(calibrated=tight), k=3, level=0.9,
                   abstain_error=0.1)  # fmt: skip
     least = curve.thresholds[curve.thresholds >= middle].min()
-    assert [bool(each) for each in found.abstain] == (found.credibility < least).tolist()
+    low, empty = found.credibility < least, ~found.sets.any(axis=1)
+    assert [bool(each) for each in found.abstain] == (low | empty).tolist()
+    assert ["credibility" in each for each in found.abstain] == low.tolist()
     assert 0 < sum(map(bool, found.abstain)) < len(queries)
-    assert "at most 10 % of the answers were wrong on validation" in max(found.abstain)
+    (words,) = {each.split("; ")[-1].split(" above ")[1] for each in np.array(found.abstain)[low]}
+    assert words == "which at most 10 % of the answers were wrong on the calibration images"
     never = model.calibrated._replace(curve=curve._replace(error=np.ones_like(curve.error)))
     found = judge(queries, names, model._replace(calibrated=never), k=3, level=0.9,
                   abstain_error=0.1)  # fmt: skip
     assert all("no credibility kept the errors" in each for each in found.abstain)
+
+
+def test_what_is_like_none_of_the_classes_abstains_whatever_its_credibility(model, queries):
+    far = np.concatenate([queries, 10 * queries])
+    curve = model.calibrated.curve
+    always = model.calibrated._replace(curve=curve._replace(error=np.zeros_like(curve.error)))
+    own = always._replace(curve=always.curve._replace(thresholds=0 * curve.thresholds))
+    found = judge(far, ("",) * len(far), model._replace(calibrated=own), k=3, level=0.6,
+                  abstain_error=0.1)  # fmt: skip
+    empty = ~found.sets.any(axis=1)
+    assert 0 < empty.sum() < len(far)
+    assert [bool(each) for each in found.abstain] == empty.tolist()
+    assert set(found.abstain) - {""} == {
+        "at level 0.6 it is like none of the classes: its set is empty"
+    }
 
 
 def test_without_validation_there_is_no_doubt_to_tell(model, queries):
@@ -102,3 +120,27 @@ def test_many_queries_are_as_few(model, queries):
 def test_options_out_of_range_are_named(model, k, level, error, words):
     with pytest.raises(UserError, match=words):
         check_options(model, k, level, error)
+
+
+def test_a_gallery_judges_itself_with_whole_groups_left_out(model):
+    gallery = model.gallery
+    G = len(gallery.labels)
+    groups = np.random.default_rng(8).permutation(G) // 3
+    found = calibrate_left_out(gallery, groups, k=3, classes=model.classes, p=2.0)
+    distances, labels = distances_of(gallery.embeddings, gallery.embeddings), gallery.labels
+    predicted, behind = np.empty(G, int), []
+    for i, row in enumerate(distances):
+        may = groups != groups[i]
+        expected = score(row[may], labels[may], labels[i])
+        assert found.scores.scores[i] == pytest.approx(expected, rel=1e-4)
+        nearest = np.flatnonzero(may)[np.argsort(row[may], kind="stable")[:3]]
+        votes = [(np.sum(labels[nearest] == c), -row[nearest][labels[nearest] == c].sum())
+                 for c in range(3)]  # fmt: skip
+        predicted[i] = max(range(3), key=votes.__getitem__)
+        behind += row[nearest].tolist() if predicted[i] == labels[i] else []
+    np.testing.assert_allclose(found.distances, np.sort(behind), rtol=1e-4)
+    assert found.curve.error[0] == pytest.approx(np.mean(predicted != labels))  # all answered
+    alone = calibrate_left_out(gallery, np.zeros(G, int), k=3, classes=model.classes, p=2.0)
+    assert np.isinf(alone.scores.scores).all()  # one group: nobody is left to say anything
+    assert alone.curve.error.tolist() == [1.0]
+    assert len(alone.distances) == 0

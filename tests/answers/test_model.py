@@ -9,7 +9,7 @@ import pytest
 from support.answering import IMAGES, model_of
 from support.runs import same_bits
 
-from deepknn_jax.answers.model import FOLDER, find, read, write
+from deepknn_jax.answers.model import FOLDER, VERSION, find, read_trained, write
 from deepknn_jax.errors import UserError
 
 
@@ -26,7 +26,7 @@ def folder(model, tmp_path):
 
 
 def test_it_comes_back_as_it_was(model, folder):
-    found = read(folder)
+    found = read_trained(folder)
     same_bits(jax.tree.map(np.asarray, found.variables), model.variables)
     assert found.gallery.names == model.gallery.names
     for name in ("embeddings", "labels"):
@@ -51,7 +51,7 @@ def test_it_comes_back_as_it_was(model, folder):
 def test_names_pictures_and_calibration_may_be_missing(tmp_path):
     bare = model_of(IMAGES, validates=False, shown=False)
     write(tmp_path / "m", bare, "")
-    found = read(tmp_path / "m")
+    found = read_trained(tmp_path / "m")
     assert found.calibrated is None
     assert found.gallery.thumbnails is None
     assert found.gallery.name(3) == "training image 3"
@@ -77,7 +77,7 @@ def test_it_is_found_in_a_workdir_and_by_itself(folder, tmp_path):
     with pytest.raises(UserError, match="is not finished"):
         find(tmp_path)
     (tmp_path / "results.json").write_text("{}")
-    with pytest.raises(UserError, match=r"move its results\.json away"):
+    with pytest.raises(UserError, match=r"predict --run=.*make_model"):
         find(tmp_path)
 
 
@@ -87,11 +87,11 @@ def test_damage_is_named(folder, tmp_path, name):
     path = tmp_path / "other" / name
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match=rf"is damaged \({name}.*copy it anew"):
-        read(tmp_path / "other")
+        read_trained(tmp_path / "other")
 
 
 def test_a_later_version_is_refused(folder):
-    about = json.loads((folder / "model.json").read_text()) | {"version": 2}
+    about = json.loads((folder / "model.json").read_text()) | {"version": VERSION + 1}
     (folder / "model.json").write_text(json.dumps(about))
-    with pytest.raises(UserError, match="version 2, this program reads 1"):
-        read(folder)
+    with pytest.raises(UserError, match=f"version {VERSION + 1}, this program reads {VERSION}"):
+        read_trained(folder)

@@ -5,6 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from deepknn_jax.answers import thumbnails
 from deepknn_jax.answers.thumbnails import SIDE, encode, encode_array, joined, of_rows, smaller
 from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.data.view import View
@@ -57,3 +58,14 @@ def test_arrays_and_kept_thumbnails_are_shown_and_vectors_are_not():
     np.testing.assert_array_equal(np.asarray(opened(kept.webp(0)))[..., :1], inputs[2])
     assert of_rows(dataset_of(np.zeros((3, 4))), np.array([0])) is None
     assert of_rows(dataset_of(np.zeros((3, 4, 4, 4, 1), np.uint8)), np.array([0])) is None
+
+
+def test_of_many_images_smaller_ones_are_kept(tmp_path, monkeypatch):
+    file = tmp_path / "large.png"
+    Image.new("RGB", (600, 300)).save(file)
+    dataset = dataset_of(np.zeros((2, 8, 8, 3), np.uint8), View((file, file), HOW))
+    sizes = []
+    for few in (2, 1):
+        monkeypatch.setattr(thumbnails, "_FEW", few)
+        sizes.append(opened(of_rows(dataset, np.arange(2)).webp(1)).size)
+    assert sizes == [(256, 128), (160, 80)]

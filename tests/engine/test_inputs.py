@@ -26,7 +26,7 @@ def features(n=50):
 
 
 def functions(dataset, model="cnn", *, crop=0, flip=False, mean=(), std=()):
-    return input_functions(dataset, model, crop=crop, flip=flip, mean=mean, std=std)
+    return input_functions(dataset, model, crop=crop, flip=flip, mean=mean, std=std)[:2]
 
 
 def test_features_are_standardised_by_the_training_part():

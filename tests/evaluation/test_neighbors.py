@@ -25,6 +25,7 @@ def test_neighbors_are_framed_by_agreement_with_the_true_class(tmp_path, channel
         neighbors.draw(
             *(path, images[:, 0], true, true, images[:, 1:]),
             *(np.array(neighbor_labels), distances, NAMES),
+            k=3,
         )
         pixels = pixels_of(path)
         frames[name] = count(pixels, GREEN), count(pixels, RED)
@@ -41,6 +42,13 @@ def test_one_query_with_one_neighbor(tmp_path):
     neighbors.draw(
         *(tmp_path / "one.png", image, one, one * 0, image[None]),
         *(one[None], np.array([[0.1]]), NAMES),
+        k=1,
+        usual_distances=np.array([0.05, 0.2]),
     )
     pixels = pixels_of(tmp_path / "one.png")
     assert count(pixels, GREEN) > 0 < count(pixels, RED)  # right neighbour, wrong prediction
+
+
+def test_a_distance_is_told_among_those_of_right_answers():
+    usual = np.array([1.0, 2.0, 3.0, 4.0])
+    assert [neighbors.percentile(usual, x) for x in (0.5, 2.5, 4.0, 9.0)] == [0, 50, 75, 100]

@@ -25,13 +25,13 @@ def test_curves_have_a_panel_for_each_thing_recorded(tmp_path):
         {"step": s, "loss": 1 / s, "lr": 0.01, "active": 0.5, "train_acc": None}
         for s in range(1, 60)
     ]
-    pictures.training_curves(tmp_path / "two.png", [{"step": 1, "loss": 2.0, "lr": 0.1}])
-    pictures.training_curves(tmp_path / "three.png", records)
-    pictures.training_curves(tmp_path / "none.png", [])
+    pictures.training_curves(tmp_path / "two.png", [{"step": 1, "loss": 2.0, "lr": 0.1}], 5)
+    pictures.training_curves(tmp_path / "three.png", records, 5)
+    pictures.training_curves(tmp_path / "none.png", [], 5)
     records[10] |= {"train_acc": 0.5, "validation_acc": 0.4, "validation_mcr": 0.3}
     records[11] |= {"train_acc": 0.6, "validation_acc": 0.5, "validation_mcr": 0.4, "loss": np.nan}
     records[12] |= {"examples_per_s": 9000.0}
-    pictures.training_curves(tmp_path / "five.png", records)
+    pictures.training_curves(tmp_path / "five.png", records, 5)
     shape = {name: pixels_of(tmp_path / f"{name}.png").shape for name in ("none", "two", "three")}
     assert shape["none"][1] < shape["two"][1] < shape["three"][1]
     assert pixels_of(tmp_path / "five.png").shape[0] > 1.8 * shape["three"][0]
@@ -157,7 +157,7 @@ def test_a_scatter_of_equal_embeddings_is_refused(tmp_path):
 
 def test_a_picture_that_fails_leaves_the_old_one_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "curves.png"
-    pictures.training_curves(path, [{"step": 1, "loss": 1.0}])
+    pictures.training_curves(path, [{"step": 1, "loss": 1.0}], 5)
     before = path.read_bytes()
 
     def full(figure, temporary, **_):
@@ -166,7 +166,7 @@ def test_a_picture_that_fails_leaves_the_old_one_and_nothing_else(tmp_path, monk
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
     with pytest.raises(OSError, match="No space"):
-        pictures.training_curves(path, [{"step": 1, "loss": 2.0}])
+        pictures.training_curves(path, [{"step": 1, "loss": 2.0}], 5)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

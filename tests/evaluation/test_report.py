@@ -17,7 +17,7 @@ from deepknn_jax.trainer import loop
 from deepknn_jax.trainer.setup import resolve
 
 ENTRY = {"acc", "mcr", "rs", "rs_class", "per_class_recall", "n"}
-PICTURES = ("training_curves", "confusion", "tsne", "neighbors")
+PICTURES = ("training_curves", "confusion", "tsne", "neighbors", "operating_point")
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.memory import peak_memory
 
-from deepknn_jax import knn_classify
-from deepknn_jax.knn.vote import elect, vote
+from deepknn_jax import UserError, knn_classify
+from deepknn_jax.knn.vote import MAJORITY, VoteRule, Weights, elect, vote, weights_of
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -134,3 +134,92 @@ def test_a_query_that_is_not_finite_has_no_label_and_shares_that_say_so():
     assert np.isnan(found.shares[3]).all()
     assert np.isfinite(np.delete(found.shares, 3, axis=0)).all()
     assert (np.delete(found.labels, 3) >= 0).all()
+
+
+COUNTS = np.array([9, 1, 250, 40, 0])
+
+
+def ballots(seed, Q=40, k=6, C=5, *, ties):
+    """Distances, sorted, some infinite, and labels, some -1, of rows that are often tied or not."""
+    rng = np.random.default_rng(seed)
+    distances = rng.integers(0, 4, (Q, k)) / 4 if ties else rng.gamma(2, size=(Q, k))
+    distances = np.sort(distances, axis=1).astype(np.float32)
+    distances[rng.random((Q, k)) < 0.05] = np.inf
+    distances[-1] = np.inf
+    labels = rng.integers(-1, C, (Q, k)).astype(np.int32)
+    labels[-2] = -1
+    return distances, labels
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [VoteRule(0.5), VoteRule(1.0), VoteRule(0, 0.7), VoteRule(0.3, 2.0), VoteRule(1.0, 1e-3)],
+)
+@pytest.mark.parametrize("ties", [True, False])
+def test_a_weighted_vote_matches_the_loop(rule, ties):
+    distances, labels = ballots(3, ties=ties)
+    found, shares = vote(
+        jnp.asarray(distances), jnp.asarray(labels), num_classes=5, class_counts=COUNTS, rule=rule
+    )
+    for q in range(len(labels)):
+        label, share = reference.weighted_vote(distances[q], labels[q], COUNTS, *rule)
+        assert found[q] == label
+        np.testing.assert_allclose(shares[q], share, atol=2e-6)
+    np.testing.assert_allclose(np.sum(shares, axis=1), found >= 0, atol=1e-6)
+
+
+def test_a_rule_without_weights_is_the_majority_to_the_bit():
+    """Also where it goes the other's way, as for a curve's tau = 0; and the rule changes some."""
+    distances, labels = map(jnp.asarray, ballots(4, Q=3000, ties=True))
+    plain = elect(distances, labels, num_classes=5)
+    assert weights_of(MAJORITY, COUNTS) is None
+    ones = Weights(jnp.ones(5, jnp.float32), None)
+    np.testing.assert_array_equal(elect(distances, labels, num_classes=5, weights=ones), plain)
+    by_size = elect(distances, labels, num_classes=5, weights=weights_of(VoteRule(0.5), COUNTS))
+    assert 0.1 < np.mean(np.asarray(by_size) != plain) < 0.9
+
+
+def test_shares_of_the_class_that_are_equal_tie():
+    """At tau = 1 three of nine are one of three, whatever float32 makes of a ninth."""
+    labels = jnp.asarray([[0, 1, 1, 1]])
+    for near, winner in (([3.0, 1.0, 1.0, 0.5], 1), ([2.0, 1.0, 1.0, 0.5], 0)):
+        found, shares = vote(
+            jnp.asarray([near]), labels, num_classes=2, class_counts=[3, 9], rule=VoteRule(1.0)
+        )
+        assert found[0] == winner
+        np.testing.assert_allclose(shares, [[0.5, 0.5]], rtol=1e-6)
+
+
+def test_a_weighted_classifier_counts_the_gallery_also_under_jit():
+    rng = np.random.default_rng(5)
+    gallery, queries = (rng.normal(size=(n, 3)).astype(np.float32) for n in (120, 30))
+    labels = rng.choice(3, 120, p=[0.7, 0.2, 0.1])
+    rule = VoteRule(0.6, 1.5)
+
+    def classify(queries, labels):
+        return knn_classify(queries, gallery, labels, k=7, num_classes=3, rule=rule)
+
+    counts = np.bincount(labels)
+    for found in (classify(queries, labels), jax.jit(classify)(queries, labels)):
+        for q in range(30):
+            voters = labels[np.asarray(found.indices[q])]
+            label, share = reference.weighted_vote(found.distances[q], voters, counts, *rule)
+            assert found.labels[q] == label
+            np.testing.assert_allclose(found.shares[q], share, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rule", "counts", "words"),
+    [
+        (VoteRule(1.5), COUNTS, "`class_size_power` is 1.5"),
+        (VoteRule(float("nan")), COUNTS, "`class_size_power` is nan"),
+        (VoteRule(0, -1.0), COUNTS, "`temperature` is -1.0"),
+        (VoteRule(0, float("inf")), COUNTS, "`temperature` is inf"),
+        (VoteRule(0.5), None, "asks for the gallery's `class_counts`"),
+        (VoteRule(0.5), COUNTS[:3], "class_counts"),
+    ],
+)
+def test_rules_out_of_range_are_named(rule, counts, words):
+    distances, labels = map(jnp.asarray, ballots(6, ties=True))
+    with pytest.raises(UserError, match=words):
+        vote(distances, labels, num_classes=5, class_counts=counts, rule=rule)

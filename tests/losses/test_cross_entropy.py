@@ -7,8 +7,8 @@ import reference
 from support.optional import require
 
 from deepknn_jax.knn.neighbors import Examples
-from deepknn_jax.losses.base import mean
-from deepknn_jax.losses.cross_entropy import balanced_class_weights, cross_entropy_sums
+from deepknn_jax.losses.base import class_weights, mean, with_class_weights
+from deepknn_jax.losses.cross_entropy import cross_entropy_sums, logit_adjusted_cross_entropy_sums
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -23,9 +23,11 @@ def loss_and_expected_weights(weighted):
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(9, 4)).astype(np.float32) * 5, rng.integers(0, 4, 9)
     counts = np.array([50, 3, 20, 7])
-    weights = balanced_class_weights(counts) if weighted else None
     batch = examples(jnp.asarray(logits), labels, jnp.ones(9, bool))
-    value = mean(cross_entropy_sums(batch, batch, class_weights=weights))
+    loss = cross_entropy_sums
+    if weighted:
+        loss = with_class_weights(loss, class_weights(counts, 1.0))
+    value = mean(loss(batch, batch))
     return value, logits, labels, 80 / (4 * counts) if weighted else np.ones(4)
 
 
@@ -57,6 +59,14 @@ def test_it_counts_present_rows_alone():
     assert float(sums.active) == np.sum(logits[where].argmax(1) != labels[where])
 
 
-def test_weights_of_absent_classes_are_zero():
-    weights = balanced_class_weights(np.array([4, 0, 12]))
-    np.testing.assert_allclose(weights, [16 / 12, 0, 16 / 36], rtol=1e-6)
+@pytest.mark.parametrize("tau", [0.0, 0.7, 1.0])
+def test_logit_adjusted_is_the_loops_of_shifted_logits(tau):
+    """Menon et al., equation 10; a class without examples counts as one, so nothing is infinite."""
+    rng = np.random.default_rng(2)
+    logits, labels = rng.normal(size=(9, 4)).astype(np.float32) * 5, rng.integers(0, 3, 9)
+    counts = np.array([50, 3, 20, 0])
+    batch = examples(jnp.asarray(logits), labels, jnp.ones(9, bool))
+    sums = logit_adjusted_cross_entropy_sums(batch, batch, class_counts=counts, tau=tau)
+    shifted = logits + tau * np.log(np.array([50, 3, 20, 1]) / 74)
+    expected = reference.cross_entropy(shifted, labels, np.ones(4))
+    np.testing.assert_allclose(mean(sums), expected, rtol=1e-5)

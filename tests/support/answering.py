@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from deepknn_jax import models
+from deepknn_jax.answers.changes import contents_of
 from deepknn_jax.answers.judge import calibrate, judge
 from deepknn_jax.answers.model import Gallery, Model
 from deepknn_jax.answers.network import Form, embedder
@@ -66,13 +67,16 @@ def model_of(form=FEATURES, *, validates=True, shown=True, seed=0):
     embed = embedder(Model(about, nested, Gallery(empty, labels[:1])))
     gallery = Gallery(
         embed(inputs), labels, tuple(f"case <{i}>.png" for i in range(47)) if shown else (), None,
-        pictures if shown else None,
+        pictures if shown else None, contents_of(inputs),
     )  # fmt: skip
     model = Model(about, nested, gallery)
     if not validates:
         return model
-    queries = embed(examples(form, own, rng))
+    kept = examples(form, own, rng)
+    queries = embed(kept)
+    names = tuple(f"kept {i}" for i in range(len(own))) if shown else ()
     found = judge(queries, ("",) * len(own), model, k=3, level=0.9, abstain_error=0.1)
     calibrated = calibrate(queries, own, found.labels, found.distances, gallery=gallery,
                            classes=CLASSES, p=2.0)  # fmt: skip
-    return model._replace(calibrated=calibrated)
+    calibration = Gallery(queries, own, names, contents=contents_of(kept))
+    return model._replace(calibrated=calibrated, calibration=calibration)

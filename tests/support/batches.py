@@ -9,7 +9,7 @@ import optax
 
 from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.engine.step import Recipe
-from deepknn_jax.losses import cross_entropy, nca, triplet
+from deepknn_jax.losses import base, cross_entropy, nca, triplet
 from deepknn_jax.losses.local_margin import TermWeights
 from deepknn_jax.models.mlp import MLP
 from deepknn_jax.models.network import Network
@@ -23,8 +23,8 @@ LOSSES = {
     "deep_knn": functools.partial(triplet.deep_knn_sums, k=3, m=4, margin=1.0),
     "triplet": functools.partial(triplet.batch_hard_triplet_sums, margin=1.0),
     "nca": functools.partial(nca.nca_sums, temperature=2.0, log=True),
-    "weighted_cross_entropy": functools.partial(
-        cross_entropy.cross_entropy_sums, class_weights=np.array([0.2, 1.0, 5.0])
+    "weighted_cross_entropy": base.with_class_weights(
+        cross_entropy.cross_entropy_sums, np.array([0.2, 1.0, 5.0], np.float32)
     ),
 }
 

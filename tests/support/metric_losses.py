@@ -1,4 +1,4 @@
-"""NCA's and LMNN's losses: what both are tested for, against loops, and a linear map by them."""
+"""NCA's, LMNN's and soft deep kNN's losses: what all are tested for, by loops; a linear map."""
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from deepknn_jax.knn.neighbors import Examples
 from deepknn_jax.losses.base import Sums, mean
 from deepknn_jax.losses.lmnn import lmnn_loss, lmnn_sums, target_neighbors
 from deepknn_jax.losses.nca import nca_loss, nca_sums
+from deepknn_jax.losses.soft_deep_knn import soft_deep_knn_loss, soft_deep_knn_sums
 
 BUNCHES = {"iris": load_iris, "wine": load_wine}
 K = 3
@@ -23,6 +24,23 @@ find_targets = jax.jit(target_neighbors, static_argnames="k")
 def targets_of(x, labels, k=K):
     """Targets from other inputs than the embeddings, as in training: here the first half of x."""
     return np.asarray(find_targets(x[:, : x.shape[1] // 2], labels, k=k))
+
+
+# Members of deep kNN's soft form, by name.
+SOFT = {
+    "soft, 3 against 4": {"k": 3, "m": 4, "temperature": 0.8, "margin": 0.6},
+    "soft, each of 3 against all": {
+        "k": 3, "m": 0, "temperature": 1.5, "margin": 0.3, "each_positive": True
+    },
+}  # fmt: skip
+
+
+def _soft(options):
+    """The pair that LOSSES holds, of one member."""
+    return (
+        lambda x, y, t, **arrays: soft_deep_knn_loss(x, y, **options, **arrays),
+        lambda x, y, t, **arrays: reference.soft_deep_knn_loop(x, y, **options, **arrays),
+    )
 
 
 # name -> (loss of this project, loop), each taking (x, labels, targets, **options)
@@ -39,6 +57,7 @@ LOSSES = {
         lambda x, y, t, **options: lmnn_loss(x, y, t, mu=0.3, margin=2.0, **options),
         lambda x, y, t, **options: reference.lmnn_loop(x, y, t, mu=0.3, margin=2.0, **options),
     ),
+    **{name: _soft(options) for name, options in SOFT.items()},
 }
 COMPILED = {name: jax.jit(jax.value_and_grad(loss)) for name, (loss, _) in LOSSES.items()}
 
@@ -173,6 +192,8 @@ def all_sums(name, anchors, gallery, targets):
             return nca_sums(anchors, gallery)
         case "log nca":
             return nca_sums(anchors, gallery, log=True)
+        case str() if name in SOFT:
+            return soft_deep_knn_sums(anchors, gallery, **SOFT[name])
     return lmnn_sums(anchors, gallery, targets)
 
 

@@ -10,8 +10,11 @@ from PIL import Image
 from support.runs import small_config
 
 import deepknn_jax
+from deepknn_jax.answers.judge import calibrate_left_out
 from deepknn_jax.data.sources.arrays import breast_cancer
-from deepknn_jax.trainer import answering, loop
+from deepknn_jax.trainer import answering, loop, run_folder
+from deepknn_jax.trainer.provenance import is_frozen
+from deepknn_jax.trainer.setup import load
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -104,6 +107,33 @@ def test_calibration_is_of_the_validation_part(of_features, of_images):
     assert deepknn_jax.open_run(of_images[0]).model.calibrated is None
 
 
+def test_the_gallery_knows_how_often_each_image_is_near_others(of_features):
+    with np.load(of_features / "embeddings.npz") as found:
+        train = found["embeddings"][found["splits"] == "train"].astype(np.float64)
+    distances = ((train[:, None] - train[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(distances, np.inf)
+    near = np.argsort(distances, axis=1)[:, :5]
+    wanted = np.bincount(near.ravel(), minlength=len(train))
+    gallery = deepknn_jax.open_run(of_features).model.gallery
+    assert gallery.occurrence.sum() == 5 * len(train)
+    assert (gallery.occurrence == wanted).mean() > 0.98  # all but what rounding ranks otherwise
+
+
+def test_results_and_card_have_figures_by_class_with_intervals(of_features, of_images):
+    for workdir in (of_features, of_images[0]):
+        results = json.loads((workdir / "results.json").read_text())
+        found, entry = results["intervals"]["5"], results["test"]["5"]
+        assert "by_group" not in results
+        assert found["acc"]["value"] == pytest.approx(entry["acc"])
+        assert found["mcr"]["value"] == pytest.approx(entry["mcr"])
+        assert found["unit"] == "images"
+        for name, recall in entry["per_class_recall"].items():
+            assert found["per_class"][name]["sensitivity"]["value"] == pytest.approx(recall)
+            assert 0 <= found["per_class"][name]["auc"]["value"] <= 1
+        assert deepknn_jax.open_run(workdir).model.about["intervals"] == found
+        assert "bootstrap draws" in (workdir / "model" / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_report_lies_beside_and_the_results_tell(of_features, of_images):
     results = json.loads((of_features / "results.json").read_text())
     assert results["model_folder"] == {"names": True, "thumbnails": True}
@@ -132,3 +162,62 @@ def test_a_run_that_was_stopped_before_its_model_writes_it_the_next_time(
     assert deepknn_jax.open_run(workdir).model.gallery.names == ()
     loop.run(config, workdir)
     assert "finished before\n" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def lesions(tmp_path_factory):
+    """(.npz of 150 features in groups of three, the groups); near each other within a group."""
+    rng = np.random.default_rng(2)
+    groups = rng.permutation(np.arange(150) // 3)
+    labels, centres = groups % 3, rng.normal(size=(50, 4))
+    features = labels[:, None] + centres[groups] + 0.1 * rng.normal(size=(150, 4))
+    path = tmp_path_factory.mktemp("lesions") / "f.npz"
+    np.savez(path, features=features, labels=labels, groups=groups)
+    return path
+
+
+def untrained(path, **changes):
+    return small_config(
+        data__source="npz", data__dir=str(path), data__split="grouped", model__name="linear",
+        batch__size=16, **{"epochs": 0, **changes},
+    )  # fmt: skip
+
+
+def test_without_training_the_gallery_calibrates_itself_by_groups(lesions, tmp_path):
+    workdir = tmp_path / "run"
+    results = loop.run(untrained(lesions), workdir)
+    assert results["method"] == "no training"
+    assert results["epochs"] == results["reported"]["step"] == 0
+    model = deepknn_jax.open_run(workdir).model
+    assert model.about["calibration"] == "left out"
+    assert model.calibrated.scores.counts.tolist() == model.about["counts"]["train"]
+    wanted = calibrate_left_out(model.gallery, model.gallery.groups, k=5, classes=model.classes,
+                                p=2.0)  # fmt: skip
+    np.testing.assert_array_equal(model.calibrated.scores.scores, wanted.scores.scores)
+    rows = np.arange(len(model.gallery.labels))
+    naive = calibrate_left_out(model.gallery, rows, k=5, classes=model.classes, p=2.0)
+    assert naive.scores.scores.mean() < 0.8 * wanted.scores.scores.mean()  # their own lesion near
+    assert run_folder.trained_on(workdir).size == 0
+    with np.load(workdir / "embeddings.npz") as found:
+        assert "trained" not in found
+    loop.run(untrained(lesions), workdir)  # finished: nothing to do
+    loop.run(untrained(lesions, epochs=1), workdir)
+    assert deepknn_jax.open_run(workdir).model.calibrated is None
+    assert len(run_folder.trained_on(workdir)) > 100
+
+
+def test_where_something_was_trained_on_the_gallery_it_does_not(lesions, tmp_path):
+    loop.run(untrained(lesions, epochs=1), tmp_path / "trained")
+    config = untrained(lesions, model__weights=str(tmp_path / "trained"), data__split_seed=1)
+    loop.run(config, tmp_path / "frozen")
+    model = deepknn_jax.open_run(tmp_path / "frozen").model
+    assert model.calibrated is None
+    dataset = load(untrained(lesions))
+    assert dataset.trained is None  # the set itself says nothing
+    assert is_frozen(untrained(lesions), dataset)
+    assert not is_frozen(untrained(lesions, epochs=1), dataset)
+    assert is_frozen(config, dataset)
+    (tmp_path / "trained" / run_folder.TRAINED_ON).unlink()  # as of a run before this was kept
+    assert not is_frozen(config, dataset)
+    shutil.rmtree(tmp_path / "trained")
+    assert not is_frozen(config, dataset)

@@ -32,7 +32,7 @@ def test_features_of_a_runs_weights_are_the_runs_embeddings(finished, tmp_path, 
     assert path == tmp_path / "out" / "features.npz"
     with np.load(path) as ours, np.load(finished[0] / "embeddings.npz") as theirs:
         described = {"labels", "names", "splits", "classes", "contents", "trained"}
-        assert set(ours) == {"features", "thumbnails", *described}
+        assert set(ours) == {"features", "thumbnails", "network", *described}
         np.testing.assert_allclose(ours["features"], theirs["embeddings"], rtol=1e-5, atol=1e-5)
         for key in described:
             np.testing.assert_array_equal(ours[key], theirs[key])

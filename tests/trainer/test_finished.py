@@ -58,6 +58,21 @@ def test_other_evaluation_options_evaluate_a_finished_run_anew(copy, capsys):
     assert "finished before\n" in capsys.readouterr().out
 
 
+def test_baselines_stand_beside_the_run_with_what_was_chosen(copy, capsys):
+    workdir, config, before = copy
+    config.evaluate.references = ("logistic_regression", "svc")
+    results = loop.run(config, workdir)
+    out = capsys.readouterr().out
+    for name, shown in (("logistic_regression", "logistic regression  head"), ("svc", "svc ")):
+        found = results["references"][name]
+        assert found["test"]["head"]["n"] == before["test"]["1"]["n"]
+        assert found["test"]["head"]["acc"] > 0.8  # digits
+        assert set(found["chosen"]) == {"C", "class_weight"}
+        assert 0.8 < found["validation"] <= 1
+        assert shown in out
+    assert loop.run(config, workdir) == json.loads(json.dumps(results))  # finished
+
+
 def test_what_touches_no_result_evaluates_nothing(copy, monkeypatch):
     workdir, config, before = copy
     monkeypatch.setattr(loop, "tell_and_load", lambda *_: pytest.fail("loads data"))
@@ -123,7 +138,7 @@ def test_a_picture_that_fails_is_told_and_nothing_else_fails(tmp_path, monkeypat
     results = loop.run(config, tmp_path / "run")
     assert results["pictures"] == {
         "training_curves.png": "drawn", "confusion.png": "drawn", "tsne.png": "MemoryError",
-        "report.html": "drawn",
+        "operating_point.png": "drawn", "report.html": "drawn",
     }  # fmt: skip
     warning = f"warning: {tmp_path / 'run' / 'tsne.png'} is not drawn (MemoryError); all else"
     assert warning in capsys.readouterr().out

@@ -115,9 +115,20 @@ def test_a_small_c_b_is_warned_of(capsys):
         assert bool(out) == bool(told)
 
 
+def test_few_negatives_of_the_soft_form_are_warned_of(capsys):
+    dataset = load(small_config())
+    for m, told in ((5, "config.loss.m is 5: the soft form learnt best against all"), (0, "")):
+        config = small_config(loss__name="soft_deep_knn", loss__m=m)
+        loss_function(config, dataset, get_devices(1, "shard_map"))
+        out = capsys.readouterr().out
+        assert told in out
+        assert bool(out) == bool(told)
+
+
 def test_options_that_do_not_go_together_are_refused():
     for changes, words in (
         ({"loss__k": 0}, "loss.k is 0"),
+        ({"loss__m": 0, "loss__name": "soft_deep_knn", "neighbors": "dataset"}, "loss.m is 0"),
         (LM | {"loss__squared": True, "loss__p": 1.0}, "loss.squared goes with config.loss.p=2"),
         (LM | {"loss__draws": 0}, "loss.draws"),
         (LM | {"loss__eps": -1.0}, "loss.eps"),
@@ -128,13 +139,33 @@ def test_options_that_do_not_go_together_are_refused():
         with pytest.raises(UserError, match=words.replace(".", r"\.")):
             check(small_config(**changes))
     check(small_config(**LM))
+    check(small_config(loss__name="soft_deep_knn", loss__k=0, loss__m=0))
+    check(small_config(loss__name="nca", loss__k=0))  # which it does not read
+
+
+def test_soft_deep_knn_and_the_weights_of_anchors_are_as_asked():
+    """Against the loop, weights of the training part's classes to the power of -1/2."""
+    dataset = load(small_config())
+    x, labels = embeddings()
+    three = np.arange(len(dataset.labels)) % 7 // 3  # unequal classes
+    dataset = dataset._replace(labels=three.astype(np.int32))
+    options = {"k": 3, "m": 0, "temperature": 0.7, "margin": 0.4, "each_positive": True}
+    found = value_of(dataset, {}, name="soft_deep_knn", class_weight_power=0.5, **options)
+    weights = 1 / np.sqrt(dataset.train_counts()[labels])
+    expected, _ = reference.soft_deep_knn_loop(x, labels, weights=weights, **options)
+    assert found == pytest.approx(expected, rel=1e-5)
+    unweighted, _ = reference.soft_deep_knn_loop(x, labels, **options)
+    assert unweighted != pytest.approx(expected, rel=1e-4)
 
 
 def test_options_of_other_methods_may_differ_from_a_runs():
     """But not the norm, by which the kNN of every method votes."""
     for method, free, bound in (
         ("deep_knn", {"targets", "neighborhood", "c_b", "temperature"}, {"k", "m", "margin", "p"}),
-        ("nca", {"k", "margin", "c_b"}, {"temperature", "log", "p"}),
+        ("nca", {"k", "margin", "c_b"}, {"temperature", "log", "class_weight_power", "p"}),
+        ("soft_deep_knn", {"log", "targets"}, {"k", "m", "temperature", "each_positive", "p"}),
+        ("weighted_cross_entropy", {"class_weight_power", "tau"}, {"p"}),
+        ("logit_adjusted_cross_entropy", {"temperature"}, {"tau", "class_weight_power", "p"}),
         ("lmnn", {"k", "neighborhood"}, {"targets", "mu", "margin", "p"}),
         ("cross_entropy", {"k", "margin"}, {"p"}),
         ("local_margin", {"k", "margin", "targets"}, {"neighborhood", "c_b", "draws", "w_sd", "p"}),

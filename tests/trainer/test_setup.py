@@ -30,6 +30,44 @@ def test_the_rate_is_halved_every_so_many_epochs():
     assert constant(0) == constant(10**6) == 0.01
 
 
+def test_the_rate_follows_a_cosine_after_a_warmup():
+    config = small_config(
+        epochs=4, optimizer__schedule="cosine", optimizer__learning_rate=0.2,
+        optimizer__warmup_epochs=0.5,
+    )  # fmt: skip
+    rate = recipe.learning_rate(config, 10)
+    for step in (0, 3, 5, 20, 39, 40):
+        share = min(1.0, (1 + step) / 6)
+        wanted = share * 0.2 * (1 + np.cos(np.pi * step / 40)) / 2
+        assert float(rate(step)) == pytest.approx(wanted, abs=1e-7)
+
+
+def test_nesterov_looks_ahead():
+    config = small_config(
+        optimizer__learning_rate=0.1, optimizer__momentum=0.9, optimizer__nesterov=True
+    )
+    gradients = [0.5, -1.0, 2.0]
+    weight, velocity, wanted = 1.0, 0.0, []
+    for gradient in gradients:
+        velocity = 0.9 * velocity + gradient
+        weight -= 0.1 * (gradient + 0.9 * velocity)
+        wanted.append(weight)
+    np.testing.assert_allclose(list(steps(config, gradients)), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_decay_may_leave_vectors_alone(name):
+    config = small_config(
+        optimizer__name=name, optimizer__weight_decay=0.5, optimizer__decay_all=False
+    )
+    optimizer = recipe.optimizer(config, recipe.learning_rate(config, 10))
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(nothing, optimizer.init(params), params)
+    assert (np.asarray(updates["kernel"]) < 0).all()
+    assert (np.asarray(updates["bias"]) == 0).all()
+
+
 def steps(config, gradients):
     """The parameter after each gradient, from 1."""
     optimizer = recipe.optimizer(config, recipe.learning_rate(config, 10))

@@ -62,11 +62,11 @@ def npz(folder: str | Path, *, fold: int = 0, value_range: Sequence[float] = ())
     is published. Images are [N, H, W] or [N, H, W, 1 or 3], uint8, wider integers, or, with a
     `value_range`, floats: what is no uint8 yet is scaled once the split is known. A 2-D array is
     features.
-    Features: features (or embeddings) [N, F], labels [N], and, if they like, names [N], splits [N],
-    groups [N], and classes [C], which labels then index; and the images that they are of, as
-    `data.view` has it. Features stay float64 where they are: a large offset, as that of POSIX
-    seconds, would take all of float32's digits. Labels are [N] or [N, 1]. Of splits
-    [N, S] `fold`, 1..S, chooses the column; 0: no split.
+    Features: features (or embeddings) [N, F], or [N, V, F] of V views of each, labels [N], and, if
+    they like, names [N], splits [N], groups [N], and classes [C], which labels then index; and the
+    images that they are of, as `data.view` has it. Features stay float64 where they are: a large
+    offset, as that of POSIX seconds, would take all of float32's digits. Labels are [N] or [N, 1].
+    Of splits [N, S] `fold`, 1..S, chooses the column; 0: no split.
 
     Raises:
         UserError: no such file, other keys, Python objects inside (they are never unpickled),
@@ -81,7 +81,7 @@ def npz(folder: str | Path, *, fold: int = 0, value_range: Sequence[float] = ())
     if fold and (listing.inputs.ndim == 4 or "splits" not in arrays):
         raise UserError(f"`fold` is set, but {path} holds no features with splits [N, S] to "
                         "choose from; leave it out")  # fmt: skip
-    if len(value_range) and listing.inputs.ndim == 2:
+    if len(value_range) and listing.inputs.ndim < 4:
         raise UserError(f"{path}: holds feature vectors, which have no use for `value_range`; "
                         "leave it out")  # fmt: skip
     if len(value_range) and listing.inputs.dtype == np.uint8:
@@ -156,9 +156,14 @@ def _from_parts(
 def _from_features(path: Path, arrays: dict[str, np.ndarray], key: str, fold: int) -> Listing:
     if "labels" not in arrays:
         raise UserError(f"{path}: has {key} but no labels; it has: {', '.join(arrays)}")
-    features = _inputs(path, key, arrays[key])
-    if features.ndim != 2:
-        raise UserError(f"{path}: {key} must be [N, F], not {list(arrays[key].shape)}")
+    features = arrays[key]
+    are_images = features.ndim == 3 and features.dtype == np.uint8
+    if features.ndim not in (2, 3) or 0 in features.shape[1:] or are_images:
+        raise UserError(f"{path}: {key} must be [N, F], or [N, V, F] of V views, not "
+                        f"{features.dtype} {list(features.shape)}")  # fmt: skip
+    if features.dtype.kind not in "fiu":
+        raise UserError(f"{path}: {key} must be numbers, not {features.dtype}")
+    features = as_features(features)
     labels = _labels(path, "labels", arrays["labels"])
     if "classes" in arrays:
         class_names = _words(path, arrays, "classes")
@@ -238,10 +243,10 @@ def _inputs(path: Path, key: str, array: np.ndarray, *, ranged: bool = True) -> 
     return images
 
 
-def as_features(array_NxF: np.ndarray) -> np.ndarray:
+def as_features(features: np.ndarray) -> np.ndarray:
     """Numbers as float32 where that holds them all exactly, else as float64."""
-    exact = np.can_cast(array_NxF.dtype, np.float32)
-    return array_NxF.astype(np.float32 if exact else np.float64)
+    exact = np.can_cast(features.dtype, np.float32)
+    return features.astype(np.float32 if exact else np.float64)
 
 
 def _labels(path: Path, key: str, array: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ that the rest is sums, and rounding errors are those of the plain product (1e-6 
 value in float32; the larger tiles of F(4x4, 3x3) are ten times worse, and no faster here).
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial, reduce
 
@@ -27,6 +28,7 @@ _OUTPUT: _Rows = ((1, 1, 1, 0), (0, 1, -1, -1))  # A^T
 
 # Numbers in all input tiles, above which images are taken singly, to bound the memory (128 MB).
 _MOST = 2**25
+_BATCH = 32  # what a batch is taken for that is a symbol, as in an exported program
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -79,9 +81,15 @@ def _filter(x: Array, kernel_4x4: _Grid, padding: Padding, contract: int) -> Arr
         y = jnp.stack([jnp.stack(row, axis=3) for row in tiles_2x2], axis=2)
         return y.reshape(x.shape[0], 2 * rows, 2 * columns, -1)[:, :height, :width]
 
-    if 4 * x.size > _MOST:
+    if _is_large(x):
         return lax.map(lambda image: of(image[None])[0], x)
     return of(x)
+
+
+def _is_large(x: Array) -> bool:
+    """Whether images [B, H, W, C] are taken singly."""
+    batch = x.shape[0] if isinstance(x.shape[0], int) else _BATCH
+    return bool(4 * batch * math.prod(x.shape[1:]) > _MOST)
 
 
 def _kernel_gradient(x: Array, dy: Array, padding: Padding) -> Array:
@@ -91,7 +99,7 @@ def _kernel_gradient(x: Array, dy: Array, padding: Padding) -> Array:
         products = _products(_input_tiles(x, padding), _output_tiles(dy), (0, 0))
         return jnp.stack([jnp.stack(row) for row in _grid(_transposed(_KERNEL), products)])
 
-    if 4 * x.size > _MOST:
+    if _is_large(x):
         return jnp.sum(lax.map(lambda pair: of(pair[0][None], pair[1][None]), (x, dy)), axis=0)
     return of(x, dy)
 

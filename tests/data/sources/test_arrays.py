@@ -100,6 +100,15 @@ def test_features_with_all_optional_keys_and_with_none(tmp_path):
     assert numbers.class_names == ("2", "10")
 
 
+def test_features_may_have_views(tmp_path):
+    features = np.random.default_rng(0).normal(size=(4, 3, 2))
+    listing = npz(save(tmp_path, features=features, labels=[1, 0, 1, 0]))
+    np.testing.assert_array_equal(listing.inputs, features)
+    features[2, 1, 0] = np.nan
+    with pytest.raises(UserError, match="2 has a feature that is NaN"):
+        npz(save(tmp_path, features=features, labels=[1, 0, 1, 0]))
+
+
 def folds(tmp_path):
     """Four examples; in the first column the last one tests, in the second the first."""
     splits = np.asarray([["train", "test"], ["train", "Train"], ["val", "train"], ["test", "val"]])
