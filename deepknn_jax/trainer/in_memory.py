@@ -32,6 +32,7 @@ from deepknn_jax.engine.step import (
 )
 from deepknn_jax.errors import UserError
 from deepknn_jax.knn.sizes import filled_up, rounded_up
+from deepknn_jax.logs import quiet
 from deepknn_jax.models.mlp import MLP
 from deepknn_jax.models.network import Network
 from deepknn_jax.trainer.check import check
@@ -104,6 +105,7 @@ def options_of(method: str) -> frozenset[str]:
     return METHODS[method].reads
 
 
+@quiet()
 def fit(
     inputs_NxF: np.ndarray,
     labels_N: np.ndarray,
