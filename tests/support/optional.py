@@ -26,6 +26,7 @@ KIND_OF = {
     "libjpeg": "dicom",
     "pytorch_metric_learning": "interop",
     "skimage": "interop",
+    "skops": "interop",
     "timm": "interop",
     "torch": "interop",
     "torchvision": "interop",
