@@ -47,8 +47,10 @@ def far(dtype: jnp.dtype) -> float:
 
 
 def row_reach(x_NxD: Array) -> Array:
-    """The largest |x| of each row [N]; NaN or inf where the row is not finite."""
-    return jnp.max(jnp.abs(x_NxD), axis=1, initial=0.0)
+    """The largest |x| of each row [N]; inf where the row is not finite."""
+    # XLA's maximum of many rows on a CPU loses NaN.
+    known_NxD = jnp.where(jnp.isnan(x_NxD), jnp.inf, jnp.abs(x_NxD))
+    return jnp.max(known_NxD, axis=1, initial=0.0)
 
 
 def without_infinite(x: Array) -> Array:
