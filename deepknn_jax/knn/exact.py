@@ -61,7 +61,7 @@ def without_infinite(x: Array) -> Array:
 def frame_of(queries_QxD: Array, gallery_GxD: Array, *, p: float) -> Frame:
     """The frame of these queries, all finite, and this gallery."""
     dtype, width = gallery_GxD.dtype, gallery_GxD.shape[1]
-    reach_G = row_reach(gallery_GxD)
+    reach_G = _reach_in_tiles(gallery_GxD)
     finite_G = reach_G <= far(dtype)
     largest = jnp.maximum(
         jnp.max(row_reach(queries_QxD), initial=0.0),
@@ -81,10 +81,27 @@ def frame_of(queries_QxD: Array, gallery_GxD: Array, *, p: float) -> Frame:
     return Frame(unit, wide, centre_D, error, lost, finite_G)
 
 
+def _tile_size(rows_GxD: Array) -> int:
+    count, width = rows_GxD.shape
+    return max(1, min(count, _TILE // max(1, width)))
+
+
+def _reach_in_tiles(gallery_GxD: Array) -> Array:
+    """`row_reach` of the gallery [G], a tile at a time."""
+    count, size = gallery_GxD.shape[0], _tile_size(gallery_GxD)
+
+    def visit(reach_G: Array, first: Array) -> tuple[Array, None]:
+        start = jnp.minimum(first, count - size)  # the last tile begins early
+        found_S = row_reach(lax.dynamic_slice_in_dim(gallery_GxD, start, size))
+        return lax.dynamic_update_slice_in_dim(reach_G, found_S, start, 0), None
+
+    starts = jnp.arange(0, count, size, dtype=jnp.int32)
+    return lax.scan(visit, jnp.zeros(count, gallery_GxD.dtype), starts)[0]
+
+
 def _centre(gallery_GxD: Array, unit: Array) -> Array:
     """`distances.centre_of` the gallery times `unit`, a tile at a time."""
-    count, width = gallery_GxD.shape
-    size = max(1, min(count, _TILE // max(1, width)))
+    (count, width), size = gallery_GxD.shape, _tile_size(gallery_GxD)
     dtype = gallery_GxD.dtype
     most = far(dtype)
 
