@@ -7,6 +7,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from deepknn_jax.files import append, parse_json, sound, write_text
 Record = dict[str, Any]
 Seconds = dict[str, float]  # where the time went
 _muted = False
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
 def mute() -> None:
@@ -24,12 +26,22 @@ def mute() -> None:
     _muted = True
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """In the block, or the function, `say` is silent: who called wants arrays."""
+    before = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(before)
+
+
 def say(line: str) -> None:
     """One line to the terminal, at once; what its encoding lacks is escaped.
 
     Arguments in backticks are named as `errors.renaming` says.
     """
-    if _muted:
+    if _muted or _QUIET.get():
         return
     encoding = sys.stdout.encoding or "utf-8"
     known = sound(renamed(line)).encode(encoding, "backslashreplace").decode(encoding)

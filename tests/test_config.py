@@ -97,7 +97,10 @@ def test_a_crop_that_the_size_cannot_give():
 
 
 def test_a_choice_that_is_none_names_the_near_ones_and_whether_it_may_be_empty():
-    words = r"^config\.first_stage is 'tripelt': did you mean triplet\? choose from deep_knn, soft_deep_knn, triplet"
+    words = (
+        r"^config\.first_stage is 'tripelt': did you mean triplet\? choose from deep_knn, "
+        r"soft_deep_knn, triplet"
+    )
     with pytest.raises(UserError, match=rf"{words}, .*max_margin_hard, or leave it empty$"):
         check(changed(first_stage="tripelt"))
     with pytest.raises(UserError, match=r"^config\.batch\.kind is '': choose from shuffled, .*l$"):

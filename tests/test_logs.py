@@ -7,7 +7,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from deepknn_jax.errors import UserError
-from deepknn_jax.logs import duration, read_records, record_log, say
+from deepknn_jax.logs import duration, quiet, read_records, record_log, say
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("ascii", r"\xfc\udce9"), ("utf-8", "ü\\udce9")])
@@ -128,3 +128,10 @@ def test_a_line_in_the_middle_that_is_no_record_is_named(tmp_path, line):
         with pytest.raises(UserError, match=r"metrics\.jsonl: line 2 is no record .*mend it"):
             read()
     assert path.read_bytes().count(b"\n") == 3
+
+
+def test_quiet_is_for_the_block_alone(capsys):
+    with quiet():
+        say("in it")
+    say("after it")
+    assert capsys.readouterr().out == "after it\n"

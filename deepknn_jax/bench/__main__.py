@@ -1,4 +1,4 @@
-"""`python -m deepknn_jax.bench [--only=loss,knn,mlp,backbones,refresh] [--out=FILE.json]`.
+"""`python -m deepknn_jax.bench [--only=loss,knn,...] [--out=FILE.json]`: what MEASUREMENTS names.
 
 `--gpu --out=FILE.json [--sections=search,loss]` measures what docs/gpu.md tells of, and
 `--render=FILE.json` prints that as markdown. `--scale --out=FILE.json` counts what docs/scale.md
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from deepknn_jax.bench import backbones, knn, loss, mlp, peers, refresh, scale
+from deepknn_jax.bench import backbones, estimators, knn, loss, mlp, peers, refresh, scale
 from deepknn_jax.bench.gpu import command, record, render
 from deepknn_jax.bench.timing import Row, table
 from deepknn_jax.files import write_text
@@ -25,6 +25,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "mlp": mlp.measure,
     "backbones": backbones.measure,
     "refresh": refresh.measure,
+    "estimators": estimators.measure,
 }
 
 _ONLY = flags.DEFINE_list("only", list(MEASUREMENTS), "What to measure.")

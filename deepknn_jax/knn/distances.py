@@ -115,6 +115,11 @@ def centre_of(x_NxD: Array, where_N: Array | None = None) -> Array:
         finite_NxD &= where_N[:, None]
     mean_D = jnp.mean(x_NxD, axis=0, where=finite_NxD)
     reach = jnp.max(jnp.abs(x_NxD - mean_D[None, :]), where=finite_NxD, initial=0.0)
+    return coarse(mean_D, reach)
+
+
+def coarse(mean_D: Array, reach: Array) -> Array:
+    """`mean_D` in multiples of the power of two below `reach`, the largest distance from it."""
     _, exponent = jnp.frexp(reach)
     unit = jnp.ldexp(jnp.ones_like(reach), exponent - 1)
     return jnp.round(mean_D / unit) * unit

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from deepknn_jax.knn.distances import centre_of, power_of_two, product_error
+from deepknn_jax.knn.distances import coarse, power_of_two, product_error
 
+_TILE = 2**20  # numbers whose mean is taken at a time: XLA on a CPU writes down what it sums
 _ON_GRID = 64  # rows looked at first: most data are not whole numbers, and are not read for it
 
 
@@ -36,14 +37,20 @@ class Frame(NamedTuple):
     finite: Array
 
 
+# Of each column [D]: the sum, how many there are, the least and the largest.
+_Columns = tuple[Array, Array, Array, Array]
+
+
 def far(dtype: jnp.dtype) -> float:
     """The score of what is no neighbour: above all scores, and finite, as no score of data is."""
     return float(jnp.finfo(dtype).max)
 
 
 def row_reach(x_NxD: Array) -> Array:
-    """The largest |x| of each row [N]; NaN or inf where the row is not finite."""
-    return jnp.max(jnp.abs(x_NxD), axis=1, initial=0.0)
+    """The largest |x| of each row [N]; inf where the row is not finite."""
+    # XLA's maximum of many rows on a CPU loses NaN.
+    known_NxD = jnp.where(jnp.isnan(x_NxD), jnp.inf, jnp.abs(x_NxD))
+    return jnp.max(known_NxD, axis=1, initial=0.0)
 
 
 def without_infinite(x: Array) -> Array:
@@ -54,7 +61,7 @@ def without_infinite(x: Array) -> Array:
 def frame_of(queries_QxD: Array, gallery_GxD: Array, *, p: float) -> Frame:
     """The frame of these queries, all finite, and this gallery."""
     dtype, width = gallery_GxD.dtype, gallery_GxD.shape[1]
-    reach_G = row_reach(gallery_GxD)
+    reach_G = _reach_in_tiles(gallery_GxD)
     finite_G = reach_G <= far(dtype)
     largest = jnp.maximum(
         jnp.max(row_reach(queries_QxD), initial=0.0),
@@ -64,7 +71,7 @@ def frame_of(queries_QxD: Array, gallery_GxD: Array, *, p: float) -> Frame:
     zero = jnp.zeros((), dtype)
     if p != 2.0:
         return Frame(unit, wide, jnp.zeros(width, dtype), zero, zero, finite_G)
-    centre_D = centre_of(gallery_GxD * unit)
+    centre_D = _centre(gallery_GxD, unit)
     step = 2.0 ** jnp.ceil(jnp.log2(jnp.sqrt(jnp.asarray(width, dtype)) * 2.0**-8)).astype(dtype)
     whole = _on_grid(queries_QxD, gallery_GxD, unit, centre_D, step)
     info = jnp.finfo(dtype)
@@ -72,6 +79,52 @@ def frame_of(queries_QxD: Array, gallery_GxD: Array, *, p: float) -> Frame:
     # On a grid two squared distances differ by a step's square, or not at all.
     lost = jnp.where(whole, -0.5 * step**2, 4.0 * width * float(info.tiny)).astype(dtype)
     return Frame(unit, wide, centre_D, error, lost, finite_G)
+
+
+def _tile_size(rows_GxD: Array) -> int:
+    count, width = rows_GxD.shape
+    return max(1, min(count, _TILE // max(1, width)))
+
+
+def _reach_in_tiles(gallery_GxD: Array) -> Array:
+    """`row_reach` of the gallery [G], a tile at a time."""
+    count, size = gallery_GxD.shape[0], _tile_size(gallery_GxD)
+
+    def visit(reach_G: Array, first: Array) -> tuple[Array, None]:
+        start = jnp.minimum(first, count - size)  # the last tile begins early
+        found_S = row_reach(lax.dynamic_slice_in_dim(gallery_GxD, start, size))
+        return lax.dynamic_update_slice_in_dim(reach_G, found_S, start, 0), None
+
+    starts = jnp.arange(0, count, size, dtype=jnp.int32)
+    return lax.scan(visit, jnp.zeros(count, gallery_GxD.dtype), starts)[0]
+
+
+def _centre(gallery_GxD: Array, unit: Array) -> Array:
+    """`distances.centre_of` the gallery times `unit`, a tile at a time."""
+    (count, width), size = gallery_GxD.shape, _tile_size(gallery_GxD)
+    dtype = gallery_GxD.dtype
+    most = far(dtype)
+
+    def visit(state: _Columns, first: Array) -> tuple[_Columns, None]:
+        total_D, seen_D, low_D, high_D = state
+        start = jnp.minimum(first, count - size)
+        rows_SxD = lax.dynamic_slice_in_dim(gallery_GxD, start, size) * unit
+        new_S = start + jnp.arange(size, dtype=jnp.int32) >= first  # the last tile begins early
+        there_SxD = jnp.isfinite(rows_SxD) & new_S[:, None]
+        return (
+            total_D + jnp.sum(rows_SxD, axis=0, where=there_SxD),
+            seen_D + jnp.sum(there_SxD, axis=0, dtype=dtype),
+            jnp.minimum(low_D, jnp.min(rows_SxD, axis=0, where=there_SxD, initial=most)),
+            jnp.maximum(high_D, jnp.max(rows_SxD, axis=0, where=there_SxD, initial=-most)),
+        ), None
+
+    zero_D = jnp.zeros(width, dtype)
+    nothing = (zero_D, zero_D, zero_D + most, zero_D - most)
+    starts = jnp.arange(0, count, size, dtype=jnp.int32)
+    (total_D, seen_D, low_D, high_D), _ = lax.scan(visit, nothing, starts)
+    mean_D = total_D / jnp.maximum(seen_D, 1)
+    reach = jnp.max(jnp.maximum(high_D - mean_D, mean_D - low_D), initial=0.0)
+    return coarse(mean_D, reach)
 
 
 def _on_grid(

@@ -67,10 +67,10 @@ class Shared(NamedTuple):
     same_class: bool | None
 
 
-class _Tiles(NamedTuple):
-    """The gallery cut into T tiles of S rows, in the frame's units; `first` [T] the first index.
+class _Tile(NamedTuple):
+    """S rows of the gallery in the frame's units, from index `first` on.
 
-    `norms` [T, S] are what a score starts from: `far` where no neighbour is.
+    `norms` [S] are what a score starts from: `far` where no neighbour is.
     """
 
     rows: Array
@@ -89,8 +89,8 @@ def search(queries: Block, shared: Shared) -> _Found:
     if shared.p != 2.0:
         found = lax.map(by_differences, blocks)
         return jax.tree.map(lambda x: x.reshape(-1, k)[:count], found)
-    tiles = _gallery_tiles(shared, tile_size)
-    *found, sure = lax.map(functools.partial(_by_product, shared=shared, tiles=tiles), blocks)
+    candidates = _by_product(blocks, shared, tile_size)
+    *found, sure = lax.map(lambda each: _sure(each[0], each[1], shared), (blocks, candidates))
     distances, indices = (x.reshape(-1, k)[:count] for x in found)
     return search_again(
         ~sure.reshape(-1)[:count],
@@ -100,41 +100,62 @@ def search(queries: Block, shared: Shared) -> _Found:
     )
 
 
-def _gallery_tiles(shared: Shared, size: int) -> _Tiles:
-    # Full tiles of equal shape: equal rows then run through the same product kernel and tie.
+def _by_product(blocks: Block, shared: Shared, size: int) -> _Found:
+    """Scores and indices [n, B, k + spare] of the candidates of n blocks of queries.
+
+    Each tile in turn meets all blocks, so that one tile alone is held centred.
+    """
     size += -size % _GROUP
-    frame, (count, width) = shared.frame, shared.gallery.shape
-    missing = -count % size
-    rows_GxD = without_infinite(shared.gallery) * frame.unit - frame.centre[None, :]
-    norms_G = (1.0 - frame.error) * jnp.sum(jnp.square(rows_GxD), axis=1)
-    none = far(norms_G.dtype)
 
-    def cut(x_G: Array, filled: float = 0) -> Array:
-        return jnp.pad(x_G, (0, missing), constant_values=filled).reshape(-1, size)
+    def visit(best: _Found, first: Array) -> tuple[_Found, None]:
+        tile = _tile(shared, first, size)
+        return lax.map(lambda each: _meet(each[0], each[1], tile, shared), (blocks, best)), None
 
-    return _Tiles(
-        rows=jnp.pad(rows_GxD, ((0, missing), (0, 0))).reshape(-1, size, width),
-        norms=cut(jnp.where(frame.finite, norms_G, none), none),
-        ids=None if shared.ids is None else cut(shared.ids),
-        labels=None if shared.labels is None else cut(shared.labels),
-        first=jnp.arange(0, count + missing, size, dtype=jnp.int32),
-    )
+    nothing = jax.vmap(lambda block: _nothing(block, _candidates(shared.k)))(blocks)
+    starts = jnp.arange(0, shared.gallery.shape[0], size, dtype=jnp.int32)
+    return lax.scan(visit, nothing, starts)[0]
 
 
-def _by_product(block: Block, *, shared: Shared, tiles: _Tiles) -> tuple[Array, Array, Array]:
+def _tile(shared: Shared, first: Array, size: int) -> _Tile:
+    """The tile from `first` on; the last one begins early, and what was seen before is left out."""
+    frame, count = shared.frame, shared.gallery.shape[0]
+    length = min(size, count)
+    start = jnp.minimum(first, count - length)
+
+    def cut(x: Any) -> Any:
+        # Full tiles of equal shape: equal rows then run through the same product kernel and tie.
+        def padded(x_G: Array) -> Array:
+            rows = lax.dynamic_slice_in_dim(x_G, start, length)
+            return jnp.pad(rows, [(0, -length % _GROUP)] + [(0, 0)] * (x_G.ndim - 1))
+
+        return jax.tree.map(padded, x)
+
+    rows_SxD = without_infinite(cut(shared.gallery)) * frame.unit - frame.centre[None, :]
+    norms_S = (1.0 - frame.error) * jnp.sum(jnp.square(rows_SxD), axis=1)
+    new_S = (start + jnp.arange(len(norms_S), dtype=jnp.int32) >= first) & cut(frame.finite)
+    norms_S = jnp.where(new_S, norms_S, far(norms_S.dtype))
+    return _Tile(rows_SxD, norms_S, cut(shared.ids), cut(shared.labels), start)
+
+
+def _meet(block: Block, best: _Found, tile: _Tile, shared: Shared) -> _Found:
+    """The best candidates of one block of queries so far and of a tile."""
+    # |x|^2, the same for all rows, is left out.
+    product_BxS = products(_centred(block, shared.frame), tile.rows)
+    score_BxS = tile.norms[None, :] - 2.0 * product_BxS
+    score_BxS = _allowed(score_BxS, block, tile.ids, tile.labels, shared.same_class)
+    return _keep(best, score_BxS, tile.first)
+
+
+def _centred(block: Block, frame: Frame) -> Array:
+    return block[0] * frame.unit - frame.centre[None, :]
+
+
+def _sure(block: Block, candidates: _Found, shared: Shared) -> tuple[Array, Array, Array]:
     """Distances, indices [B, k] of one block of queries, and which queries are sure of them."""
-    frame, k = shared.frame, shared.k
-    centred_BxD = block[0] * frame.unit - frame.centre[None, :]
-
-    def visit(best: _Found, tile: _Tiles) -> tuple[_Found, None]:
-        # |x|^2, the same for all rows, is left out.
-        score_BxS = tile.norms[None, :] - 2.0 * products(centred_BxD, tile.rows)
-        score_BxS = _allowed(score_BxS, block, tile.ids, tile.labels, shared.same_class)
-        return _keep(best, score_BxS, tile.first), None
-
-    (scores, indices), _ = lax.scan(visit, _nothing(block, _candidates(k)), tiles)
-    distances, indices_Bxk = _rank(block, shared, indices)
-    sure_B = nothing_hidden(frame, scores[:, -1], centred_BxD, distances[:, -1])
+    scores_BxC, indices_BxC = candidates
+    distances, indices_Bxk = _rank(block, shared, indices_BxC)
+    centred_BxD = _centred(block, shared.frame)
+    sure_B = nothing_hidden(shared.frame, scores_BxC[:, -1], centred_BxD, distances[:, -1])
     return distances, indices_Bxk, sure_B
 
 

@@ -14,19 +14,20 @@ class MLP(nn.Module):
 
     Inputs [B, ...] are flattened to [B, F]; embeddings [B, embedding_size or 128] in `dtype`. In
     training each of the 512 and 256 is zeroed with the probability `dropout` (not in the paper), by
-    the rng stream of that name.
+    the rng stream of that name. `hidden`: other widths than the paper's, and other numbers of them.
     """
 
     embedding_size: int | None = None
     dtype: DTypeLike = jnp.float32
     bn_axis: str | None = None
     dropout: float = 0.0
+    hidden: tuple[int, ...] = (512, 256)
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         """[B, ...] -> [B, D] in `dtype`; `train`: normalise by the batch's statistics."""
         x = x.reshape(x.shape[0], -1)
-        for width in (512, 256):
+        for width in self.hidden:
             # No bias: BatchNorm would take it out again.
             x = nn.Dense(width, use_bias=False, dtype=self.dtype)(x)
             x = nn.relu(batch_norm(train, self.dtype, self.bn_axis)()(x))

@@ -120,7 +120,7 @@ plt.plot(counts, [share for _, share in found], "o-", label="8 and 9")
 plt.xlabel("images of 8 and 9 in the gallery")
 plt.ylabel("answered rightly, %")
 plt.ylim(0, 102)
-plt.legend()
+plt.legend(loc="center right")
 plt.tight_layout()
 plt.show()
 

@@ -11,7 +11,7 @@ from support.optional import require
 from support.twins import shapes
 
 from deepknn_jax import models
-from deepknn_jax.bench import backbones, knn, loss, mlp, peers, refresh
+from deepknn_jax.bench import backbones, estimators, knn, loss, mlp, peers, refresh
 from deepknn_jax.bench.timing import Row, Side, compare, table
 from deepknn_jax.models.weights.published import PUBLISHED
 
@@ -32,6 +32,12 @@ def test_without_peers_xla_is_measured_alone(name, monkeypatch):
     (row,) = MEASURES[name]()
     assert set(row.milliseconds) == {"xla"}
     assert peers.machine()["torch"] == "absent"
+
+
+def test_estimators_are_timed_beside_scikit_learns():
+    rows = estimators.measure(((5, 140, 3, 2),), ((40, 5, 2, 3, 3),), repeats=2)
+    found = {row.task.split(",")[0]: set(row.milliseconds) for row in rows}
+    assert found == {"kneighbors": {"xla", "sklearn"}, "NCA fit": {"xla", "sklearn"}}
 
 
 @pytest.mark.interop

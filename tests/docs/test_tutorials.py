@@ -10,12 +10,11 @@ import pytest
 from support.optional import require
 from support.runs import ROOT
 
-TUTORIALS = ("folder_to_report", "own_loop", "new_class")
-WAITING = {"features_in_scikit_learn"}  # for deepknn_jax.estimators
+TUTORIALS = ("folder_to_report", "features_in_scikit_learn", "own_loop", "new_class")
 
 
 def test_all_are_run():
-    assert {path.stem for path in (ROOT / "docs/tutorials").glob("*.py")} == {*TUTORIALS} | WAITING
+    assert {path.stem for path in (ROOT / "docs/tutorials").glob("*.py")} == {*TUTORIALS}
 
 
 @pytest.mark.docs

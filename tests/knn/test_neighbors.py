@@ -119,6 +119,16 @@ class TestAcrossTiles:
         assert (indices[:, -1] == -1).all()
         assert (distances[:, -1] == np.inf).all()
 
+    def test_nor_is_one_of_many(self):
+        """XLA's maximum of 1,000 rows and more, which tells what is finite, loses NaN on a CPU."""
+        rng = np.random.default_rng(5)
+        rows, queries = rng.normal(size=(2000, 7)), rng.normal(size=(9, 7))
+        marked = np.pad(rows, ((0, 300), (0, 0)), constant_values=np.nan)
+        search = jax.jit(functools.partial(nearest_neighbors, k=4))
+        found, wanted = (search(queries.astype("f4"), x.astype("f4")) for x in (marked, rows))
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
+
     @pytest.mark.parametrize("bad", [np.nan, -np.inf])
     @pytest.mark.parametrize("p", [1.0, 2.0])
     def test_a_query_that_is_not_finite_has_no_neighbour_and_spoils_no_other(self, bad, p):

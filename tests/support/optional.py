@@ -31,6 +31,7 @@ KIND_OF = {
     "nbclient": "docs",
     "pytorch_metric_learning": "interop",
     "skimage": "interop",
+    "skops": "interop",
     "timm": "interop",
     "torch": "interop",
     "torchvision": "interop",
