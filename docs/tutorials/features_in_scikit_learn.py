@@ -106,7 +106,7 @@ plt.show()
 # ## Sets of classes
 #
 # Some training rows held out, `predict_set` gives for each row the classes that cannot be ruled
-# out: of new rows of a class, a share of at least 0.9 has it in its set.
+# out: of new rows of a class a share of at least 0.9 has it in its set.
 
 # %%
 held = DeepKNNClassifier(**small, validation_fraction=0.2).fit(X_train, y_train)
@@ -114,3 +114,6 @@ sets = held.predict_set(X_test, level=0.9)
 covered = sets[np.arange(len(y_test)), y_test].mean()
 print(f"{100 * covered:.1f} % of the sets hold the class; {sets.sum(1).mean():.2f} classes a set")
 assert covered > 0.8
+
+# %% [markdown]
+# The other estimators, and what holds for the sets: [Estimators](../estimators.md).

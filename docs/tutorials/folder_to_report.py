@@ -115,8 +115,8 @@ assert sum(right) > 0.8 * len(right)
 
 # %% [markdown]
 # A set holds the classes that cannot be ruled out at a level of 0.9: for nine of ten new images of
-# a class it holds the right one, if these are like the validation images. Here are the sets by
-# their size, and what was abstained from.
+# a class it holds the right one, if these are like the validation images. An empty set is that of
+# an image like none that is known. Here are the sets by their size, and what was abstained from.
 
 # %%
 sizes = [len(answer["set"].split(";")) if answer["set"] else 0 for answer in answers]
