@@ -92,8 +92,9 @@ assert Path("run/report.html").exists()
 # what a reader of a kNN can check.
 
 # %%
-plt.figure(figsize=(9, 7))
-plt.imshow(plt.imread("run/neighbors.png"))
+picture = plt.imread("run/neighbors.png")
+figure = plt.figure(figsize=(8, 8 * picture.shape[0] / picture.shape[1]))
+figure.add_axes((0, 0, 1, 1)).imshow(picture)
 plt.axis("off")
 plt.show()
 
