@@ -30,6 +30,9 @@ def main() -> None:
     if not values.run:
         raise UserError("--run is not given: a run's workdir or its model folder")
     try:
+        import python_multipart  # noqa: F401  Starlette misses it only when files come
+        import uvicorn  # noqa: F401
+
         from deepknn_jax.serve.app import make_app
         from deepknn_jax.serve.desk import Desk, Options
     except ModuleNotFoundError as error:

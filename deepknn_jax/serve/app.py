@@ -140,7 +140,7 @@ def make_app(desk: Desk) -> Starlette:
 
 
 async def _files(request: Request) -> Sent:
-    sent = await read_form(request)
+    sent = await read_form(request, MOST_BYTES)
     if not sent.uploads:
         raise HTTPException(400, "no file was chosen")
     return sent

@@ -181,14 +181,14 @@ def _without(reason: str, folder: Path) -> str:
 def _plain(case: page.Case, run: Run) -> dict[str, Any]:
     found, classes, gallery_ = case.found, run.class_names, run.model.gallery
     label = int(found.labels[0])
-    pairs = [(int(row), float(far)) for row, far in zip(found.indices[0], found.distances[0],
+    pairs = [(int(row), _number(far)) for row, far in zip(found.indices[0], found.distances[0],
                                                         strict=True) if row >= 0]  # fmt: skip
     return {
         "name": found.names[0],
         "label": classes[label] if label >= 0 else None,
         "shares": _by_class(found.shares[0], classes),
         "p_values": None if found.p_values is None else _by_class(found.p_values[0], classes),
-        "credibility": None if found.credibility is None else float(found.credibility[0]),
+        "credibility": None if found.credibility is None else _number(found.credibility[0]),
         "set": None if found.sets is None else set_of(found, 0, classes),
         "abstain": found.abstain[0] or None,
         "neighbours": [{"name": gallery_.name(row), "label": classes[gallery_.labels[row]],
@@ -197,6 +197,9 @@ def _plain(case: page.Case, run: Run) -> dict[str, Any]:
 
 
 def _by_class(values_C: Any, classes: Sequence[str]) -> dict[str, float | None]:
-    found = map(float, values_C)
-    return {name: value if math.isfinite(value) else None
-            for name, value in zip(classes, found, strict=True)}  # fmt: skip
+    return {name: _number(value) for name, value in zip(classes, values_C, strict=True)}
+
+
+def _number(value: Any) -> float | None:
+    """To six digits, as in predictions.csv; None for what JSON has no number for."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None

@@ -47,8 +47,8 @@ class Sent(NamedTuple):
     uploads: tuple[Upload, ...]
 
 
-async def read_form(request: Request, most: int = MOST_BYTES) -> Sent:
-    """The form in a request of at most `most` bytes and MOST_FILES files.
+async def read_form(request: Request, most: int) -> Sent:
+    """The form in a request of at most `most` bytes, and MOST_FILES files.
 
     Raises:
         HTTPException: it is larger, takes too long, or is no multipart form; in one line.
