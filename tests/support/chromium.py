@@ -66,7 +66,33 @@ class Chromium:
 
     def value(self, script):
         """What a line of JavaScript gives; it is the test's, the page has none."""
-        return self.call("Runtime.evaluate", expression=script)["result"].get("value")
+        found = self.call("Runtime.evaluate", expression=script, userGesture=True)
+        return found["result"].get("value")
+
+    @contextlib.contextmanager
+    def opened(self, ending):
+        """Gives what reads the text of the tab that the block opens at an address so ending."""
+        own = self.session
+
+        def text():
+            until = time.monotonic() + _SECONDS
+            while time.monotonic() < until:
+                self.session = None
+                for each in self.call("Target.getTargets")["targetInfos"]:
+                    if each["type"] == "page" and each["url"].endswith(ending):
+                        target = each["targetId"]
+                        found = self.call("Target.attachToTarget", targetId=target, flatten=True)
+                        self.session = found["sessionId"]
+                        if shown := self.value("document.body && document.body.innerText"):
+                            self.session = own
+                            return shown
+                time.sleep(0.1)
+            raise AssertionError(f"no tab at {ending}")
+
+        try:
+            yield text
+        finally:
+            self.session = own
 
     def drop(self, selector, files):
         """Files are dropped from outside onto the middle of an element."""
