@@ -36,7 +36,8 @@ def main() -> None:
         from deepknn_jax.serve.app import make_app
         from deepknn_jax.serve.desk import Desk, Options
     except ModuleNotFoundError as error:
-        raise UserError(f"the page needs {error.name}: pip install 'deepknn-jax[serve]'") from error
+        name = str(error.name).split(".", 1)[0]
+        raise UserError(f"the page needs {name}: pip install 'deepknn-jax[serve]'") from error
     make_missing_model(values.run)
     run = open_run(values.run)
     k = run.model.about["k_p"] if values.k is None else values.k

@@ -45,7 +45,7 @@ def test_what_the_extra_brings_is_named_where_it_is_absent(monkeypatch, module):
     for name in [each for each in sys.modules if each in own or each.startswith("starlette")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=r"the page needs \w+: pip install 'deepknn-jax\[serve\]'"):
+    with pytest.raises(UserError, match=r"the page needs \w+: pip install 'deepknn-jax\[serve\]'$"):
         start(monkeypatch, "--run=anywhere")
 
 
