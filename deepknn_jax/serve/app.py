@@ -78,13 +78,7 @@ def make_app(desk: Desk) -> Starlette:
     title = f"Ask {desk.run.model.about['source']}, {desk.run.model.about['backbone']}"
 
     async def worked(work: Callable[[], _T]) -> _T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(worker, work)
-        except UserError as error:
-            raise HTTPException(400, str(error)) from error
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise HTTPException(500, f"{error.filename or 'a file'}: {reason}") from error
+        return await _by(worker, work)
 
     async def told(message: str, status: int = 200) -> Response:
         none = Answers([], {}, {})
@@ -137,6 +131,17 @@ def make_app(desk: Desk) -> Starlette:
     ]
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False)
     return Starlette(routes=routes, middleware=[Middleware(_Guard), hosts], lifespan=lifespan)
+
+
+async def _by(worker: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
+    """What `work` returns, done by the worker; its errors as responses of one line."""
+    try:
+        return await asyncio.get_running_loop().run_in_executor(worker, work)
+    except UserError as error:
+        raise HTTPException(400, str(error)) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise HTTPException(500, f"{error.filename or 'a file'}: {reason}") from error
 
 
 async def _files(request: Request) -> Sent:
