@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from deepknn_jax.answers import by_group, figures, heat, page, table
 from deepknn_jax.answers.card import few_lines, why_none
-from deepknn_jax.answers.intake import Block, Questions, blocks, one_block, questions
+from deepknn_jax.answers.intake import Block, Questions, one_block, questions
 from deepknn_jax.answers.judge import Predictions, check_options, judge
 from deepknn_jax.answers.model import Model
-from deepknn_jax.answers.run import Run, open_run
+from deepknn_jax.answers.run import NOT_FINITE, Run, answered, open_run
 from deepknn_jax.answers.thumbnails import LARGE
 from deepknn_jax.errors import UserError, renaming
 from deepknn_jax.evaluation.metrics import format_table
@@ -26,7 +26,6 @@ from deepknn_jax.shell import make_missing_model, parse_flags, run_command
 _OPTIONS = ("images", "at", "k", "level", "abstain_error", "image_column", "label_column",
             "group_column")  # fmt: skip
 _HEAT = 160  # side of a map in the report, in pixels
-_NOT_FINITE = "its embedding is not finite"
 
 
 class Options(NamedTuple):
@@ -116,16 +115,16 @@ def predict(run: Run, asked: Questions, out: Path, options: Options, *, title: s
         write_text(out / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
     else:  # of an earlier answer
         (out / "results.json").unlink(missing_ok=True)
-    answered = len(asked.names) - len(kept.errors)
+    count = len(asked.names) - len(kept.errors)
     page.write(
         out / "report.html", run.model, kept.cases, asked=sound(f"Answers for {title}"),
-        k=options.k, level=options.level, left_out=answered - len(kept.cases), errors=kept.errors,
+        k=options.k, level=options.level, left_out=count - len(kept.cases), errors=kept.errors,
         results=results,
     )  # fmt: skip
     if results:
         rows = [("answers", results["test"]), ("by group", results.get("by_group", {}))]
         say(format_table(rows))
-    say(f"{answered:,} answered, {kept.abstained:,} of these abstain, {len(kept.errors):,} could "
+    say(f"{count:,} answered, {kept.abstained:,} of these abstain, {len(kept.errors):,} could "
         f"not be read; written to {out}")  # fmt: skip
 
 
@@ -171,7 +170,7 @@ def show(run: Run, asked: Questions, out: Path, options: Options, *, name: str) 
         raise UserError(f"{asked.names[row]}: cannot be read ({block.errors[row]})")
     embeddings = run.embed_inputs(block.inputs)
     if not np.isfinite(embeddings).all():
-        raise UserError(f"{asked.names[row]}: {_NOT_FINITE}")
+        raise UserError(f"{asked.names[row]}: {NOT_FINITE}")
     _make(out)
     found = judge(embeddings, (asked.names[row],), run.model, k=options.k, level=options.level,
                   abstain_error=options.abstain_error)  # fmt: skip
@@ -219,27 +218,11 @@ def _answered(
 ) -> Iterator[tuple[Block, Predictions | None]]:
     """Each block with the predictions for what could be read of it; None where nothing could."""
     progress = tqdm(total=len(asked.names), desc="answering", unit=" images", delay=2, disable=None)
-    for block in blocks(asked, run.form):
-        count = len(block.rows) + len(block.errors)
-        embeddings = run.embed_inputs(block.inputs)
-        finite = np.asarray(np.isfinite(embeddings).all(axis=1))
-        if not finite.all():
-            block = _without(block, finite)
-        found = None
-        if len(block.rows):
-            names = tuple(asked.names[row] for row in block.rows)
-            found = judge(embeddings[finite], names, run.model, k=options.k, level=options.level,
-                          abstain_error=options.abstain_error)  # fmt: skip
+    for block, found in answered(run, asked, k=options.k, level=options.level,
+                                 abstain_error=options.abstain_error):  # fmt: skip
         yield block, found
-        progress.update(count)
+        progress.update(len(block.rows) + len(block.errors))
     progress.close()
-
-
-def _without(block: Block, finite: np.ndarray) -> Block:
-    """The block with those rows that are not `finite` among its errors."""
-    errors = block.errors | {int(row): _NOT_FINITE for row in block.rows[~finite]}
-    shown = tuple(each for each, good in zip(block.thumbnails, finite, strict=True) if good)
-    return Block(block.rows[finite], block.inputs[finite], shown, errors)
 
 
 def _kept(

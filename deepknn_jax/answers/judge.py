@@ -147,9 +147,13 @@ def scores_of(
     embeddings_nxD: np.ndarray, gallery: Gallery, classes: tuple[str, ...], p: float
 ) -> np.ndarray:
     """The ratio scores float64 [n, C] of images that are none of the gallery's."""
-    return doubt.ratio_scores(
+    n = len(embeddings_nxD)
+    if 0 < n < _ALIKE:  # one program for any few
+        embeddings_nxD = np.pad(embeddings_nxD, ((0, _ALIKE - n), (0, 0)), mode="edge")
+    scores: np.ndarray = doubt.ratio_scores(
         embeddings_nxD, gallery.embeddings, gallery.labels, num_classes=len(classes), k=SCORE_K, p=p
     )
+    return scores[:n]
 
 
 def nearest_of_classes(

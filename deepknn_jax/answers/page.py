@@ -5,6 +5,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,8 +104,24 @@ def _row(found: Predictions, i: int) -> Predictions:
     return Predictions(*own)
 
 
-def write(
-    path: Path,
+class Served(NamedTuple):
+    """What the page of `serve` has beside a report: the form to ask by, and a `message`.
+
+    `writable`: labels can be corrected; `files` {a case's id: its file in base 64}, which goes back
+    with the correction, as nothing of it is kept.
+    """
+
+    message: str = ""
+    writable: bool = False
+    files: Mapping[str, str] = MappingProxyType({})
+
+
+def write(path: Path, model: Model, cases: Sequence[Case], **options: Any) -> None:
+    """Writes the report of the cases to the .html file `path`; `options` as of `text`."""
+    write_text(path, text(model, cases, **options))
+
+
+def text(
     model: Model,
     cases: Sequence[Case],
     *,
@@ -115,11 +132,11 @@ def write(
     errors: Mapping[str, str] | None = None,
     results: Mapping[str, Any] | None = None,
     large: bool = False,
-) -> None:
-    """Writes the report of the cases.
+    served: Served | None = None,
+) -> str:
+    """The report of the cases, HTML.
 
     Args:
-        path: of the .html file.
         model: that answered.
         cases: at most MOST are shown well; the caller chooses.
         asked: what the images are, in a few words.
@@ -129,9 +146,8 @@ def write(
         errors: {name: why it could not be read}.
         results: of `figures`, where labels are known.
         large: few cases, with large pictures and without contents.
+        served: by the page of `serve`.
     """
-    import jinja2  # only where a report is written
-
     pictures, near = _Pictures(), [case.found.indices[0] for case in cases]
     rows = np.unique(np.concatenate(near)) if near else np.zeros(0, int)
     small = small_pictures(model.gallery, rows[rows >= 0].tolist())
@@ -142,11 +158,7 @@ def write(
     for each in shown:
         by_class.setdefault(each["prediction"], []).append(each)
     doubtful = sorted(shown, key=lambda each: (not each["abstain"], each["credible"]))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("deepknn_jax.answers"), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    text = environment.get_template("report.html").render(
+    html: str = _template().render(
         about=model.about, trained_by=trained_by(model.about),
         classes=class_rows(model.about), by_class=by_class, doubtful=doubtful,
         cases=shown, pictures=pictures.rules(), asked=asked, k=k, level=level, left_out=left_out,
@@ -156,9 +168,19 @@ def write(
         beside=min(k, _BESIDE), tiny=_is_tiny(model), curve=_curve(model),
         here=_here(model, results), interval_line=interval_line(model.about.get("intervals")),
         whole=functools.partial(whole, model.about), heads=HEADS, large=large,
-        hubs=int(known.hubs.sum()), by_group=_by_group(results),
+        hubs=int(known.hubs.sum()), by_group=_by_group(results), served=served,
     )  # fmt: skip
-    write_text(path, text)
+    return html
+
+
+@functools.cache
+def _template() -> Any:  # jinja2.Template
+    import jinja2  # only where a report is written
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("deepknn_jax.answers"), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    ).get_template("report.html")  # fmt: skip
 
 
 def _doubt_lines(model: Model, level: float) -> list[str]:

@@ -1,6 +1,6 @@
 """A trained run, opened: it embeds and classifies new images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,11 +8,13 @@ import numpy as np
 
 from deepknn_jax.answers import model as model_lib
 from deepknn_jax.answers import state
-from deepknn_jax.answers.intake import Images, Questions, blocks, questions
+from deepknn_jax.answers.intake import Block, Images, Questions, blocks, questions
 from deepknn_jax.answers.judge import Predictions, check_options, judge
 from deepknn_jax.answers.model import Model
 from deepknn_jax.answers.network import Embed, Form, embedder, form_asked
 from deepknn_jax.errors import UserError
+
+NOT_FINITE = "its embedding is not finite"
 
 
 class Run(NamedTuple):
@@ -89,3 +91,30 @@ def open_run(path: str | Path, at: int | None = None) -> Run:
     folder = model_lib.find(path)
     model = state.read(folder, at)
     return Run(folder, model, form_asked(model), embedder(model))
+
+
+def answered(
+    run: Run, asked: Questions, *, k: int, level: float, abstain_error: float
+) -> Iterator[tuple[Block, Predictions | None]]:
+    """Each block of what is `asked`, with the predictions for what could be read of it, or None.
+
+    An image whose embedding is not finite is among its block's errors. Options as `Run.predict`.
+    """
+    for block in blocks(asked, run.form):
+        embeddings = run.embed_inputs(block.inputs)
+        finite = np.asarray(np.isfinite(embeddings).all(axis=1))
+        if not finite.all():
+            block = _without(block, finite)
+        found = None
+        if len(block.rows):
+            names = tuple(asked.names[row] for row in block.rows)
+            found = judge(embeddings[finite], names, run.model, k=k, level=level,
+                          abstain_error=abstain_error)  # fmt: skip
+        yield block, found
+
+
+def _without(block: Block, finite: np.ndarray) -> Block:
+    """The block with those rows that are not `finite` among its errors."""
+    errors = block.errors | {int(row): NOT_FINITE for row in block.rows[~finite]}
+    shown = tuple(each for each, good in zip(block.thumbnails, finite, strict=True) if good)
+    return Block(block.rows[finite], block.inputs[finite], shown, errors)

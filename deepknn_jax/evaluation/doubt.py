@@ -7,12 +7,15 @@ where the new ones come from and have not trained the network.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from deepknn_jax.knn.distances import pairwise_distances
 
 _ENTRIES = 2**24  # of the distances that are held at a time
+# Outside of jit its loop would be compiled anew at each call, and kept.
+_distances = jax.jit(pairwise_distances, static_argnames=("p",))
 
 
 class Calibration(NamedTuple):
@@ -71,9 +74,7 @@ def ratio_scores(
     block = max(1, _ENTRIES // max(1, len(gallery)))
     for start in range(0, len(queries_QxD), block):
         rows = slice(start, start + block)
-        distances = np.array(
-            pairwise_distances(jnp.asarray(queries_QxD[rows]), gallery_on_device, p=p)
-        )
+        distances = np.array(_distances(jnp.asarray(queries_QxD[rows]), gallery_on_device, p=p))
         if query_groups_Q is not None and gallery_groups_G is not None:
             own = np.asarray(query_groups_Q)[rows, None] == np.asarray(gallery_groups_G)[order]
             distances[own] = np.inf

@@ -1,5 +1,6 @@
 """Predictions against slow loops: the vote, p-values, sets, credibility, abstaining."""
 
+import jax
 import numpy as np
 import pytest
 from support.answering import FEATURES, examples, model_of
@@ -144,3 +145,13 @@ def test_a_gallery_judges_itself_with_whole_groups_left_out(model):
     assert np.isinf(alone.scores.scores).all()  # one group: nobody is left to say anything
     assert alone.curve.error.tolist() == [1.0]
     assert len(alone.distances) == 0
+
+
+def test_another_few_images_compile_nothing_new(model, queries, caplog):
+    """Each program that is compiled stays in memory: a server would grow with every image."""
+    asked = [(queries[:1], ("a",)), (queries[1:4], ("b", "c", "d"))]
+    options = {"k": 3, "level": 0.9, "abstain_error": 0.1}
+    judge(*asked[0], model, **options)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        judge(*asked[1], model, **options)
+    assert [each for each in caplog.messages if "ompil" in each] == []

@@ -1,8 +1,7 @@
-"""What a test may lack: packages of an extra, data and SLURM. Each kind has a marker of its name.
+"""What a test may lack: packages of an extra, data, SLURM and Chromium. Each kind has a marker.
 
-Without the extras `pytest -m "not slow"` runs all that can run and skips the marked;
-with them .ci/run's last pytest, `-m "(data or dicom or ...) and not slow"`, runs just what was
-skipped.
+Without the extras `pytest -m "not slow"` runs all that can run and skips the marked; with them the
+markers joined by "or" run just what was skipped, as .ci/run does.
 """
 
 import importlib
@@ -32,11 +31,16 @@ KIND_OF = {
     "pytorch_metric_learning": "interop",
     "skimage": "interop",
     "skops": "interop",
+    "python_multipart": "serve",
+    "pytorch_metric_learning": "interop",
+    "skimage": "interop",
+    "starlette": "serve",
     "timm": "interop",
     "torch": "interop",
     "torchvision": "interop",
+    "uvicorn": "serve",
 }
-KINDS = {"data", "slurm", *KIND_OF.values()}
+KINDS = {"chromium", "data", "slurm", *KIND_OF.values()}
 
 
 def absent(kind: str, what: str) -> str:
