@@ -98,7 +98,8 @@ def _tell(changed: Changed) -> None:
     for name, reason in changed.errors.items():
         say(f"{name}: {reason}; left out")
     for name, of in changed.copies:
-        say(f"{name}: is {of} over again; left out")
+        what = "is there already" if of == name else f"is {of} over again"
+        say(f"{name}: {what}; left out")
     if changed.line is None:
         say("nothing to do: the journal has no new line")
         return

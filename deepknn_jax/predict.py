@@ -191,7 +191,7 @@ def _tell(run: Run, asked: Questions, options: Options) -> None:
     say(f"{len(asked.names):,} images; {model.about['backbone']}, {len(model.gallery.labels):,} "
         f"training images, {len(model.classes)} classes, K_p {options.k}")  # fmt: skip
     if since := model.about.get("changes"):
-        say(f"the gallery was changed since the training: {since['lines']} lines of its journal")
+        say(f"the gallery was changed since the training: lines of its journal: {since['lines']:,}")
     if model.calibrated is None:
         say(why_none(model.about))
     else:

@@ -9,7 +9,7 @@ from absl import flags
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
-from deepknn_jax.reproduce import counts, coverage, figures, markdown, transferred
+from deepknn_jax.reproduce import counts, coverage, figures, markdown, new_class, transferred
 from deepknn_jax.reproduce.catalog import COUNTS, TABLES
 from deepknn_jax.reproduce.cells import Options
 from deepknn_jax.reproduce.plan import make_table
@@ -37,10 +37,12 @@ def main() -> None:
         UserError: no data folder or table is given, or whatever stops a run.
     """
     values = flags.FLAGS
-    if values.data_root is None or not (values.table or values.tune or values.coverage):
+    others = ("tune", "coverage", "new_class")
+    if values.data_root is None or not (values.table or any(values[name].value for name in others)):
         raise UserError(
-            "say --data_root=DIR, and --table=" + "|".join(_PLANS) + ", --tune or --coverage"
-        )
+            "say --data_root=DIR, and --table=" + "|".join(_PLANS)
+            + ", --tune, --coverage or --new_class"
+        )  # fmt: skip
     options = _options()
     if not options.data_root.is_dir():
         raise UserError(f"{options.data_root}: no such folder; it should hold a folder a data set")
@@ -51,6 +53,8 @@ def main() -> None:
         say(f"written to {run_search(search, options)}")
     if values.coverage:
         say(coverage.run(options))
+    if values.new_class:
+        say(new_class.run(options))
     if values.table in COUNTS:
         text = counts.document(values.table, options.data_root, options.out)
         write_text(_path(options.out), text)
@@ -126,6 +130,9 @@ def cli() -> None:
     )
     flags.DEFINE_boolean(
         "coverage", False, "Measure how often prediction sets hold the true class: coverage.md."
+    )
+    flags.DEFINE_boolean(
+        "new_class", False, "Measure a class that joins the gallery untrained: new_class.md."
     )
     flags.DEFINE_boolean("untuned", False, "Table 3 without what the search chose.")
     run_command(main, parse_flags, like="--seeds=3")
