@@ -32,8 +32,6 @@ KIND_OF = {
     "skimage": "interop",
     "skops": "interop",
     "python_multipart": "serve",
-    "pytorch_metric_learning": "interop",
-    "skimage": "interop",
     "starlette": "serve",
     "timm": "interop",
     "torch": "interop",
