@@ -11,8 +11,10 @@ import os
 import platform
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
+from jax._src import compilation_cache
 
 from deepknn_jax.files import replacing
 from deepknn_jax.logs import say
@@ -33,12 +35,13 @@ def keep(way: str = "") -> None:
 
     A folder that cannot be made or written to is told of once, and nothing is kept.
     """
-    if way == OFF or not jax.config.jax_enable_compilation_cache:
-        jax.config.update("jax_enable_compilation_cache", False)
+    config: Any = jax.config  # its options are no attributes that mypy knows
+    if way == OFF or not config.jax_enable_compilation_cache:
+        config.update("jax_enable_compilation_cache", False)
         return
-    given = way or jax.config.jax_compilation_cache_dir or ""
+    given = way or config.jax_compilation_cache_dir or ""
     if "://" in given:  # a bucket is JAX's own matter
-        jax.config.update("jax_compilation_cache_dir", given)
+        config.update("jax_compilation_cache_dir", given)
         return
     try:
         folder = Path(given).expanduser() if given else _default_folder()
@@ -48,16 +51,15 @@ def keep(way: str = "") -> None:
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         _tell(str(error))
         return
-    from jax._src import compilation_cache
-
+    cache: Any = compilation_cache
     # JAX asks this function, once, for what holds the entries. Where a later JAX has no such
     # function it keeps them itself.
-    if hasattr(compilation_cache, "get_file_cache"):
-        compilation_cache.get_file_cache = lambda path: (Entries(Path(path)), path)
-    compilation_cache.reset_cache()
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if hasattr(cache, "get_file_cache"):
+        cache.get_file_cache = lambda path: (Entries(Path(path)), path)
+    cache.reset_cache()
+    config.update("jax_compilation_cache_dir", str(folder))
+    config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 class Entries:
