@@ -35,11 +35,13 @@ def keep(way: str = "") -> None:
 
     A folder that cannot be made or written to is told of once, and nothing is kept.
     """
+    cache: Any = compilation_cache
+    cache.reset_cache()  # what it has settled by now
     config: Any = jax.config  # its options are no attributes that mypy knows
     if way == OFF or not config.jax_enable_compilation_cache:
         config.update("jax_enable_compilation_cache", False)
         return
-    given = way or config.jax_compilation_cache_dir or ""
+    given = way or os.environ.get("JAX_COMPILATION_CACHE_DIR", "")
     if "://" in given:  # a bucket is JAX's own matter
         config.update("jax_compilation_cache_dir", given)
         return
@@ -49,14 +51,13 @@ def keep(way: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         prune(folder, MOST_BYTES)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
+        config.update("jax_compilation_cache_dir", None)  # else JAX warns of it at each program
         _tell(str(error))
         return
-    cache: Any = compilation_cache
     # JAX asks this function, once, for what holds the entries. Where a later JAX has no such
     # function it keeps them itself.
     if hasattr(cache, "get_file_cache"):
         cache.get_file_cache = lambda path: (Entries(Path(path)), path)
-    cache.reset_cache()
     config.update("jax_compilation_cache_dir", str(folder))
     config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     config.update("jax_persistent_cache_min_entry_size_bytes", -1)

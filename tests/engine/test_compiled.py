@@ -99,12 +99,11 @@ def test_what_was_longest_not_used_goes_first(tmp_path):
 
 def test_a_folder_that_cannot_be_made_or_written_is_told_in_one_line(settings, tmp_path, capsys):
     (tmp_path / "file").touch()
-    before = jax.config.jax_compilation_cache_dir
     keep(str(tmp_path / "file"))
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert str(tmp_path / "file") in out
-    assert jax.config.jax_compilation_cache_dir == before
+    assert jax.config.jax_compilation_cache_dir is None
     store = Entries(tmp_path / "gone")
     for key in "ab":
         store.put(key, b"program")
@@ -114,14 +113,15 @@ def test_a_folder_that_cannot_be_made_or_written_is_told_in_one_line(settings, t
 
 def test_where_the_folder_is(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    jax.config.update("jax_compilation_cache_dir", None)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    keep()
     keep()
     own = compiled._machine()
     assert jax.config.jax_compilation_cache_dir == str(
         tmp_path / "xdg" / "deepknn_jax" / "compiled" / own
     )
     assert (tmp_path / "xdg" / "deepknn_jax" / "compiled" / own).stat().st_mode & 0o777 == 0o700
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "given"))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "given"))
     keep()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "given" / own)
     keep("gs://bucket/folder")
