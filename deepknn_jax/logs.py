@@ -3,7 +3,6 @@
 import contextlib
 import json
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from deepknn_jax import tfevents
 from deepknn_jax.errors import UserError, renamed
 from deepknn_jax.files import append, parse_json, sound, write_text
 
@@ -95,21 +95,12 @@ def record_log(workdir: Path, step: int) -> Callable[[Record], None]:
 def event_log(folder: Path, step: int) -> Callable[[Record], None]:
     """A function that appends a record's floats to a new file of TensorBoard events.
 
-    The file hides what earlier ones hold past `step`. Not by tensorboardX's SummaryWriter: on a
-    full disk its thread dies, and the training then waits for it for ever.
+    The file hides what earlier ones hold past `step`.
     """
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-    from tensorboardX.record_writer import masked_crc32c
-    from tensorboardX.summary import scalar
-
-    def event(**fields: Any) -> bytes:
-        data = Event(wall_time=time.time(), **fields).SerializeToString()
-        parts = (struct.pack("<Q", len(data)), data)  # each is followed by its checksum
-        return b"".join(part + struct.pack("<I", masked_crc32c(part)) for part in parts)
 
     def board(values: Record) -> None:
         events = [
-            event(step=values["step"], summary=scalar(name, value))
+            tfevents.scalar(name, value, values["step"])
             for name, value in values.items()
             if isinstance(value, float) and name != "epoch"
         ]
@@ -117,8 +108,7 @@ def event_log(folder: Path, step: int) -> Callable[[Record], None]:
 
     folder.mkdir(exist_ok=True)
     path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
-    start = event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
-    append(path, event(file_version="brain.Event:2") + start)
+    append(path, tfevents.version() + tfevents.start(step + 1))
     return board
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from deepknn_jax.engine import hosts
+from deepknn_jax.engine import compiled, hosts
 from deepknn_jax.shell import (
     DEFAULT_CONFIG,
     parse_config_flags,
@@ -26,6 +26,10 @@ def main() -> None:
             os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
         )
     hosts.join(flags.FLAGS.distributed)
+    asked = flags.FLAGS.compilation_cache or os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if hosts.count() > 1 and not asked:
+        # On GPUs they tune kernels together: who finds a program, and tunes none, is waited for.
+        compiled.keep(compiled.OFF)
     from deepknn_jax.trainer import embed, inspect, loop  # only now, as they bring JAX
 
     if flags.FLAGS.mode == "inspect":

@@ -8,9 +8,15 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from deepknn_jax import config as config_lib
-from deepknn_jax.engine import hosts
+from deepknn_jax.engine import compiled, hosts
 from deepknn_jax.errors import StoppedError, UserError, raise_at_interrupt
 
+flags.DEFINE_string(
+    "compilation_cache",
+    "",
+    "Folder of compiled programs, which a second start takes; off: none. Default: "
+    "$JAX_COMPILATION_CACHE_DIR, else deepknn_jax/compiled in the user's cache. docs/speed.md.",
+)
 DEFAULT_CONFIG = "configs/digits.py"
 _PACKAGE = Path(__file__).resolve().parent
 # Where configs/ is: in a checkout, and in an installed package.
@@ -153,6 +159,7 @@ def run_command(
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # orbax tells every step of a save
         raise_at_interrupt()
+        compiled.keep(flags.FLAGS.compilation_cache)
         command()
 
     try:

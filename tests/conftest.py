@@ -1,11 +1,19 @@
 """Settings of every test: fake devices, strict ranks, real data and optional packages."""
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
+if "PYTEST_XDIST_WORKER" not in os.environ:  # this process starts the workers, or is the only one
+    # One folder of compiled programs for the session, and never the user's: what one worker, or a
+    # command that a test starts, compiled is there for all. It is new each time, so that each
+    # program is compiled once at least. Processes that are no command of ours keep none.
+    _COMPILED = tempfile.TemporaryDirectory(prefix="deepknn_jax_tests_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1e9"
 
 import hypothesis
 import jax
@@ -13,6 +21,9 @@ import pytest
 from support.optional import KINDS, absent, faults, kind_of_skip
 from support.runs import compiled_once, finished  # noqa: F401  (fixtures)
 
+from deepknn_jax.engine import compiled
+
+compiled.keep()
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A first call compiles, and the machine may have other work: time says nothing of an example.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -5,6 +5,7 @@ identity. All randomness is fold_in(seed, step) and, per image, fold_in(that, id
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -110,10 +111,8 @@ class StepLog(NamedTuple):
 
 def init_state(recipe: Recipe, inputs_b: Array) -> TrainState:
     """The state before the first step; of the stored inputs `inputs_b` only the shape matters."""
-    # Compiled: run operation by operation, a ResNet's initialisation takes ten seconds.
-    init = jax.jit(lambda key, inputs: recipe.network.init(key, recipe.prepare(inputs)))
     key = jax.random.key(recipe.seed)
-    variables = init(key, inputs_b)
+    variables = _drawing(recipe.network, recipe.prepare)(key, inputs_b)
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -122,6 +121,15 @@ def init_state(recipe: Recipe, inputs_b: Array) -> TrainState:
         batch_stats=variables.get("batch_stats", {}),
         opt_state=recipe.optimizer.init(params),
     )
+
+
+@functools.lru_cache(maxsize=2)
+def _drawing(network: nn.Module, prepare: Callable[..., Array]) -> Callable[[Array, Array], Any]:
+    """The network's variables from a key and inputs; one program for a run, which draws twice.
+
+    Compiled: run operation by operation, a ResNet's initialisation takes ten seconds.
+    """
+    return jax.jit(lambda key, inputs: network.init(key, prepare(inputs)))
 
 
 def loss_and_gradients(

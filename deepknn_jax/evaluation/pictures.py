@@ -124,17 +124,20 @@ def tsne(
     labels_N: np.ndarray,
     class_names: Sequence[str],
     splits_N: np.ndarray,
+    points_nx2: np.ndarray | None = None,
 ) -> None:
     """Draw the embeddings in two dimensions by t-SNE, with each class named at its median.
 
     Of more than 40 classes the largest 40 are named and the others grey. Of more than 2,000
     examples as many are drawn, in proportion to splits and classes; the choice and the map are the
-    same each time.
+    same each time. `points_nx2` is what `tsne_map` gave, where that was asked before.
     """
     from matplotlib import colormaps
 
     kept = _spread_rows(np.asarray(splits_N), np.asarray(labels_N), MAX_TSNE_POINTS)
-    points = _tsne_map(np.asarray(embeddings_NxD, np.float32)[kept])
+    points = points_nx2
+    if points is None:
+        points = tsne_map(embeddings_NxD, labels_N, splits_N)
     C = len(class_names)
     shown = shown_classes(np.bincount(labels_N, minlength=C), class_names)
     labels, splits = shown.place[labels_N][kept], np.asarray(splits_N)[kept]
@@ -317,6 +320,12 @@ def _spread_rows(splits_N: np.ndarray, labels_N: np.ndarray, most: int) -> np.nd
     n = len(labels_N)
     order = np.lexsort((np.random.default_rng(0).random(n), labels_N, splits_N))
     return np.sort(order[np.linspace(0, n - 1, min(n, most)).round().astype(int)])
+
+
+def tsne_map(embeddings_NxD: np.ndarray, labels_N: np.ndarray, splits_N: np.ndarray) -> np.ndarray:
+    """The map [n, 2], n <= 2,000, of the examples that `tsne` draws; it takes some seconds."""
+    kept = _spread_rows(np.asarray(splits_N), np.asarray(labels_N), MAX_TSNE_POINTS)
+    return _tsne_map(np.asarray(embeddings_NxD, np.float32)[kept])
 
 
 def _tsne_map(embeddings_NxD: np.ndarray) -> np.ndarray:

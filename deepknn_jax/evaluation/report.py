@@ -2,7 +2,9 @@
 
 import csv
 import json
+import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +204,26 @@ def remove_pictures(workdir: Path) -> None:
         (workdir / name).unlink(missing_ok=True)
 
 
+def begin_map(dataset: Dataset, parts: Iterable[Embedded]) -> Callable[[], np.ndarray]:
+    """Begins the t-SNE map of the parts in a thread; call what it returns for the map, or error.
+
+    Nobody waits for the thread where the process ends before. While it computes, BLAS has one
+    thread in the whole process.
+    """
+    rows, embeddings = _joined(parts)
+    labels, splits = dataset.labels[rows], dataset.splits[rows]
+    found: Future[np.ndarray] = Future()
+
+    def compute() -> None:
+        try:
+            found.set_result(pictures.tsne_map(embeddings, labels, splits))
+        except Exception as error:
+            found.set_exception(error)
+
+    threading.Thread(target=compute, name="t-SNE", daemon=True).start()
+    return found.result
+
+
 def draw(
     workdir: Path,
     dataset: Dataset,
@@ -209,10 +231,12 @@ def draw(
     queries: Embedded,
     evidence: Evidence,
     usual_distances: np.ndarray | None = None,
+    mapped: Callable[[], np.ndarray] | None = None,
 ) -> dict[str, str]:
     """The run's pictures, as PNG files; a picture that fails is told, and the others are drawn.
 
     `usual_distances` [m], ascending, are those behind right answers on the validation part.
+    `mapped` is what `begin_map` returned, if it was asked; the map is drawn last.
 
     Returns:
         {file: "drawn", or why it is not}.
@@ -226,13 +250,16 @@ def draw(
     drawings = {
         curves: lambda: pictures.training_curves(curves, read_records(records), k),
         confusion: lambda: _draw_confusion(confusion, dataset, truth, predicted, k),
-        tsne: lambda: pictures.tsne(tsne, embeddings, labels, dataset.class_names, splits),
     }
     if dataset.inputs.ndim == 4 or dataset.view is not None:
         drawings[beside] = lambda: _draw_neighbors(
             beside, dataset, queries, evidence, usual_distances
         )
-    return {path.name: attempt(path, drawing) for path, drawing in drawings.items()}
+    drawings[tsne] = lambda: pictures.tsne(
+        tsne, embeddings, labels, dataset.class_names, splits, mapped and mapped()
+    )
+    drawn = {path.name: attempt(path, drawing) for path, drawing in drawings.items()}
+    return {name: drawn[name] for name in PICTURES if name in drawn}
 
 
 def attempt(path: Path, drawing: Callable[[], None]) -> str:

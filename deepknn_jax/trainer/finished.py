@@ -1,11 +1,12 @@
 """What a run leaves once it is trained, and when that is to be made anew."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from deepknn_jax.answers.model import Model
@@ -14,6 +15,7 @@ from deepknn_jax.data.dataset import LEFT_OUT, TEST, TRAIN, VALIDATION, Dataset
 from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import operating_point, report
+from deepknn_jax.evaluation.baselines import BASELINES
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
 from deepknn_jax.files import sound
 from deepknn_jax.logs import Seconds, clock
@@ -103,6 +105,7 @@ def evaluate_run(
         }
         voted, found = voting.vote(config, setup, parts)
         evidence = found[TEST]
+    mapped = _begin_map(config, dataset, parts)
     if hosts.is_main():
         with clock(seconds, "writing"):
             report.write_embeddings(
@@ -135,10 +138,23 @@ def evaluate_run(
             )
             results["model_folder"] = dict(config.model_folder)
             if config.evaluate.pictures:
-                results["pictures"] = _draw(dataset, model, parts, evidence, workdir)
+                results["pictures"] = _draw(dataset, model, parts, evidence, workdir, mapped)
                 results["pictures"] |= _draw_vote(voted, voting.origin(config, voted), workdir)
         report.write_results(workdir, results)
     return results
+
+
+def _begin_map(
+    config: ConfigDict, dataset: Dataset, parts: Mapping[str, Embedded]
+) -> Callable[[], np.ndarray] | None:
+    """The map that will be drawn is computed while the rest is evaluated.
+
+    Not beside scikit-learn's references: their last bit may depend on BLAS's threads.
+    """
+    drawn = config.evaluate.pictures and hosts.is_main()
+    if not drawn or set(config.evaluate.references) & set(BASELINES):
+        return None
+    return report.begin_map(dataset, parts.values())
 
 
 def _draw(
@@ -147,11 +163,12 @@ def _draw(
     parts: Mapping[str, Embedded],
     evidence: Evidence,
     workdir: Path,
+    mapped: Callable[[], np.ndarray] | None,
 ) -> dict[str, str]:
     """Draws all pictures and the page; what became of each."""
     page, test = workdir / report.REPORT, parts[TEST]
     usual = None if model.calibrated is None else model.calibrated.distances
-    drawn = report.draw(workdir, dataset, parts.values(), test, evidence, usual)
+    drawn = report.draw(workdir, dataset, parts.values(), test, evidence, usual, mapped)
     write = functools.partial(answering.write_report, model, dataset, test, workdir)
     return drawn | {page.name: report.attempt(page, write)}
 

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from sklearn.datasets import load_digits
 
 from deepknn_jax import config as config_lib
@@ -97,24 +96,9 @@ def start(args, cwd, **options):
 
 
 @pytest.fixture(scope="session")
-def compiled_once(tmp_path_factory):
+def compiled_once():
     """Programs that one run compiled are there for the next, also in other processes."""
-    options = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    values = (options["JAX_COMPILATION_CACHE_DIR"], 0.0, -1)
-    before = {name.lower(): getattr(jax.config, name.lower()) for name in options}
-    for name, value in zip(before, values, strict=True):
-        jax.config.update(name, value)
-    os.environ.update(options)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-        del os.environ[name.upper()]
-    compilation_cache.reset_cache()
+    assert jax.config.jax_compilation_cache_dir  # conftest.py
 
 
 def digits_file(folder):
@@ -131,7 +115,7 @@ def digits_file(folder):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, compiled_once):
+def finished(tmp_path_factory):
     """(workdir, config, results) of a finished run: a CNN on digits, two epochs, with all."""
     folder = tmp_path_factory.mktemp("finished")
     config = config_lib.default()
