@@ -98,6 +98,7 @@ class SectionPlan(NamedTuple):
     split_seeds: bool = False
     most_seeds: int = 0
     chosen: str = ""
+    chosen_on: str = ""
     paper: str = ""
     beside: str = ""
     in_place_of: Sequence[str] = ()

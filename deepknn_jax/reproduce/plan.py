@@ -89,7 +89,7 @@ def make_table(name: str, options: Options) -> Table:
 def _choice(plan: SectionPlan, options: Options) -> Mapping[str, Any]:
     if not plan.chosen or (options.untuned and SEARCHES[plan.chosen].optional):
         return {}
-    found: Mapping[str, Any] = chosen(options.out, plan.chosen).get(plan.set, {})
+    found: Mapping[str, Any] = chosen(options.out, plan.chosen).get(plan.chosen_on or plan.set, {})
     return found
 
 

@@ -57,7 +57,7 @@ def feature_config(name: str, data_root: Path, views: Sequence[str] = ()) -> Any
 
 
 def folds(name: str, data_root: Path, out: Path) -> Arrays:
-    """The features [N, F] or [N, V, F] of a set's images, with splits [N, published folds + 5 by group]."""
+    """The features [N, F] or [N, V, F] of a set, with splits [N, published folds + 5 by group]."""
     arrays, columns, _ = _features(name, data_root, out)
     return arrays | {"splits": np.stack(columns, axis=1)}
 

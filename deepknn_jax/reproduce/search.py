@@ -92,9 +92,9 @@ def run_search(name: str, options: Options) -> Path:
                 method: best(
                     method, of_method, options.out, each.votes or (methods[method].vote,),
                     point=search.point,
-                )  # fmt: skip
+                )
                 for method, of_method in tried.items()
-            }
+            }  # fmt: skip
     if not found:
         words = all_absent(options.data_root, *(each.tuning for each in search.sets))
         raise UserError(f"there is no set to search on: {'; '.join(words)}")
