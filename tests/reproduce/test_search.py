@@ -31,7 +31,7 @@ OURS = {"2": "table2", "3": "table3", "ours": "ours", "nw1": "nw1"}  # files of 
 def test_each_method_has_as_many_trials(name, each):
     methods = KINDS[SEARCHES[name].kind].methods
     budgets = {"skin7_features": 20, "omniglot": 3, "nw_pneumoniamnist": 4, "nw_skin7": 8,
-               "chest_features": 8, "skin7_views": 4}  # fmt: skip
+               "chest_features": 8, "skin7_views": 3}  # fmt: skip
     for method in SEARCHES[name].methods:
         tried = search.trials(name, each, method)
         assert len(tried) == each.trials == budgets[each.set]
