@@ -10,7 +10,7 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
 from deepknn_jax.reproduce import counts, coverage, figures, markdown, transferred
-from deepknn_jax.reproduce.catalog import COUNTS, TABLES
+from deepknn_jax.reproduce.catalog import COUNTS, SEARCHES, TABLES
 from deepknn_jax.reproduce.cells import Options
 from deepknn_jax.reproduce.plan import make_table
 from deepknn_jax.reproduce.runs import run_cells, unfinished
@@ -50,6 +50,8 @@ def main() -> None:
     if values.tune:
         search = _PLANS[values.table].search if values.table else "3"
         say(f"written to {run_search(search, options)}")
+        if SEARCHES[search].point:
+            figures.write_searched(search, options)
     if values.coverage:
         say(coverage.run(options))
     if values.table in COUNTS:

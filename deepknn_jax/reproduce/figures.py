@@ -9,8 +9,10 @@ import numpy as np
 from deepknn_jax.data.dataset import TEST, TRAIN
 from deepknn_jax.evaluation import pictures
 from deepknn_jax.reproduce import store
-from deepknn_jax.reproduce.cells import Row, Section, Table
+from deepknn_jax.reproduce.catalog import KINDS, SEARCHES, SETS
+from deepknn_jax.reproduce.cells import Options, Row, Section, Table
 from deepknn_jax.reproduce.markdown import grid, mean_of, shown
+from deepknn_jax.reproduce.search import chosen, trial_cells
 
 SHARE = 0.95
 _COLORS = ("#0173b2", "#de8f05")  # the paper's: deep kNN blue, triplet orange
@@ -120,7 +122,27 @@ def write_figure_s1(table: Table, out: Path) -> list[str]:
 
 def write_operating_points(table: Table, out: Path) -> list[str]:
     """ours.png: MCR against Acc of each row, and the votes' curves over tau, a panel a section."""
-    ran = [s for s in table.sections if any(store.read(out, c) for r in s.rows for c in r.cells)]
+    return _points(table.sections, out, "ours.png")
+
+
+def write_searched(name: str, options: Options) -> None:
+    """<search>.png: the same of each method's best trial on its validation part."""
+    search, out = SEARCHES[name], options.out
+    methods, sections = KINDS[search.kind].methods, []
+    for each in search.sets:
+        tried, rows = trial_cells(name, each, options), []
+        for method, best in chosen(out, name).get(each.set, {}).items():
+            cells = [cell for changes, cell in tried[method] if changes == best["changes"]]
+            title = methods[method].title
+            rows.append(Row(f"{title}, K_p = {best['point']}", cells, best["point"], title=title))
+            if not methods[method].metric:  # its loss has a head
+                rows.append(Row(f"{title}, its head", cells, "head", title=title))
+        sections.append(Section(f"{SETS[each.tuning].title}: the part that validates", rows))
+    _points(sections, out, f"{Path(search.file).stem}.png")
+
+
+def _points(sections: Sequence[Section], out: Path, name: str) -> list[str]:
+    ran = [s for s in sections if any(store.read(out, c) for r in s.rows for c in r.cells)]
     if not ran:
         return []
     figure = pictures.new_figure(11, 4.7 * len(ran))
@@ -132,8 +154,8 @@ def write_operating_points(table: Table, out: Path) -> list[str]:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e6e6e6", linewidth=0.7)
         axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    pictures.save(out / "ours.png", figure)
-    return ["![MCR against Acc, a curve over tau for each method](ours.png)", ""]
+    pictures.save(out / name, figure)
+    return [f"![MCR against Acc, a curve over tau for each method]({name})", ""]
 
 
 def _trade(axes: Any, section: Section, out: Path) -> None:
