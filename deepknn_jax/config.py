@@ -164,7 +164,8 @@ def default() -> ConfigDict:
                 # and 5 of which the training part has enough.
                 "k_p": (1, 5),
                 "every_epochs": 1,  # leave-one-out training accuracy and validation; 0: at the end
-                # mcr or acc, at the last k_p: by which the best on validation is chosen.
+                # mcr, acc or the mean of both, at the last k_p: by which the best on validation is
+                # chosen, and the options of logistic_regression and svc.
                 "best_by": "mcr",
                 # Images: average over all views, which embeds each so often; False: as they are.
                 "views": True,

@@ -3,14 +3,12 @@
 import itertools
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from deepknn_jax.errors import UserError
-from deepknn_jax.evaluation.metrics import classification_metrics
-
-Figure = Literal["acc", "mcr"]
+from deepknn_jax.evaluation.metrics import classification_metrics, score
 
 # Principal components of the standardised inputs that both see.
 _COMPONENTS = 256
@@ -51,7 +49,7 @@ BASELINES: Mapping[str, tuple[Callable[..., Any], tuple[float, ...]]] = {
 
 
 def tuned_baseline(
-    name: str, fitting: Part, tuning: Part, training: Part, queries_QxF: np.ndarray, *, by: Figure
+    name: str, fitting: Part, tuning: Part, training: Part, queries_QxF: np.ndarray, *, by: str
 ) -> Tuned:
     """Scikit-learn's classifier `name` at its best options, asked for the queries' labels.
 
@@ -62,10 +60,10 @@ def tuned_baseline(
     Args:
         name: a key of BASELINES; the SVC's kernel is scikit-learn's own, radial.
         fitting: what is fitted to tune,
-        tuning: and what judges it: options are chosen by its accuracy or mean class recall, `by`.
+        tuning: and what judges it.
         training: what is fitted then.
         queries_QxF: inputs to be classified.
-        by: "acc" or "mcr".
+        by: what options are chosen by, one of metrics.SCORES.
 
     Raises:
         UserError: the part to fit is of one class.
@@ -76,12 +74,15 @@ def tuned_baseline(
     counts = np.bincount(fitting.labels, minlength=len(names))
     projected = _projected(fitting.inputs, tuning.inputs)
     figures = [
-        classification_metrics(
-            tuning.labels,
-            _fitted_on(make(**options), fitting.labels, *projected),
-            class_names=names,
-            train_counts=counts,
-        )[by]
+        score(
+            classification_metrics(
+                tuning.labels,
+                _fitted_on(make(**options), fitting.labels, *projected),
+                class_names=names,
+                train_counts=counts,
+            ),
+            by,
+        )
         for options in grid
     ]
     best = int(np.argmax(figures))

@@ -34,6 +34,14 @@ def _classes(
     return labels, predictions
 
 
+SCORES = ("acc", "mcr", "mean")  # that may be chosen by; the mean is of the other two
+
+
+def score(figures: Mapping[str, float], by: str) -> float:
+    """What is chosen by, one of SCORES, of figures that have "acc" and "mcr"."""
+    return (figures["acc"] + figures["mcr"]) / 2 if by == "mean" else figures[by]
+
+
 def classification_metrics(
     labels_n: np.ndarray,
     predictions_n: np.ndarray,

@@ -13,11 +13,10 @@ import numpy as np
 
 from deepknn_jax.evaluation import pictures
 from deepknn_jax.evaluation.evaluate import Evidence, voters_of
-from deepknn_jax.evaluation.metrics import classification_metrics
+from deepknn_jax.evaluation.metrics import classification_metrics, score
 from deepknn_jax.knn.vote import VoteRule, Weights, elect, weights_of
 
 POWERS = tuple(i / 10 for i in range(11))
-SCORES = ("acc", "mcr", "mean")  # that may be chosen by; the mean is of the other two
 
 
 class Point(NamedTuple):
@@ -86,12 +85,7 @@ def choose(found: Mapping[int, Sequence[Point]], *, by: str) -> tuple[int, Point
     """The K_p and the point of the largest score; of equals the largest K_p, then the least tau."""
     candidates = [(k, point) for k in sorted(found, reverse=True) for point in found[k]]
     # The first of equals, and what rounding makes of a mean's order is none.
-    return max(candidates, key=lambda each: round(score(each[1], by), 12))
-
-
-def score(point: Point, by: str) -> float:
-    """What is chosen by, one of SCORES."""
-    return {"acc": point.acc, "mcr": point.mcr, "mean": (point.acc + point.mcr) / 2}[by]
+    return max(candidates, key=lambda each: round(score(each[1]._asdict(), by), 12))
 
 
 _PARTS = {"validation": ("#0173b2", "o", "-"), "test": ("#d55e00", "D", "--")}

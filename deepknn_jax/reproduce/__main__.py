@@ -10,7 +10,7 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
 from deepknn_jax.reproduce import counts, coverage, figures, markdown, new_class, transferred
-from deepknn_jax.reproduce.catalog import COUNTS, TABLES
+from deepknn_jax.reproduce.catalog import COUNTS, SEARCHES, TABLES
 from deepknn_jax.reproduce.cells import Options
 from deepknn_jax.reproduce.plan import make_table
 from deepknn_jax.reproduce.runs import run_cells, unfinished
@@ -24,6 +24,7 @@ EXTRAS = {
     "nw2": transferred.write_nw2,
     "nw3": transferred.write_nw3,
     "nw_fig4": figures.write_figure_nw4,
+    "ours": figures.write_operating_points,
 }
 # A cell of more seconds than this is told, and run with --all only.
 MOST_SECONDS = 3600.0
@@ -51,6 +52,8 @@ def main() -> None:
     if values.tune:
         search = _PLANS[values.table].search if values.table else "3"
         say(f"written to {run_search(search, options)}")
+        if SEARCHES[search].point:
+            figures.write_searched(search, options)
     if values.coverage:
         say(coverage.run(options))
     if values.new_class:
@@ -126,7 +129,7 @@ def cli() -> None:
     flags.DEFINE_boolean("all", False, f"Also cells of more than {MOST_SECONDS / 60:.0f} minutes.")
     flags.DEFINE_boolean("dry_run", False, "Tell what would be run, and run nothing.")
     flags.DEFINE_boolean(
-        "tune", False, "First search the options of --table=3 (the default), 2 or nw1."
+        "tune", False, "First search the options of --table=3 (the default), 2, ours or nw1."
     )
     flags.DEFINE_boolean(
         "coverage", False, "Measure how often prediction sets hold the true class: coverage.md."

@@ -23,7 +23,8 @@ class DataSet(NamedTuple):
 
     `config` is a file of configs/ and `path` where it finds the data below data_root. `made` is
     where the runner puts what prepare's `maker` makes of that, or of the set `of`, below its own
-    folder. `folds` counts the published ones, `images` the training part.
+    folder. `folds` counts the published ones, `images` the training part. `views` are augment.views
+    of the features.
     """
 
     title: str
@@ -34,6 +35,7 @@ class DataSet(NamedTuple):
     of: str
     folds: int
     images: int
+    views: tuple[str, ...] = ()
 
 
 class Method(NamedTuple):
@@ -96,6 +98,7 @@ class SectionPlan(NamedTuple):
     split_seeds: bool = False
     most_seeds: int = 0
     chosen: str = ""
+    chosen_on: str = ""
     paper: str = ""
     beside: str = ""
     in_place_of: Sequence[str] = ()
@@ -149,6 +152,7 @@ class Search(NamedTuple):
     sets: Sequence[SearchedSet]
     optional: bool = False
     by_set: bool = True
+    point: bool = False
 
 
 def _toml(name: str) -> dict[str, Any]:
@@ -157,7 +161,7 @@ def _toml(name: str) -> dict[str, Any]:
 
 def _csv(name: str) -> list[dict[str, str]]:
     with (_HERE / name).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return list(csv.DictReader(file, restval=""))
 
 
 def _changes(nested: Mapping[str, Any]) -> Changes:
@@ -198,7 +202,9 @@ _TABLES, _SEARCHES = _toml("tables.toml"), _toml("searches.toml")
 
 SETS = {
     row.pop("name"): DataSet(
-        **row | {key: int(row[key] or 0) for key in ("folds", "images")}  # type: ignore[arg-type]
+        **row  # type: ignore[arg-type]
+        | {key: int(row[key] or 0) for key in ("folds", "images")}
+        | {"views": tuple(row["views"].split())}
     )
     for row in _csv("sets.csv")
 }

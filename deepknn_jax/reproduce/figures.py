@@ -2,17 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from deepknn_jax.data.dataset import TEST, TRAIN
 from deepknn_jax.evaluation import pictures
 from deepknn_jax.reproduce import store
-from deepknn_jax.reproduce.cells import Section, Table
+from deepknn_jax.reproduce.catalog import KINDS, SEARCHES, SETS
+from deepknn_jax.reproduce.cells import Options, Row, Section, Table
 from deepknn_jax.reproduce.markdown import grid, mean_of, shown
+from deepknn_jax.reproduce.search import chosen, trial_cells
 
 SHARE = 0.95
 _COLORS = ("#0173b2", "#de8f05")  # the paper's: deep kNN blue, triplet orange
+# Of more methods than two: colours that are told apart by the colour-blind, and marks.
+_PALETTE = (
+    "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#949494", "#56b4e9",
+    "#000000", "#7a6a00",
+)  # fmt: skip
+_MARKERS = ("s", "D", "^", "v", "P", "X")
+_TRADE = ("acc", "mcr")
 
 Curve = Sequence[tuple[float, float]]  # (epoch, training accuracy)
 
@@ -108,6 +118,70 @@ def write_figure_s1(table: Table, out: Path) -> list[str]:
                     pictures.tsne(target, embeddings, labels, classes, splits)
                 lines += [f"![{section.title}, {row.label}]({target.name})", ""]
     return lines
+
+
+def write_operating_points(table: Table, out: Path) -> list[str]:
+    """ours.png: MCR against Acc of each row, and the votes' curves over tau, a panel a section."""
+    return _points(table.sections, out, "ours.png")
+
+
+def write_searched(name: str, options: Options) -> None:
+    """<search>.png: the same of each method's best trial on its validation part."""
+    search, out = SEARCHES[name], options.out
+    methods, sections = KINDS[search.kind].methods, []
+    for each in search.sets:
+        tried, rows = trial_cells(name, each, options), []
+        for method, best in chosen(out, name).get(each.set, {}).items():
+            cells = [cell for changes, cell in tried[method] if changes == best["changes"]]
+            title = methods[method].title
+            rows.append(Row(f"{title}, K_p = {best['point']}", cells, best["point"], title=title))
+            if not methods[method].metric:  # its loss has a head
+                rows.append(Row(f"{title}, its head", cells, "head", title=title))
+        sections.append(Section(f"{SETS[each.tuning].title}: the part that validates", rows))
+    _points(sections, out, f"{Path(search.file).stem}.png")
+
+
+def _points(sections: Sequence[Section], out: Path, name: str) -> list[str]:
+    ran = [s for s in sections if any(store.read(out, c) for r in s.rows for c in r.cells)]
+    if not ran:
+        return []
+    figure = pictures.new_figure(11, 4.7 * len(ran))
+    for i, section in enumerate(ran):
+        axes = figure.add_subplot(len(ran), 1, i + 1)
+        _trade(axes, section, out)
+        axes.set_title(section.title, fontsize=9)
+        axes.set(xlabel="Acc, %", ylabel="MCR, %")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e6e6e6", linewidth=0.7)
+        axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    pictures.save(out / name, figure)
+    return [f"![MCR against Acc, a curve over tau for each method]({name})", ""]
+
+
+def _trade(axes: Any, section: Section, out: Path) -> None:
+    """A color a method; a curve's chosen point is ringed, what has no curve is a mark alone."""
+    colors: dict[str, str] = {}
+    for row, marker in zip(section.rows, _MARKERS * len(section.rows), strict=False):
+        records = [record for cell in row.cells if (record := store.read(out, cell))]
+        if not records:
+            continue
+        color = colors.setdefault(row.title, _PALETTE[len(colors) % len(_PALETTE)])
+        figures = [store.figures_at(record, row.vote) for record in records]
+        place = [[100 * float(np.mean([found[key] for found in figures]))] for key in _TRADE]
+        if store.TAU not in row.vote:
+            axes.plot(*place, marker, color=color, markersize=6, label=row.label)
+            continue
+        axes.plot(*place, "o", color=color, markersize=12, mfc="none", mew=1.6)
+        axes.plot(*curve_over_tau(row, records), ".-", color=color, label=f"{row.label}: by tau")
+
+
+def curve_over_tau(row: Row, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Acc and MCR in per cent, [2, T], by each tau at the row's K_p: means over the records."""
+    k_p = row.vote.partition(store.TAU)[0]
+    curves = [record["results"]["operating_points"]["test"][k_p] for record in records]
+    values = [[[point[key] for point in curve] for key in _TRADE] for curve in curves]
+    mean: np.ndarray = 100 * np.asarray(values).mean(0)
+    return mean
 
 
 def write_figure_nw4(table: Table, out: Path) -> list[str]:

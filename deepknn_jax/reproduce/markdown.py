@@ -106,7 +106,7 @@ def _entries(row: Row, out: Path) -> list[dict[str, Any]]:
     """What each finished cell of the row has at its vote, with the cell's seconds."""
     records = [store.read(out, cell) for cell in row.cells]
     return [
-        record["results"]["test"][row.vote] | {"seconds": record["seconds"]}
+        store.figures_at(record, row.vote) | {"seconds": record["seconds"]}
         for record in records
         if record is not None
     ]

@@ -19,6 +19,8 @@ from deepknn_jax.reproduce.cells import Cell, Options, Row, Section, Table, name
 from deepknn_jax.reproduce.search import chosen
 from deepknn_jax.reproduce.sets import absent, all_absent
 
+# A row's vote -> what of the search's choice it is.
+_CHOSEN = {"chosen": "vote", "point": "point"}
 FALLBACK = "efficientnet_lite0"  # the package's own weights: no download
 
 
@@ -70,7 +72,7 @@ def make_table(name: str, options: Options) -> Table:
     sections = []
     for each in here:
         choice = _choice(each, options)
-        if not choice and any(row.vote == "chosen" for row in each.rows):
+        if not choice and any(row.vote in _CHOSEN for row in each.rows):
             missing.append(f"{SETS[each.set].title}: no options were searched yet: "
                            f"--tune --table={each.chosen}")  # fmt: skip
             continue
@@ -87,7 +89,7 @@ def make_table(name: str, options: Options) -> Table:
 def _choice(plan: SectionPlan, options: Options) -> Mapping[str, Any]:
     if not plan.chosen or (options.untuned and SEARCHES[plan.chosen].optional):
         return {}
-    found: Mapping[str, Any] = chosen(options.out, plan.chosen).get(plan.set, {})
+    found: Mapping[str, Any] = chosen(options.out, plan.chosen).get(plan.chosen_on or plan.set, {})
     return found
 
 
@@ -115,10 +117,10 @@ def _row(plan: RowPlan, shared: _Shared) -> Row | None:
         if shared.backbone.name != plan.backbone or not _printed(plan.label, shared):
             return None
     vote = plan.vote
-    if vote == "chosen":
+    if vote in _CHOSEN:
         if plan.method not in shared.choice:
             return None
-        vote = shared.choice[plan.method]["vote"]
+        vote = shared.choice[plan.method][_CHOSEN[vote]]
     if plan.reference:
         title, cells = plan.label, _reference(plan, shared)
     else:
@@ -147,10 +149,12 @@ def _fold(fold: int | None) -> Changes:
 
 def _reference(plan: RowPlan, shared: _Shared) -> list[Cell]:
     """Neighbours by the network's features before any training, or on the pixels: without seeds."""
-    base = KINDS[shared.plan.kind].base | shared.backbone.changes
-    changes = base | shared.plan.changes | shared.size.changes | plan.changes
+    kind = KINDS[shared.plan.kind]
+    changes = kind.base | shared.backbone.changes
+    changes |= shared.plan.changes | shared.size.changes | plan.changes
     label = plan.cell or f"knn-{plan.reference}"
-    cell = Cell("", shared.plan.set, plan.method, changes, plan.seconds, reference=plan.reference)
+    seconds = plan.seconds or kind.seconds
+    cell = Cell("", shared.plan.set, plan.method, changes, seconds, reference=plan.reference)
     return [
         named(
             cell._replace(name=label.format(fold=fold), changes=changes | _fold(fold)),

@@ -2,7 +2,7 @@
 
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +41,23 @@ def make(name: str, data_root: Path, out: Path) -> None:
         write_arrays(target, MAKERS[SETS[name].maker](name, data_root, out))
 
 
-def feature_config(name: str, data_root: Path) -> Any:
-    """The config of a set's features: EfficientNet-Lite0 with ImageNet weights, 224 px."""
+def feature_config(name: str, data_root: Path, views: Sequence[str] = ()) -> Any:
+    """The config of a set's features: EfficientNet-Lite0 with ImageNet weights, 224 px.
+
+    `views` are augment.views.
+    """
     changes = {
         "data.dir": str(data_root / SETS[name].path),
         "data.channels": 3,  # of grey images, too: the weights want them
         "model.name": "efficientnet_lite0",
         "model.weights": "efficientnet_lite0",  # the package's: no download
+        "augment.views": tuple(views),
     }
     return config_of(name, changes)
 
 
 def folds(name: str, data_root: Path, out: Path) -> Arrays:
-    """The features [N, F] of a set's images, with splits [N, published folds + 5 by group]."""
+    """The features [N, F] or [N, V, F] of a set, with splits [N, published folds + 5 by group]."""
     arrays, columns, _ = _features(name, data_root, out)
     return arrays | {"splits": np.stack(columns, axis=1)}
 
@@ -85,7 +89,7 @@ def _features(name: str, data_root: Path, out: Path) -> tuple[Arrays, list[np.nd
     made = (out / SETS[name].made).parent
     file = made / embed.FILE
     if not file.exists():  # what is there is checked below; the weights may be gone since
-        embed.run(feature_config(source, data_root), made)
+        embed.run(feature_config(source, data_root, SETS[name].views), made)
     with np.load(file, allow_pickle=False) as archive:
         arrays = {key: archive[key] for key in ("features", "labels", "names", "classes")}
         if "network" in archive:  # which lies beside this file, too

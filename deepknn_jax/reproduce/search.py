@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deepknn_jax.errors import UserError
+from deepknn_jax.evaluation.operating_point import Point, choose
 from deepknn_jax.files import read_json, write_text
 from deepknn_jax.reproduce import store
 from deepknn_jax.reproduce.catalog import AXES, CHOSEN, KINDS, SEARCHES, Changes, SearchedSet
@@ -88,9 +89,12 @@ def run_search(name: str, options: Options) -> Path:
             cells = [cell for of_method in tried.values() for _, cell in of_method]
             run_cells(cells, data_root=options.data_root, out=options.out, go_on=True)
             found[each.set] = {
-                method: best(method, of_method, options.out, each.votes or (methods[method].vote,))
+                method: best(
+                    method, of_method, options.out, each.votes or (methods[method].vote,),
+                    point=search.point,
+                )
                 for method, of_method in tried.items()
-            }
+            }  # fmt: skip
     if not found:
         words = all_absent(options.data_root, *(each.tuning for each in search.sets))
         raise UserError(f"there is no set to search on: {'; '.join(words)}")
@@ -101,9 +105,16 @@ def run_search(name: str, options: Options) -> Path:
 
 
 def best(
-    method: str, tried: Sequence[tuple[Changes, Cell]], out: Path, votes: Sequence[str]
+    method: str,
+    tried: Sequence[tuple[Changes, Cell]],
+    out: Path,
+    votes: Sequence[str],
+    *,
+    point: bool = False,
 ) -> dict[str, Any]:
     """The best trial's changes and vote, and all trials with their figures in per cent.
+
+    With `point` also the best K_p and tau of its curve, such as "50, tau = 0.4".
 
     Raises:
         UserError: every trial failed.
@@ -118,7 +129,17 @@ def best(
             shares = {key: round(100 * entry[key], 2) for key in ("acc", "mcr", "rs")}
             score = round(100 * (entry["acc"] + entry["mcr"]) / 2, 2)
             lines.append({"score": score, **shares, "vote": vote, "changes": changes})
+            if point:
+                lines[-1]["point"] = _point(record)
     if not lines:
         raise UserError(f"{method}: every trial failed; {out}/log.txt has their words")
     lines.sort(key=lambda line: -line["score"])
-    return {"changes": lines[0]["changes"], "vote": lines[0]["vote"], "trials": lines}
+    kept = {key: lines[0][key] for key in ("changes", "vote", "point") if key in lines[0]}
+    return kept | {"trials": lines}
+
+
+def _point(record: store.Record) -> str:
+    points = record["results"]["operating_points"]["test"]
+    curves = {int(k): [Point(**each) for each in curve] for k, curve in points.items()}
+    k_p, found = choose(curves, by="mean")
+    return f"{k_p}{store.TAU}{found.class_size_power:g}"

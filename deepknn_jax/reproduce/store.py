@@ -51,6 +51,21 @@ def write(out: Path, cell: Cell, config: dict[str, Any], seconds: float, run: Re
     write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
+TAU = ", tau = "
+
+
+def figures_at(record: Record, vote: str) -> dict[str, Any]:
+    """The figures of the test part at `vote`: "5", "head", or "50, tau = 0.4" on the curve."""
+    results = record["results"]
+    k_p, _, power = vote.partition(TAU)
+    found: dict[str, Any] = results["test"][k_p]
+    if not power:
+        return found
+    of_class = {"rs_class": found["rs_class"]}
+    points = results["operating_points"]["test"][k_p]
+    return of_class | next(p for p in points if p["class_size_power"] == float(power))
+
+
 def embedded(out: Path, row: Row) -> list[Cell]:
     """The row's finished cells whose embeddings are there."""
     return [

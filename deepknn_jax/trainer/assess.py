@@ -15,7 +15,7 @@ from deepknn_jax.engine.inputs import are_features
 from deepknn_jax.engine.parallel import Embed
 from deepknn_jax.engine.step import TrainState
 from deepknn_jax.errors import UserError
-from deepknn_jax.evaluation.baselines import BASELINES, Figure, Part, tuned_baseline
+from deepknn_jax.evaluation.baselines import BASELINES, Part, tuned_baseline
 from deepknn_jax.evaluation.evaluate import (
     Embedded,
     Entry,
@@ -26,6 +26,7 @@ from deepknn_jax.evaluation.evaluate import (
     embed_rows,
     metrics_by_vote,
 )
+from deepknn_jax.evaluation.metrics import score
 from deepknn_jax.knn.sharded import searcher
 from deepknn_jax.knn.vote import MAJORITY, VoteRule
 from deepknn_jax.logs import Record
@@ -166,6 +167,14 @@ def epoch_figures(config: ConfigDict, setup: Setup, variables: Variables) -> Rec
     return record
 
 
+def validation_score(config: ConfigDict, epoch: Record) -> float | None:
+    """By what the best epoch is chosen, of an epoch's figures; None where it was not evaluated."""
+    if "validation_acc" not in epoch:
+        return None
+    figures = {key: epoch[f"validation_{key}"] for key in ("acc", "mcr")}
+    return score(figures, config.evaluate.best_by)
+
+
 def references(config: ConfigDict, setup: Setup) -> dict[str, Any]:
     """{"pixels": {"test": {...}}, ...}: kNN on the inputs themselves, and without training.
 
@@ -226,7 +235,7 @@ def _baselines(config: ConfigDict, setup: Setup, names: list[str]) -> dict[str, 
     return found
 
 
-def _tuned(*asked: Any, by: Figure) -> tuple[list[int], dict[str, Any], float]:
+def _tuned(*asked: Any, by: str) -> tuple[list[int], dict[str, Any], float]:
     """`tuned_baseline` as JSON has it."""
     found = tuned_baseline(*asked, by=by)
     return found.predictions.tolist(), found.options, found.figure

@@ -18,7 +18,7 @@ from deepknn_jax.engine.feed import PLACEMENTS
 from deepknn_jax.engine.parallel import MAPPINGS
 from deepknn_jax.engine.views import views_of
 from deepknn_jax.errors import UserError, check_choice
-from deepknn_jax.evaluation.operating_point import SCORES
+from deepknn_jax.evaluation.metrics import SCORES
 from deepknn_jax.losses.local_margin import REDUCTIONS
 from deepknn_jax.models import BACKBONES
 from deepknn_jax.trainer.assess import REFERENCES
@@ -42,7 +42,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.name": ("sgd", "adam"),
     "optimizer.schedule": ("halving", "cosine"),
     "batch.kind": batching.KINDS,
-    "evaluate.best_by": ("mcr", "acc"),
+    "evaluate.best_by": SCORES,
     "evaluate.vote.k_p": K_PS,
     "evaluate.vote.choose_by": SCORES,
     "neighbors": ("batch", "dataset"),

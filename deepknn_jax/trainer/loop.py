@@ -26,7 +26,7 @@ from deepknn_jax.evaluation import report
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import Record, Seconds, clock, duration, read_records, record_log, say
 from deepknn_jax.mining.batches import Mined
-from deepknn_jax.trainer import checkpoint, identity, inherited, provenance
+from deepknn_jax.trainer import assess, checkpoint, identity, inherited, provenance
 from deepknn_jax.trainer.assess import Variables, embed_split, epoch_figures, variables_of
 from deepknn_jax.trainer.check import check
 from deepknn_jax.trainer.finished import (
@@ -200,7 +200,7 @@ def fit(config: ConfigDict, setup: Setup, workdir: Path, seconds: Seconds) -> Fi
                 epoch = end_epoch(config, setup, state, recent, seconds, last=ended)
                 record(epoch | {"objective": objectives[-1]})
                 recent.clear()
-                figure = epoch.get(f"validation_{config.evaluate.best_by}") if validates else None
+                figure = assess.validation_score(config, epoch) if validates else None
                 if figure is not None and (best.figure is None or figure > best.figure):
                     best = Fitted(_copy(state), step, figure)
             ended |= step == setup.total_steps

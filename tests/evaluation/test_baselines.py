@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -22,7 +23,13 @@ def part(size, seed):
     return Part(np.column_stack([x, np.full(size, 3.0), 1e4 * rng.normal(size=size)]), labels)
 
 
-@pytest.mark.parametrize("by", ["acc", "mcr"])
+def mean_of_both(model, x, labels):
+    predicted = model.predict(x)
+    both = accuracy_score(labels, predicted), balanced_accuracy_score(labels, predicted)
+    return sum(both) / 2
+
+
+@pytest.mark.parametrize("by", ["acc", "mcr", "mean"])
 @pytest.mark.parametrize(
     ("name", "theirs"), [("logistic_regression", LogisticRegression), ("svc", SVC)]
 )
@@ -35,7 +42,7 @@ def test_it_chooses_and_predicts_as_a_grid_search(name, theirs, by):
     judge = GridSearchCV(
         make_pipeline(StandardScaler(), PCA(8), model),
         {f"{step}__C": BASELINES[name][1], f"{step}__class_weight": [None, "balanced"]},
-        scoring={"acc": "accuracy", "mcr": "balanced_accuracy"}[by],
+        scoring={"acc": "accuracy", "mcr": "balanced_accuracy", "mean": mean_of_both}[by],
         cv=PredefinedSplit(np.repeat([-1, 0], [90, 60])),
     ).fit(*whole)
     assert found.options == {key.split("__")[1]: value for key, value in judge.best_params_.items()}

@@ -2,9 +2,9 @@
 
 import numpy as np
 from PIL import Image
-from support.reproduced import entry, recorded
+from support.reproduced import entry, point, recorded
 
-from deepknn_jax.reproduce import figures
+from deepknn_jax.reproduce import figures, store
 from deepknn_jax.reproduce.cells import Cell, Row, Section, Table
 
 CURVES = {
@@ -40,6 +40,33 @@ def test_figure_2_is_drawn_from_the_cells_curves(tmp_path):
         assert min(image.size) > 300
     empty = Table("Figure 2", [Section("Skin-7", rows[1:])])
     assert figures.write_figure2(empty, tmp_path) == []
+
+
+def test_the_operating_points_are_drawn_from_the_cells_curves(tmp_path):
+    curves = (
+        {"50": [point(0.0, 0.8, 0.4), point(0.1, 0.6, 0.7)]},
+        {"50": [point(0.0, 0.6, 0.2), point(0.1, 0.5, 0.8)]},
+    )
+    cells = [
+        recorded(
+            tmp_path, f"set/{i}", {},
+            results={"test": {"50": entry(0.8), "head": entry(0.7)},
+                     "operating_points": {"test": curve}},
+        )
+        for i, curve in enumerate(curves)
+    ]  # fmt: skip
+    by_tau = Row("soft, K_p = 50, tau = 0.1", cells, "50, tau = 0.1", title="soft")
+    found = figures.curve_over_tau(by_tau, [store.read(tmp_path, cell) for cell in cells])
+    np.testing.assert_allclose(found, [[70, 55], [30, 75]])
+    gone = Row("gone", [cells[0]._replace(name="set/gone")], "head", title="gone")
+    rows = [by_tau, Row("its head", cells, "head", title="soft"), gone]
+    table = Table("Ours", [Section("Skin-7", rows), Section("not run", [gone])])
+    lines = figures.write_operating_points(table, tmp_path)
+    assert lines == ["![MCR against Acc, a curve over tau for each method](ours.png)", ""]
+    with Image.open(tmp_path / "ours.png") as image:
+        assert min(image.size) > 300
+    empty = Table("Ours", [Section("not run", [gone])])
+    assert figures.write_operating_points(empty, tmp_path) == []
 
 
 def test_figure_s1_is_drawn_from_the_embeddings_of_one_part(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """Markdown from known numbers."""
 
 import pytest
-from support.reproduced import entry, recorded
+from support.reproduced import entry, point, recorded
 
 from deepknn_jax.reproduce import markdown
 from deepknn_jax.reproduce.cells import Cell, Row, Section, Table
@@ -36,6 +36,22 @@ def test_how_a_mean_is_shown():
 )
 def test_the_best_leads_by_more_than_the_deviations(rows, expected):
     assert leader(rows) == expected
+
+
+def test_figures_at_a_point_of_the_curve(tmp_path):
+    curve = [point(0.0, 0.8, 0.4), point(0.3, 0.7, 0.6, 0.5)]
+    cells = [
+        recorded(
+            tmp_path, f"set/{i}", {},
+            results={"test": {"50": entry(0.8)}, "operating_points": {"test": {"50": curve}}},
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    rows = [Row("soft", cells, "50"), Row("soft, balanced", cells, "50, tau = 0.3")]
+    head, _, majority, balanced = markdown.section_lines(Section("Skin-7", rows), tmp_path)
+    assert head.startswith("| method | Acc | MCR | RS (df) |")
+    assert majority.startswith("| soft | **80.0 ± 0.0** | 50.0 ± 0.0 | 25.0 ± 0.0 |")
+    assert balanced.startswith("| soft, balanced | 70.0 ± 0.0 | **60.0 ± 0.0** | **50.0 ± 0.0** |")
 
 
 def test_the_table_of_known_numbers(tmp_path):

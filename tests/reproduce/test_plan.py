@@ -5,7 +5,9 @@ import json
 import pytest
 from support.reproduced import empty_root, options, tiny_root  # noqa: F401  (fixtures)
 
-from deepknn_jax.reproduce.catalog import KINDS, PRINTED, SEARCHES, TABLES
+from deepknn_jax.config import flatten
+from deepknn_jax.reproduce import store
+from deepknn_jax.reproduce.catalog import CHOSEN, KINDS, PRINTED, SEARCHES, TABLES
 from deepknn_jax.reproduce.cells import Options
 from deepknn_jax.reproduce.plan import backbone, make_table
 from deepknn_jax.reproduce.runs import config_for
@@ -41,6 +43,25 @@ def test_table_3_has_each_method_on_each_fold_and_seed(options):  # noqa: F811
     assert heads == ["MLP+CE, its head", "MLP+Weighted-CE, its head"]
 
 
+def test_ours_has_each_method_in_one_view_and_in_four(options):  # noqa: F811
+    """Both by what was chosen in four."""
+    best = CHOSEN["ours"]["skin7_views"]
+    four, one, *_ = make_table("ours", options).sections
+    for section, name in ((four, "skin7_views"), (one, "skin7_features")):
+        assert {row.cells[0].method for row in section.rows} == {"knn", "table3", *best}
+        for row in section.rows:
+            assert {cell.set for cell in row.cells} == {name}
+            assert len(row.cells) == (5 if row.cells[0].reference else 10)
+            method = row.cells[0].method
+            if store.TAU in row.vote:
+                assert row.vote == best[method]["point"]
+                assert row.label == f"{row.title}, K_p = {row.vote}"
+            config = config_for(row.cells[0], options.out)
+            check(config)
+            for key, value in best.get(method, {}).get("changes", {}).items():
+                assert flatten(config)[key] == value
+
+
 def test_there_are_five_draws_of_the_lesions(tmp_path):
     here = Options(empty_root(tmp_path / "data"), tmp_path / "out", seeds=6)
     _, drawn = make_table("3", here).sections
@@ -57,7 +78,7 @@ def test_without_data_every_table_names_what_it_lacks(name, tmp_path):
         "s2": "train_X.bin", "s3": "skin7: not below", "s4": "skin7: not below",
         "fig2": "images/<class>/*.jpg", "figs1": "mnist.npz: no such", "nw1": "data_batch_{1..5}",
         "nw2": "EPID: epid", "nw3": "survival.csv", "nw_fig4": "mnist.npz: no such",
-        "nw_fig5": "data_batch_{1..5}",
+        "nw_fig5": "data_batch_{1..5}", "ours": "skin7: not below",
     }  # fmt: skip
     words = "\n".join(table.absent)
     assert layouts[name] in words

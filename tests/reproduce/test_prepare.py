@@ -72,6 +72,9 @@ def test_features_are_computed_from_the_images():
     check(config)
     assert (config.model.name, config.augment.crop) == ("efficientnet_lite0", 224)
     assert config.data.dir == str(ROOT / "skin7")
+    assert config.augment.views == ()
+    views = SETS["skin7_views"].views
+    assert prepare.feature_config("skin7", ROOT, views).augment.views == ("flip_lr", "flip_ud")
 
 
 def write_omniglot_zip(root, grey=lambda character, drawer: 255 * character):

@@ -8,6 +8,8 @@ from support.reproduced import (  # noqa: F401  (fixtures)
     empty_root,
     entry,
     options,
+    point,
+    recorded,
     tiny_root,
 )
 from support.runs import ROOT
@@ -22,14 +24,14 @@ from deepknn_jax.trainer import loop
 from deepknn_jax.trainer.check import check
 
 EACH = [(name, each) for name, found in SEARCHES.items() for each in found.sets]
-OURS = {"2": "table2", "3": "table3", "nw1": "nw1"}  # files of docs/searches
+OURS = {"2": "table2", "3": "table3", "ours": "ours", "nw1": "nw1"}  # files of docs/searches
 
 
 @pytest.mark.parametrize(("name", "each"), EACH)
 def test_each_method_has_as_many_trials(name, each):
     methods = KINDS[SEARCHES[name].kind].methods
     budgets = {"skin7_features": 20, "omniglot": 3, "nw_pneumoniamnist": 4, "nw_skin7": 8,
-               "chest_features": 8}  # fmt: skip
+               "chest_features": 8, "skin7_views": 3}  # fmt: skip
     for method in SEARCHES[name].methods:
         tried = search.trials(name, each, method)
         assert len(tried) == each.trials == budgets[each.set]
@@ -141,7 +143,27 @@ def test_what_comes_with_the_package_is_the_best_of_its_search(name, each):
         assert best["changes"] == found[method]["changes"] == trials[0]["changes"]
         assert best["vote"] == trials[0].get("vote", methods[method].vote)
         assert best["vote"] in votes
+        assert best.get("point") == trials[0].get("point")
+        assert SEARCHES[name].point == ("point" in best)
         assert trials[0]["score"] == max(trial["score"] for trial in trials)
+
+
+def test_the_point_is_the_best_of_the_best_trial_s_curve(tmp_path):
+    """The vote that trials are judged by is not chosen anew; K_p and tau beside it are."""
+    better, worse = [point(0.0, 0.8, 0.5), point(0.3, 0.7, 0.7)], [point(0.0, 0.6, 0.8)]
+
+    def trial(name, acc, curves):
+        results = {"test": {"5": entry(acc)}, "operating_points": {"test": curves}}
+        return recorded(tmp_path, f"set/{name}", {}, results=results)
+
+    tried = [
+        ({"seed": 1}, trial("a", 0.6, {"5": [point(0.0, 0.9, 0.9)]})),
+        ({"seed": 2}, trial("b", 0.8, {"5": worse, "50": better})),
+    ]
+    found = search.best("ce", tried, tmp_path, ("5",), point=True)
+    assert (found["changes"], found["vote"]) == ({"seed": 2}, "5")
+    assert found["point"] == "50, tau = 0.3" == found["trials"][0]["point"]
+    assert "point" not in search.best("ce", tried, tmp_path, ("5",))
 
 
 @pytest.mark.parametrize("name", SEARCHES)

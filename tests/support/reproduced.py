@@ -106,8 +106,13 @@ def entry(acc, mcr=0.5, rs=0.25, vasc=0.125):
     }  # fmt: skip
 
 
+def point(power, acc, mcr, rs=0.25):
+    """A point of a curve over tau, as results.json has it."""
+    return {"class_size_power": power, "acc": acc, "mcr": mcr, "rs": rs}
+
+
 def recorded(out, name, entries, **more):
     """A finished cell of these figures."""
     cell = Cell(name, "skin7_features", "deep_knn", {}, 60.0)
-    store.write(out, cell, {}, more.pop("seconds", 2.0), {"results": {"test": entries}, **more})
+    store.write(out, cell, {}, more.pop("seconds", 2.0), {"results": {"test": entries}} | more)
     return cell

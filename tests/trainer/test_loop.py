@@ -306,3 +306,11 @@ def test_lmnn_s_batches_hold_the_nearest_of_the_class_in_the_input_space():
         distances = np.linalg.norm(x[others] - x[anchor], axis=1)
         np.testing.assert_array_equal(targets, others[np.argsort(distances)[:2]])
     assert set(anchors) | set(batches.mined["targets"].ravel()) <= set(batches.ids[0])
+
+
+@pytest.mark.parametrize(("by", "expected"), [("acc", 0.8), ("mcr", 0.4), ("mean", 0.6)])
+def test_what_the_best_epoch_is_chosen_by(by, expected):
+    config = small_config(evaluate__best_by=by)
+    found = {"train_acc": 0.9, "validation_acc": 0.8, "validation_mcr": 0.4}
+    assert assess.validation_score(config, found) == pytest.approx(expected)
+    assert assess.validation_score(config, {"train_acc": 0.9}) is None
