@@ -5,9 +5,10 @@ import pytest
 import reference
 from support.runs import small_config
 
-from deepknn_jax.data.dataset import Dataset
+from deepknn_jax.data.dataset import TEST, TRAIN, Dataset
 from deepknn_jax.evaluation import intervals
 from deepknn_jax.evaluation.evaluate import Embedded, classify
+from deepknn_jax.knn.vote import MAJORITY
 from deepknn_jax.trainer import by_class
 
 NAMES = ("a", "b", "c")
@@ -27,12 +28,12 @@ def given(compiled_once):
     dataset = Dataset(x, labels, names, NAMES, splits, groups=groups)
     train, test = (Embedded(rows, x[rows], None) for rows in (np.arange(40), np.arange(40, 64)))
     evidence = classify(test, train, labels, k_ps=(1, 5), num_classes=3, p=2.0)
-    return dataset, test, train, evidence
+    return dataset, {TEST: test, TRAIN: train}, evidence, MAJORITY
 
 
 def test_scores_are_shares_and_nearness_and_units_are_patients(given):
-    dataset, test, train, evidence = given
-    found = by_class.figures(small_config(), dataset, test, train, evidence)
+    dataset, parts, evidence, _ = given
+    found = by_class.figures(small_config(), dataset, parts, evidence, MAJORITY)
     x, labels = dataset.inputs.astype(np.float64), dataset.labels
     scores = np.zeros((24, 3))
     for i in range(24):
@@ -55,14 +56,16 @@ def test_scores_are_shares_and_nearness_and_units_are_patients(given):
 
 
 def test_what_trained_the_weights_before_is_left_out(given):
-    dataset, test, train, evidence = given
+    dataset, parts, evidence, _ = given
     trained = np.arange(64) >= 52
-    own = by_class.figures(small_config(), dataset._replace(trained=trained), test, train, evidence)
+    own = by_class.figures(
+        small_config(), dataset._replace(trained=trained), parts, evidence, MAJORITY
+    )
     assert sum(each["n"] for each in own["intervals"]["5"]["per_class"].values()) == 12
     right = evidence.predictions[5][:12] == dataset.labels[40:52]
     assert own["intervals"]["5"]["acc"]["value"] == pytest.approx(right.mean())
     every = dataset._replace(trained=np.arange(64) >= 40)
-    assert by_class.figures(small_config(), every, test, train, evidence) == {}
+    assert by_class.figures(small_config(), every, parts, evidence, MAJORITY) == {}
 
 
 def test_of_too_many_classes_there_is_no_auc(given, monkeypatch):

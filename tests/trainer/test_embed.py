@@ -148,7 +148,7 @@ def test_a_run_on_features_shows_the_images(tmp_path, capsys):
     shown = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report.pictures, "tsne", lambda *_: None)
-        patch.setattr(report.neighbors, "draw", lambda _, *arrays: shown.append(arrays))
+        patch.setattr(report.neighbors, "draw", lambda _, *arrays, **_k: shown.append(arrays))
         results = loop.run(config, tmp_path / "run")
     assert results["pictures"]["neighbors.png"] == "drawn"
     queries, _, _, beside, *_ = shown[0]

@@ -65,7 +65,7 @@ def test_a_run_and_its_model_folder_average_the_views_of_an_image(seen, written)
             np.testing.assert_allclose(own["embeddings"], mean, rtol=1e-4, atol=1e-5)
 
 
-def test_features_in_views_are_trained_on_and_answered_with(written, tmp_path):
+def test_features_in_views_are_trained_on_and_answered_with(seen, written, tmp_path):
     config = file_config("features")
     config.data.dir, config.epochs, config.devices = str(written), 1, 1
     config.model.normalize = True
@@ -74,14 +74,19 @@ def test_features_in_views_are_trained_on_and_answered_with(written, tmp_path):
     run = deepknn_jax.open_run(tmp_path / "run")
     with np.load(written) as file, np.load(tmp_path / "run" / "embeddings.npz") as own:
         features = file["features"]
-        np.testing.assert_array_equal(run.embed(features), own["embeddings"])
+        own_embeddings = own["embeddings"]
+        np.testing.assert_array_equal(run.embed(features), own_embeddings)
         np.testing.assert_allclose(np.linalg.norm(own["embeddings"], axis=1), 1, rtol=1e-5)
         one = [run.embed(features[:, v]) for v in range(4)]
         mean = np.mean(one, axis=0, dtype=np.float64)
         mean /= np.linalg.norm(mean, axis=1, keepdims=True)
         np.testing.assert_allclose(own["embeddings"], mean, atol=1e-4)
     assert results["references"]["features"]["test"]["1"]["acc"] > 0.3
-    with pytest.raises(UserError, match=r"trained on features \[n, 64\]"):
+    with np.load(seen[1].data.dir) as file, np.load(written) as made:  # the network gives all views
+        of_images = run.embed(file["x_test"][..., None])
+        rows = made["splits"] == "test"
+    np.testing.assert_allclose(of_images, own_embeddings[rows], atol=1e-5)
+    with pytest.raises(UserError, match="trained on images of 8 bits"):
         run.embed(features[:, :, :5])
 
 
