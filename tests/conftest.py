@@ -42,6 +42,16 @@ def data_root() -> Path:
     return root
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_programs():
+    """Each program takes some mappings of memory, of which a process may have 65,530 on Linux.
+
+    A worker that kept all that it compiled died of that, near the end of the suite.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def strict_dtypes():
     """Strict dtype promotion, for tests of our own numerical functions (optax and flax fail it)."""

@@ -39,7 +39,7 @@ def test_validation_chooses_and_the_figures_are_of_what_it_chose(left):
     vote = results["vote"]
     assert vote["chosen"] == ["class_size_power", "k_p"]
     points = results["operating_points"]["validation"]
-    scores = [score(Point(**each), "mcr") for of_k in points.values() for each in of_k]
+    scores = [score(each, "mcr") for of_k in points.values() for each in of_k]
     assert len(scores) == 22
     assert point_of(results, "validation").mcr == max(scores) > min(scores)
     entry = results["test"][str(vote["k_p"])]
