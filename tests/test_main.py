@@ -3,10 +3,12 @@
 import errno
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from shutil import which
 
 import numpy as np
@@ -242,7 +244,15 @@ def test_a_device_that_is_not_there_is_named_by_its_variable(command, tmp_path, 
 def test_a_signal_before_the_training_ends_in_one_line(tmp_path):
     """While it imports, and, in this process, once it runs: Python's own would be a traceback."""
     process = start(["--config=configs/breast_cancer.py", "--workdir=out"], tmp_path)
-    time.sleep(0.7)  # no sooner: the interpreter itself starts
+    status = Path(f"/proc/{process.pid}/status")
+    while True:  # the interpreter itself starts, and does not catch SIGTERM
+        if not status.exists():
+            time.sleep(0.7)
+            break
+        caught = int(re.search(r"^SigCgt:\s*(\w+)", status.read_text(), re.MULTILINE)[1], 16)
+        if caught >> (signal.SIGTERM - 1) & 1 or process.poll() is not None:
+            break
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
