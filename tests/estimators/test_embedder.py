@@ -162,7 +162,10 @@ def test_local_margins_are_trained_for(data):
 def test_what_does_not_fit_is_told(data):
     X, y = data
     for parameters, words in (
-        ({"loss_options": {"temprature": 2.0}}, "loss_options has 'temprature': deep_knn reads class_weight_power, k,"),
+        (
+            {"loss_options": {"temprature": 2.0}},
+            "loss_options has 'temprature': deep_knn reads class_weight_power, k,",
+        ),
         ({"k_p": 301}, r"k_p is 301, but 300 examples .*n_samples = 300"),
         ({"hidden": (8, 0)}, r"hidden is \(8, 0\)"),
         ({"loss": "deep"}, "'loss' parameter of DeepKNNClassifier must be"),
