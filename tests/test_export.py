@@ -3,8 +3,8 @@
 import zipfile
 
 import pytest
-from absl import flags
 from support.answering import FEATURES, model_of
+from support.commands import run_main
 
 from deepknn_jax import export
 from deepknn_jax.answers.model import write
@@ -19,17 +19,7 @@ def folder(tmp_path_factory, compiled_once):
 
 
 def command(monkeypatch, *arguments):
-    """Runs the command's main with these flags."""
-    values = flags.FlagValues()
-    monkeypatch.setattr(flags, "FLAGS", values)
-    for name in ("string", "integer"):
-        define = getattr(flags, f"DEFINE_{name}")
-        monkeypatch.setattr(
-            flags, f"DEFINE_{name}",
-            lambda *a, _define=define, **k: _define(*a, flag_values=values, **k),
-        )  # fmt: skip
-    export.parse(["export", *map(str, arguments)])
-    export.main()
+    run_main(monkeypatch, export, *arguments)
 
 
 def test_it_writes_an_archive_and_says_what_is_in_it(folder, tmp_path, monkeypatch, capsys):

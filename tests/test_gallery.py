@@ -4,9 +4,9 @@ import shutil
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 from support.answering import CLASSES, IMAGES, examples, model_of
+from support.commands import run_main
 
 from deepknn_jax import gallery
 from deepknn_jax.answers import journal
@@ -43,18 +43,7 @@ def images(tmp_path):
 
 
 def command(monkeypatch, run, *arguments):
-    """Runs the command's main with these flags."""
-    values = flags.FlagValues()
-    with monkeypatch.context() as patched:
-        patched.setattr(flags, "FLAGS", values)
-        for name in ("string", "integer", "boolean"):
-            define = getattr(flags, f"DEFINE_{name}")
-            patched.setattr(
-                flags, f"DEFINE_{name}",
-                lambda *a, _define=define, **k: _define(*a, flag_values=values, **k),
-            )  # fmt: skip
-        gallery.parse(["gallery", f"--run={run}", *map(str, arguments)])
-        gallery.main()
+    run_main(monkeypatch, gallery, f"--run={run}", *arguments)
 
 
 def labels(run, at=None):

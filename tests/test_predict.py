@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 from support.answering import CLASSES, FEATURES, IMAGES, examples, model_of
+from support.commands import run_main
 
 from deepknn_jax import predict
 from deepknn_jax.answers import intake
@@ -38,18 +38,7 @@ def images(tmp_path):
 
 
 def command(monkeypatch, *arguments):
-    """Runs the command's main with these flags."""
-    values = flags.FlagValues()
-    with monkeypatch.context() as patch:
-        patch.setattr(flags, "FLAGS", values)
-        for name in ("string", "integer", "float", "bool"):
-            define = getattr(flags, f"DEFINE_{name}")
-            patch.setattr(
-                flags, f"DEFINE_{name}",
-                lambda *a, _define=define, **k: _define(*a, flag_values=values, **k),
-            )  # fmt: skip
-        predict.parse(["predict", *map(str, arguments)])
-        predict.main()
+    run_main(monkeypatch, predict, *arguments)
 
 
 def table(path):

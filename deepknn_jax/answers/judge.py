@@ -115,11 +115,15 @@ def _vote(embeddings_nxD: np.ndarray, model: Model, k: int) -> KNNPredictions:
     for start in range(0, n, _BLOCK):
         queries = embeddings_nxD[start : start + _BLOCK]
         size = _ALIKE if len(queries) <= _ALIKE else _BLOCK
-        filled = np.pad(queries, ((0, size - len(queries)), (0, 0)), mode="edge")
-        part = _classify(filled, gallery.embeddings, gallery.labels, **options)
+        part = _classify(_filled(queries, size), gallery.embeddings, gallery.labels, **options)
         parts.append([np.asarray(each)[: len(queries)] for each in part])
     joined: list[Any] = [np.concatenate(each) for each in zip(*parts, strict=True)]
     return _by_rule(KNNPredictions(*joined), model)
+
+
+def _filled(queries_nxD: np.ndarray, size: int) -> np.ndarray:
+    """The queries, 1 to `size` of them, and copies of the last one up to `size`."""
+    return np.pad(queries_nxD, ((0, size - len(queries_nxD)), (0, 0)), mode="edge")
 
 
 def rule_of(model: Model) -> VoteRule:
@@ -149,7 +153,7 @@ def scores_of(
     """The ratio scores float64 [n, C] of images that are none of the gallery's."""
     n = len(embeddings_nxD)
     if 0 < n < _ALIKE:  # one program for any few
-        embeddings_nxD = np.pad(embeddings_nxD, ((0, _ALIKE - n), (0, 0)), mode="edge")
+        embeddings_nxD = _filled(embeddings_nxD, _ALIKE)
     scores: np.ndarray = doubt.ratio_scores(
         embeddings_nxD, gallery.embeddings, gallery.labels, num_classes=len(classes), k=SCORE_K, p=p
     )
@@ -164,7 +168,7 @@ def nearest_of_classes(
     labels = jnp.asarray(gallery.labels)
     for start in range(0, len(embeddings_nxD), _ALIKE):
         queries = embeddings_nxD[start : start + _ALIKE]
-        filled = np.pad(queries, ((0, _ALIKE - len(queries)), (0, 0)), mode="edge")
+        filled = _filled(queries, _ALIKE)
         nearest = _nearest(filled, gallery.embeddings, labels, classes=len(classes), p=p)
         found[start : start + _ALIKE] = np.asarray(nearest)[: len(queries)]
     return found

@@ -11,7 +11,7 @@ from deepknn_jax.answers.judge import nearest_of_classes
 from deepknn_jax.answers.model import Gallery
 from deepknn_jax.data.dataset import TEST, TRAIN, Dataset
 from deepknn_jax.evaluation.by_group import group_figures
-from deepknn_jax.evaluation.evaluate import Embedded, Evidence, chosen
+from deepknn_jax.evaluation.evaluate import Embedded, Evidence, chosen, voters_of
 from deepknn_jax.evaluation.intervals import MOST_SCORED, Judged, class_figures, fine_scores
 from deepknn_jax.knn.vote import VoteRule, vote
 
@@ -39,7 +39,7 @@ def figures(
         groups = np.unique(dataset.groups[test.rows], return_inverse=True)[1].reshape(-1)
     scores = None
     if len(test.rows) * len(names) <= MOST_SCORED:
-        voters = np.where(evidence.rows < 0, -1, dataset.labels[evidence.rows])[:, :k]
+        voters = voters_of(evidence, dataset.labels)[:, :k]
         _, shares = vote(jnp.asarray(evidence.distances[:, :k]), jnp.asarray(voters),
                          num_classes=len(names), class_counts=jnp.asarray(dataset.train_counts()),
                          rule=rule)  # fmt: skip

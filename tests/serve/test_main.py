@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
 from support.answering import FEATURES, model_of
+from support.commands import run_main
 from support.runs import ROOT
 from support.serving import ask
 
@@ -25,18 +25,7 @@ def folder(tmp_path_factory, compiled_once):
 
 
 def start(monkeypatch, *arguments):
-    """Runs the command's main with these flags."""
-    values = flags.FlagValues()
-    with monkeypatch.context() as patched:
-        patched.setattr(flags, "FLAGS", values)
-        for name in ("string", "integer", "float", "bool"):
-            define = getattr(flags, f"DEFINE_{name}")
-            patched.setattr(
-                flags, f"DEFINE_{name}",
-                lambda *a, _define=define, **k: _define(*a, flag_values=values, **k),
-            )  # fmt: skip
-        command.parse(["serve", *map(str, arguments)])
-        command.main()
+    run_main(monkeypatch, command, *arguments)
 
 
 @pytest.mark.parametrize("module", ["starlette", "uvicorn", "python_multipart"])
