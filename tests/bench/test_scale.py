@@ -25,9 +25,9 @@ def test_a_step_gathers_the_batch_and_sums_the_gradient(measured):
         assert alone[kind] == 0
     assert four["gathered"] == batch * (128 * 4 + 4 + 4 + 1)
     assert four["scattered"] == batch * 128 * 4  # the embeddings' gradient, back to its devices
-    # BatchNorm-free: weights and biases, the loss, its weight and the norm, each a float32.
+    # Weights and biases, the loss, its weight, the terms and those that push, each a float32.
     weights = 3 * 3 * 3 * 32 + 32 + 3 * 3 * 32 * 64 + 64 + 3136 * 128 + 128
-    assert four["reduced"] == 4 * (weights + 3)
+    assert four["reduced"] == 4 * (weights + 4)
     assert four["flops"] == pytest.approx(alone["flops"], rel=0.02)
     for row in (alone, four):
         assert 0 < row["largest"] < row["planned"]
