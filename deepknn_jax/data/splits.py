@@ -116,7 +116,7 @@ def split_lines(
     why = {
         "published": "the source has one",
         "grouped": "the source names groups",
-        "stratified": "the source has neither parts nor groups",
+        "stratified": "the source gives neither parts nor groups",
     }[taken]
     if list(published) == [TRAIN]:
         why = f"the source has a {TRAIN} part alone"

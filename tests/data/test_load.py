@@ -165,7 +165,7 @@ def test_the_account_comes_with_the_data(folder):
         "classes: 2: a 6, b 6",
         "files: .png 12; of 12 opened: PNG, colour 12; 7 x 9 pixels",
         "left out: 1 file (.txt 1)",
-        "split: stratified, as the source has neither parts nor groups: 10 train + 2 test",
+        "split: stratified, as the source gives neither parts nor groups: 10 train + 2 test",
     )
     account = load_dataset("digits").account
     assert account[0] == "source: digits"

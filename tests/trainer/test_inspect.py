@@ -32,7 +32,7 @@ ACCOUNT = [
     "classes: 2: a 20, b 20",
     "files: .png 40; of 20 opened: PNG, colour 20; 14 x 12 pixels",
     "left out: 1 file (.txt 1)",
-    "split: stratified, as the source has neither parts nor groups: 32 train + 8 test",
+    "split: stratified, as the source gives neither parts nor groups: 32 train + 8 test",
 ]
 
 

@@ -11,6 +11,7 @@ from deepknn_jax.data.listing import SPLIT_WORDS, checked, index_groups, index_l
 from deepknn_jax.data.npy import PlainError, read_npz
 from deepknn_jax.data.view import of_arrays
 from deepknn_jax.errors import UserError
+from deepknn_jax.logs import say
 
 # For each layout: the part, the key of its inputs, the key of its labels.
 NPZ_PARTS = {
@@ -66,7 +67,7 @@ def npz(folder: str | Path, *, fold: int = 0, value_range: Sequence[float] = ())
     they like, names [N], splits [N], groups [N], and classes [C], which labels then index; and the
     images that they are of, as `data.view` has it. Features stay float64 where they are: a large
     offset, as that of POSIX seconds, would take all of float32's digits. Labels are [N] or [N, 1].
-    Of splits [N, S] `fold`, 1..S, chooses the column; 0: no split.
+    Of splits [N, S] `fold`, 1..S, chooses the column; 0: no split, which is told.
 
     Raises:
         UserError: no such file, other keys, Python objects inside (they are never unpickled),
@@ -212,9 +213,10 @@ def _fold(path: Path, splits: np.ndarray, fold: int) -> np.ndarray | None:
     if fold > count:
         raise UserError(f"{path}: `fold` is {fold}: choose one of its splits, 1..{count}")
     if splits.ndim == 2:
-        if fold == 0:
+        if fold == 0 and count != 1:
+            say(f"not used: the {count} splits of {path.name}: `fold`, 1..{count}, chooses one")
             return None
-        splits = splits[:, fold - 1]
+        splits = splits[:, fold - 1 if fold else 0]
     words = [word.lower() for word in _words(path, {"splits": splits}, "splits")]
     if unknown := set(words) - set(SPLIT_WORDS):
         raise UserError(f"{path}: split {min(unknown)!r}; use train, validation or test")

@@ -115,18 +115,22 @@ def folds(tmp_path):
     return save(tmp_path, features=np.eye(4), labels=[0, 1, 0, 1], splits=splits)
 
 
-def test_the_fold_chooses_a_column_of_several_splits(tmp_path):
+def test_the_fold_chooses_a_column_of_several_splits(tmp_path, capsys):
     path = folds(tmp_path)
     assert npz(path, fold=1).splits.tolist() == ["train", "train", "validation", "test"]
     assert npz(path, fold=2).splits.tolist() == ["test", "train", "train", "validation"]
+    assert capsys.readouterr().out == ""
     assert npz(path).splits is None
+    line = "not used: the 2 splits of set.npz: `fold`, 1..2, chooses one\n"
+    assert capsys.readouterr().out == line
     np.testing.assert_array_equal(npz(path, fold=2).inputs, np.eye(4))
     with pytest.raises(UserError, match=r"set.npz: `fold` is 3: choose one of its splits, 1\.\.2"):
         npz(path, fold=3)
 
 
-def test_one_split_is_the_first_fold_and_no_other(tmp_path):
-    path = save(tmp_path, features=np.eye(2), labels=[0, 1], splits=["train", "test"])
+@pytest.mark.parametrize("splits", [["train", "test"], [["train"], ["test"]]])
+def test_one_split_is_the_first_fold_and_no_other(tmp_path, splits):
+    path = save(tmp_path, features=np.eye(2), labels=[0, 1], splits=splits)
     for fold in (0, 1):
         assert npz(path, fold=fold).splits.tolist() == ["train", "test"]
     with pytest.raises(UserError, match=r"set.npz: `fold` is 2: choose one of its splits, 1\.\.1"):
