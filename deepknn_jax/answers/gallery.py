@@ -212,7 +212,7 @@ def _commit(path: str | Path, plan: Callable[[Cases, Model, int], _Plan]) -> Cha
                 model, arrays = state.after(trained, folder, told), {}
             else:
                 model = state.with_cases(trained, changes.applied(now, [made.change]), told)
-                model = model._replace(calibrated=_recalibrated(model))
+                model = model._replace(calibrated=recalibrated(model))
                 arrays = state.of_line(made.change.cases, model.calibrated)
             try:
                 line = journal.append(folder, made.line, arrays, start=start)
@@ -230,7 +230,7 @@ def _stands(lines: Sequence[Line], restore: Line) -> bool:
     return changes.standing(dids[: restore.to]) == changes.standing(dids)
 
 
-def _recalibrated(model: Model) -> Calibrated | None:
+def recalibrated(model: Model) -> Calibrated | None:
     """The calibration of a model by the images that it keeps for that; None without any."""
     k = int(model.about["k_p"])
     if model.calibration is None:

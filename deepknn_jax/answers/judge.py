@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from deepknn_jax.answers.model import Calibrated, Gallery, Model
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import doubt
-from deepknn_jax.knn.distances import pairwise_distances
+from deepknn_jax.knn.sizes import filled_up
 from deepknn_jax.knn.vote import MAJORITY, KNNPredictions, VoteRule, knn_classify, vote
 
 SCORE_K = 5  # neighbours of a class that a ratio score takes (docs/predict.md)
@@ -70,13 +69,13 @@ def judge(
     """
     found = _vote(embeddings_nxD, model, k)
     labels = np.asarray(found.labels)
-    nearest = nearest_of_classes(embeddings_nxD, model.gallery, model.classes, p_of(model))
+    near = nearest_of(embeddings_nxD, model.gallery, model.classes, p_of(model))
     no_vote = tuple("" if label >= 0 else "nobody voted" for label in labels)
-    evidence = (np.asarray(found.indices), np.asarray(found.distances), nearest)
+    evidence = (np.asarray(found.indices), np.asarray(found.distances), doubt.to_nearest(near))
     if model.calibrated is None:
         return Predictions(names, labels, np.asarray(found.shares), None, None, None, no_vote,
                            *evidence)  # fmt: skip
-    scores = scores_of(embeddings_nxD, model.gallery, model.classes, p_of(model))
+    scores = doubt.ratios(near)
     calibration = model.calibrated.scores
     p_values = doubt.p_values(scores, calibration)
     credibility = doubt.credibility(doubt.marginal_p_values(scores, calibration))
@@ -110,15 +109,18 @@ def vote_options(model: Model, k: int) -> dict[str, Any]:
 
 
 def _vote(embeddings_nxD: np.ndarray, model: Model, k: int) -> KNNPredictions:
-    gallery, n, options = model.gallery, len(embeddings_nxD), vote_options(model, k)
+    n, options = len(embeddings_nxD), vote_options(model, k)
+    # A row of NaN is nobody's neighbour: a gallery that grows meets compiled programs.
+    gallery = filled_up(model.gallery.embeddings, np.nan), filled_up(model.gallery.labels, 0)
     parts = []
     for start in range(0, n, _BLOCK):
         queries = embeddings_nxD[start : start + _BLOCK]
         size = _ALIKE if len(queries) <= _ALIKE else _BLOCK
-        part = _classify(_filled(queries, size), gallery.embeddings, gallery.labels, **options)
+        part = _classify(_filled(queries, size), *gallery, **options)
         parts.append([np.asarray(each)[: len(queries)] for each in part])
     joined: list[Any] = [np.concatenate(each) for each in zip(*parts, strict=True)]
-    return _by_rule(KNNPredictions(*joined), model)
+    classes = len(model.classes)
+    return _by_rule(KNNPredictions(*joined), model.gallery.labels, classes, rule_of(model))
 
 
 def _filled(queries_nxD: np.ndarray, size: int) -> np.ndarray:
@@ -131,9 +133,10 @@ def rule_of(model: Model) -> VoteRule:
     return VoteRule(**model.about.get("vote", {}))
 
 
-def _by_rule(found: KNNPredictions, model: Model) -> KNNPredictions:
+def _by_rule(
+    found: KNNPredictions, labels_G: np.ndarray, classes: int, rule: VoteRule
+) -> KNNPredictions:
     """What the same neighbours say by the model's rule, in the numbers that the run had."""
-    rule, labels_G, classes = rule_of(model), model.gallery.labels, len(model.classes)
     if rule == MAJORITY:
         return found
     voters = np.where(found.indices < 0, -1, labels_G[np.asarray(found.indices)])
@@ -147,37 +150,12 @@ def _by_rule(found: KNNPredictions, model: Model) -> KNNPredictions:
     return found._replace(labels=labels, shares=shares)
 
 
-def scores_of(
+def nearest_of(
     embeddings_nxD: np.ndarray, gallery: Gallery, classes: tuple[str, ...], p: float
-) -> np.ndarray:
-    """The ratio scores float64 [n, C] of images that are none of the gallery's."""
-    n = len(embeddings_nxD)
-    if 0 < n < _ALIKE:  # one program for any few
-        embeddings_nxD = _filled(embeddings_nxD, _ALIKE)
-    scores: np.ndarray = doubt.ratio_scores(
-        embeddings_nxD, gallery.embeddings, gallery.labels, num_classes=len(classes), k=SCORE_K, p=p
-    )
-    return scores[:n]
-
-
-def nearest_of_classes(
-    embeddings_nxD: np.ndarray, gallery: Gallery, classes: tuple[str, ...], p: float
-) -> np.ndarray:
-    """Distances float32 [n, C] to the nearest gallery image of each class; inf without any."""
-    found = np.full((len(embeddings_nxD), len(classes)), np.inf, np.float32)
-    labels = jnp.asarray(gallery.labels)
-    for start in range(0, len(embeddings_nxD), _ALIKE):
-        queries = embeddings_nxD[start : start + _ALIKE]
-        filled = _filled(queries, _ALIKE)
-        nearest = _nearest(filled, gallery.embeddings, labels, classes=len(classes), p=p)
-        found[start : start + _ALIKE] = np.asarray(nearest)[: len(queries)]
-    return found
-
-
-@functools.partial(jax.jit, static_argnames=("classes", "p"))
-def _nearest(queries: Array, gallery: Array, labels_G: Array, *, classes: int, p: float) -> Array:
-    distances_GxQ = pairwise_distances(queries, gallery, p=p).T
-    return jax.ops.segment_min(distances_GxQ, labels_G, num_segments=classes).T
+) -> doubt.NearestOfClasses:
+    """Of n images, none of the gallery's, the distances to the nearest of each class."""
+    return doubt.nearest_of_classes(embeddings_nxD, gallery.embeddings, gallery.labels,
+                                    num_classes=len(classes), k=SCORE_K, p=p)  # fmt: skip
 
 
 def _abstain(
@@ -216,8 +194,8 @@ def calibrate(
     `predicted_n` int [n] is the vote on them, and `distances_nxk` those to the neighbours that
     voted.
     """
-    scores = scores_of(embeddings_nxD, gallery, classes, p)
-    return _calibrated(scores, labels_n, predicted_n, distances_nxk)
+    near = nearest_of(embeddings_nxD, gallery, classes, p)
+    return _calibrated(doubt.ratios(near), labels_n, predicted_n, distances_nxk)
 
 
 def _calibrated(
@@ -249,11 +227,14 @@ def calibrate_left_out(
     Valid only where nothing was trained on it: else coverage falls far below what is promised.
     """
     embeddings, labels = gallery.embeddings, gallery.labels
-    scores = doubt.ratio_scores(
+    near = doubt.nearest_of_classes(
         embeddings, embeddings, labels, num_classes=len(classes), k=SCORE_K, p=p,
         query_groups_Q=groups_G, gallery_groups_G=groups_G,
     )  # fmt: skip
-    rows, ids = jnp.asarray(embeddings), jnp.asarray(groups_G)
-    found = knn_classify(rows, rows, jnp.asarray(labels), k=k, num_classes=len(classes), p=p,
-                         query_ids=ids, gallery_ids=ids, rule=rule)  # fmt: skip
-    return _calibrated(scores, labels, np.asarray(found.labels), np.asarray(found.distances))
+    rows, ids, n = filled_up(embeddings), filled_up(groups_G), len(labels)
+    options: dict[str, Any] = {"k": k, "num_classes": len(classes), "p": p}
+    among = filled_up(embeddings, np.nan), filled_up(labels, 0)
+    found = _classify(rows, *among, query_ids=ids, gallery_ids=ids, **options)
+    found = _by_rule(jax.tree.map(lambda each: each[:n], found), labels, len(classes), rule)
+    predicted, distances = np.asarray(found.labels), np.asarray(found.distances)
+    return _calibrated(doubt.ratios(near), labels, predicted, distances)

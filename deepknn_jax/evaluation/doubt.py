@@ -5,13 +5,14 @@ sets, one calibration for each class (Mondrian). Valid only where the calibratio
 where the new ones come from and have not trained the network.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from deepknn_jax.knn.distances import pairwise_distances
+from deepknn_jax.knn.sizes import rounded_up
 
 _ENTRIES = 2**24  # of the distances that are held at a time
 # Outside of jit its loop would be compiled anew at each call, and kept.
@@ -39,7 +40,19 @@ class Curve(NamedTuple):
     error: np.ndarray
 
 
-def ratio_scores(
+class NearestOfClasses(NamedTuple):
+    """Distances float32 [Q, M] of queries to the k nearest of each class, in any order.
+
+    `owners` int [M] are the columns' classes, of `classes`: a class of n has min(k, n) columns.
+    """
+
+    distances: np.ndarray
+    owners: np.ndarray
+    classes: int
+    k: int
+
+
+def nearest_of_classes(
     queries_QxD: np.ndarray,
     gallery_GxD: np.ndarray,
     gallery_labels_G: np.ndarray,
@@ -49,12 +62,10 @@ def ratio_scores(
     p: float = 2.0,
     query_groups_Q: np.ndarray | None = None,
     gallery_groups_G: np.ndarray | None = None,
-) -> np.ndarray:
-    """How strange each query would be in each class: float64 [Q, C], at least 0.
+) -> NearestOfClasses:
+    """The nearest of each class; G >= 1. Groups, int [Q] and [G], leave a query's own out: inf.
 
-    The mean distance to the k nearest of the class over that to the k nearest of all others; of
-    fewer where there are fewer, inf for a class of which none is there. Groups, int [Q] and [G],
-    leave a query's own patient or lesion out of its gallery.
+    Both sides are filled up to few sizes, so that a gallery that grows meets compiled programs.
 
     Raises:
         ValueError: groups of one side only; k below 1.
@@ -64,27 +75,61 @@ def ratio_scores(
     if k < 1:
         raise ValueError(f"k = {k} is below 1")
     order = np.argsort(gallery_labels_G, kind="stable")
-    gallery, labels = np.asarray(gallery_GxD)[order], np.asarray(gallery_labels_G)[order]
+    labels = np.asarray(gallery_labels_G)[order]
     ends = np.searchsorted(labels, np.arange(num_classes + 1))
-    # A class of n has columns for min(k, n): their places in [b, sum of these].
     kept = np.minimum(np.diff(ends), k)
-    owners = np.repeat(np.arange(num_classes), kept)
-    gallery_on_device = jnp.asarray(gallery)
-    scores = np.empty((len(queries_QxD), num_classes))
-    block = max(1, _ENTRIES // max(1, len(gallery)))
+    # From the first row on again: the centre, which the product measures from, stays the data's.
+    again = np.arange(rounded_up(len(order))) % len(order)
+    gallery = jnp.asarray(np.asarray(gallery_GxD)[order[again]])
+    found = np.empty((len(queries_QxD), kept.sum()), np.float32)
+    block = min(max(1, _ENTRIES // len(gallery)), rounded_up(len(queries_QxD)))
     for start in range(0, len(queries_QxD), block):
-        rows = slice(start, start + block)
-        distances = np.array(_distances(jnp.asarray(queries_QxD[rows]), gallery_on_device, p=p))
+        queries = np.asarray(queries_QxD)[start : start + block]
+        rows = slice(start, start + len(queries))
+        filled = np.pad(queries, ((0, block - len(queries)), (0, 0)), mode="edge")
+        distances = np.array(_distances(jnp.asarray(filled), gallery, p=p))
+        distances = distances[: len(queries), : len(order)]
         if query_groups_Q is not None and gallery_groups_G is not None:
             own = np.asarray(query_groups_Q)[rows, None] == np.asarray(gallery_groups_G)[order]
             distances[own] = np.inf
-        nearest = [
-            np.partition(distances[:, low:high], n - 1)[:, :n]
-            for low, high, n in zip(ends[:-1], ends[1:], kept, strict=True)
-            if n
-        ]
-        scores[rows] = _ratios(np.concatenate(nearest, axis=1), owners, num_classes, k)
-    return scores
+        found[rows] = np.concatenate(
+            [
+                np.partition(distances[:, low:high], n - 1)[:, :n]
+                for low, high, n in zip(ends[:-1], ends[1:], kept, strict=True)
+                if n
+            ],
+            axis=1,
+        )
+    return NearestOfClasses(found, np.repeat(np.arange(num_classes), kept), num_classes, k)
+
+
+def to_nearest(near: NearestOfClasses) -> np.ndarray:
+    """The distance to the nearest of each class, float32 [Q, C]; inf for one that has none."""
+    found = np.full((len(near.distances), near.classes), np.inf, np.float32)
+    for c in range(near.classes):
+        found[:, c] = near.distances[:, near.owners == c].min(axis=1, initial=np.inf)
+    return found
+
+
+def ratio_scores(
+    queries_QxD: np.ndarray, gallery_GxD: np.ndarray, gallery_labels_G: np.ndarray, **options: Any
+) -> np.ndarray:
+    """`ratios` of the nearest of each class: options of `nearest_of_classes`."""
+    return ratios(nearest_of_classes(queries_QxD, gallery_GxD, gallery_labels_G, **options))
+
+
+def ratios(near: NearestOfClasses) -> np.ndarray:
+    """How strange each query would be in each class: float64 [Q, C], at least 0.
+
+    The mean distance to the k nearest of the class over that to the k nearest of all others; of
+    fewer where there are fewer, inf for a class of which none is there.
+    """
+    block = max(1, _ENTRIES // max(1, len(near.owners)))
+    parts = [
+        _ratios(near.distances[start : start + block], near.owners, near.classes, near.k)
+        for start in range(0, len(near.distances), block)
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, near.classes))
 
 
 def _ratios(nearest_bxM: np.ndarray, owners_M: np.ndarray, classes: int, k: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepknn_jax.answers import model as model_lib
-from deepknn_jax.answers.judge import p_of, scores_of
+from deepknn_jax.answers.judge import nearest_of, p_of
 from deepknn_jax.answers.model import Model
 from deepknn_jax.data.dataset import TEST
 from deepknn_jax.evaluation import doubt
@@ -130,7 +130,8 @@ def measured(model: Model, embeddings_nxD: np.ndarray, labels_n: np.ndarray) -> 
         both the mean size, and the shares of sets of one class and of none.
     """
     assert model.calibrated is not None
-    scores = scores_of(embeddings_nxD, model.gallery, model.classes, p_of(model))
+    near = nearest_of(embeddings_nxD, model.gallery, model.classes, p_of(model))
+    scores = doubt.ratios(near)
     calibration = model.calibrated.scores
     sets = {
         "mondrian": doubt.prediction_sets(doubt.p_values(scores, calibration), level=LEVEL),

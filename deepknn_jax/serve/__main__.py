@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from deepknn_jax.answers import gallery
 from deepknn_jax.answers.judge import check_options, judge
 from deepknn_jax.answers.run import Run, open_run
 from deepknn_jax.errors import UserError, renaming
@@ -44,7 +45,7 @@ def main() -> None:
     check_options(run.model, k, values.level, values.abstain_error)
     options = Options(k, values.level, values.abstain_error, values.writable)
     with listening(values.port) as listener:
-        warm(run, k)
+        warm(run, k, writable=values.writable)
         writes = "; it changes the gallery" if values.writable else ""
         say(f"http://{_HOST}:{listener.getsockname()[1]}/ answers by {run.folder}{writes}; Ctrl-C "
             "ends it")  # fmt: skip
@@ -81,11 +82,16 @@ def server(app: Any) -> Any:  # uvicorn.Server, which only the extra brings
     ))  # fmt: skip
 
 
-def warm(run: Run, k: int) -> None:
-    """Answers one blank example, so that the first of a user's is not kept waiting by compiling."""
+def warm(run: Run, k: int, *, writable: bool = False) -> None:
+    """Answers one blank example, so that the first of a user's is not kept waiting by compiling.
+
+    `writable`: calibrates anew as well, which a first correction would wait for.
+    """
     shape = run.form.shape
     blank = np.zeros((1, *shape), np.float32 if run.form.kind == "feature vectors" else np.uint8)
     judge(run.embed_inputs(blank), ("",), run.model, k=k, level=0.9, abstain_error=0.1)
+    if writable:
+        gallery.recalibrated(run.model)
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from deepknn_jax.answers.judge import nearest_of_classes
+from deepknn_jax.answers.judge import nearest_of
 from deepknn_jax.answers.model import Gallery
 from deepknn_jax.data.dataset import TEST, TRAIN, Dataset
 from deepknn_jax.evaluation.by_group import group_figures
+from deepknn_jax.evaluation.doubt import to_nearest
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence, chosen, voters_of
 from deepknn_jax.evaluation.intervals import MOST_SCORED, Judged, class_figures, fine_scores
 from deepknn_jax.knn.vote import VoteRule, vote
@@ -44,7 +45,7 @@ def figures(
                          num_classes=len(names), class_counts=jnp.asarray(dataset.train_counts()),
                          rule=rule)  # fmt: skip
         own = Gallery(gallery.embeddings, dataset.labels[gallery.rows])
-        nearest = nearest_of_classes(test.embeddings, own, names, float(config.loss.p))
+        nearest = to_nearest(nearest_of(test.embeddings, own, names, float(config.loss.p)))
         scores = fine_scores(np.asarray(shares), nearest)
     judged = Judged(dataset.labels[test.rows], predicted, scores, groups)
     found: dict[str, Any] = {"intervals": {str(k): class_figures(judged, names)}}

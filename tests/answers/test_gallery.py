@@ -132,7 +132,7 @@ def test_what_calibrates_is_scored_anew_by_the_changed_gallery(calibrated, run):
 
 
 def test_the_last_image_of_a_class_takes_it_away_until_it_comes_back(calibrated, monkeypatch):
-    monkeypatch.setattr(gallery, "_recalibrated", lambda model: None)  # of other classes each time
+    monkeypatch.setattr(gallery, "recalibrated", lambda model: None)  # of other classes each time
     names = [f"case <{i}>.png" for i in range(20, 27)]  # all of bcc
     gone = gallery.remove(calibrated, names, note="another study's").model
     assert gone.classes == (CLASSES[0], CLASSES[2])

@@ -1,11 +1,15 @@
 """Predictions against slow loops: the vote, p-values, sets, credibility, abstaining."""
 
+import functools
+import logging
+
 import jax
 import numpy as np
 import pytest
 from support.answering import FEATURES, examples, model_of
 
 from deepknn_jax.answers.judge import SCORE_K, calibrate_left_out, check_options, judge
+from deepknn_jax.answers.model import Gallery
 from deepknn_jax.answers.network import embedder
 from deepknn_jax.errors import UserError
 
@@ -155,3 +159,14 @@ def test_another_few_images_compile_nothing_new(model, queries, caplog):
     with jax.log_compiles(), caplog.at_level("WARNING"):
         judge(*asked[1], model, **options)
     assert [each for each in caplog.messages if "ompil" in each] == []
+
+
+def test_a_gallery_that_grows_by_one_meets_compiled_programs(model, queries, caplog):
+    own = model.gallery
+    longer = Gallery(*(np.concatenate([each, each[:1]]) for each in (own.embeddings, own.labels)))
+    ask = functools.partial(judge, queries, ("",) * 7, k=3, level=0.8, abstain_error=0.1)
+    ask(model)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        found = ask(model._replace(gallery=longer))
+    assert len(found.labels) == 7
+    assert not [line for line in caplog.messages if "jit(" in line and "ompil" in line]

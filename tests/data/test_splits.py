@@ -217,8 +217,8 @@ def test_a_validation_part_that_is_not_used_is_told():
 @pytest.mark.parametrize(
     ("groups", "parts", "split", "lines"),
     [
-        (None, None, "", ["split: stratified, as the source gives neither parts nor groups: 16 train"
-                          " + 4 test"]),
+        (None, None, "", ["split: stratified, as the source gives neither parts nor groups: 16"
+                          " train + 4 test"]),
         (None, HALVES, "", ["split: published, as the source has one: 10 train + 10 test"]),
         (None, [TRAIN] * 20, "", ["split: stratified, as the source has a train part alone: "
                                   "16 train + 4 test"]),

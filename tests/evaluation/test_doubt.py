@@ -12,9 +12,11 @@ from deepknn_jax.evaluation.doubt import (
     credibility,
     error_coverage,
     marginal_p_values,
+    nearest_of_classes,
     p_values,
     prediction_sets,
     ratio_scores,
+    to_nearest,
     too_few,
 )
 
@@ -141,3 +143,17 @@ def test_the_curve_tells_what_each_threshold_gives(answers):
     chosen = abstain_threshold(curve, error=0.3)
     lower = [t for t, error in zip(curve.thresholds, curve.error, strict=True) if error <= 0.3]
     assert chosen == (min(lower) if lower else np.inf)
+
+
+def test_the_nearest_of_each_class_is_that_of_a_loop():
+    (queries, _), (gallery, labels) = data(4, 7), data(5, 130)  # filled up to 256
+    labels[labels == 2] = 1
+    near = nearest_of_classes(queries, gallery, labels, num_classes=4, k=3)
+    assert np.bincount(near.owners, minlength=4).tolist() == [3, 3, 0, 3]
+    for q, query in enumerate(queries.astype(np.float64)):
+        for c in (0, 1, 3):
+            wanted = sorted(np.linalg.norm(gallery[labels == c] - query, axis=1))[:3]
+            found = np.sort(near.distances[q, near.owners == c])
+            np.testing.assert_allclose(found, wanted, rtol=1e-5)
+            np.testing.assert_allclose(to_nearest(near)[q, c], wanted[0], rtol=1e-5)
+    assert np.isinf(to_nearest(near)[:, 2]).all()

@@ -4,7 +4,7 @@ import numpy as np
 from support.answering import CLASSES, FEATURES, examples, model_of
 from support.reproduced import options, tiny_root  # noqa: F401  (fixtures)
 
-from deepknn_jax.answers.judge import judge, scores_of
+from deepknn_jax.answers.judge import judge, nearest_of
 from deepknn_jax.answers.network import embedder
 from deepknn_jax.evaluation import doubt
 from deepknn_jax.reproduce import coverage, store
@@ -29,7 +29,7 @@ def test_it_counts_what_the_sets_hold(compiled_once):
         "coverage": np.mean(held), "mean": np.mean(sizes),
         "single": sizes.count(1) / 9, "empty": sizes.count(0) / 9,
     }  # fmt: skip
-    scores = scores_of(embeddings, model.gallery, CLASSES, 2.0)
+    scores = doubt.ratios(nearest_of(embeddings, model.gallery, CLASSES, 2.0))
     own = model.calibrated.scores.scores
     rank = [(1 + sum(own >= scores[i, label])) / (1 + len(own)) for i, label in enumerate(labels)]
     assert found["sizes"]["marginal"]["coverage"] == np.mean(np.array(rank) > 0.1)
