@@ -1,9 +1,13 @@
 """What all commands share: flags parsed, config files found, and errors in one line."""
 
 import contextlib
+import os
+import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -168,7 +172,20 @@ def run_command(
         hosts.fail(f"error: {error}")
     except StoppedError as stopped:
         hosts.stop(str(stopped), stopped.code)
+    except BrokenPipeError:
+        _unread()
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
         hosts.fail(f"error: {error.filename or 'a file'}: {error.strerror}")
+
+
+def _unread() -> NoReturn:
+    """Ends a process whose output nobody reads any more, as behind `| head`, as a pipe's end does.
+
+    Without a word; of several processes with one, as the others are to end.
+    """
+    if hosts.count() > 1:
+        hosts.fail("error: nobody reads the output any more")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it goes there
+    sys.exit(128 + signal.SIGPIPE)

@@ -1,6 +1,8 @@
 """The command gallery: folders, tables and names in, lines of a journal out."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,3 +117,12 @@ def test_what_the_user_can_mend_is_named(made, tmp_path, monkeypatch, arguments,
 def test_a_run_must_be_given(monkeypatch):
     with pytest.raises(UserError, match="--run is not given"):
         command(monkeypatch, "", "--list")
+
+
+def test_a_list_that_is_read_no_further_ends_without_a_word(made):
+    """As behind `| head -1`."""
+    command = [sys.executable, "-m", "deepknn_jax.gallery", f"--run={made}", "--list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (141, b"")
