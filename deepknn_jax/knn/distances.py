@@ -158,21 +158,24 @@ def squared_euclidean(x_QxD: Array, y_GxD: Array, centre_D: Array, own: bool = F
     Where x is y, `own`, the diagonal is 0 and costs nothing. The derivative is made of products.
     """
     x, y = x_QxD - centre_D[None, :], y_GxD - centre_D[None, :]
-    norms_QxG = _rows_dot(x, x)[:, None] + _rows_dot(y, y)[None, :]
+    norms = _rows_dot(x, x), _rows_dot(y, y)
+    doubt = _doubtful(x.shape[1], x.dtype)
+    norms_QxG = norms[0][:, None] + norms[1][None, :]
     # maximum, unlike where(d > 0, d, 0), lets a NaN through.
     squared_QxG = jnp.maximum(norms_QxG - 2.0 * products(x, y), 0.0)
-    doubtful_QxG = squared_QxG < _doubtful(x.shape[1], x.dtype) * norms_QxG
-    columns_1xG = jnp.arange(y.shape[0])[None, :]
+    doubtful_QxG = squared_QxG < doubt * norms_QxG
+    columns_1xG = jnp.arange(y.shape[0], dtype=jnp.int32)[None, :]
     if own:
-        place_Q = jnp.arange(x.shape[0])
-        found_Q = jnp.zeros_like(x_QxD[:, 0])
+        place_Q = jnp.arange(x.shape[0], dtype=jnp.int32)
+        found_Q = jnp.zeros_like(norms[0])
     else:
         # Most often the one doubtful row is the query itself: a copy of it is the nearest.
-        place_Q = jnp.argmin(squared_QxG, axis=1)
+        place_Q = jnp.max(jnp.where(doubtful_QxG, columns_1xG, 0), axis=1)
         found_Q = jnp.sum(jnp.square(x_QxD - y_GxD[place_Q]), axis=1)
-    first_QxG = (columns_1xG == place_Q[:, None]) & doubtful_QxG
-    squared_QxG = jnp.where(first_QxG, found_Q[:, None], squared_QxG)
-    return _from_differences(squared_QxG, doubtful_QxG & ~first_QxG, x_QxD, y_GxD)
+    first_QxG = columns_1xG == place_Q[:, None]
+    left_Q = jnp.any(doubtful_QxG & ~first_QxG, axis=1)
+    squared_QxG = jnp.where(first_QxG & doubtful_QxG, found_Q[:, None], squared_QxG)
+    return _from_differences(squared_QxG, left_Q, x_QxD, y_GxD, norms, doubt)
 
 
 def _doubtful(width: int, dtype: Any) -> float:
@@ -180,19 +183,31 @@ def _doubtful(width: int, dtype: Any) -> float:
     return max(16 * product_error(width, dtype), 2.0**11 * float(jnp.finfo(dtype).eps))
 
 
-def _from_differences(squared_QxG: Array, doubtful_QxG: Array, x_QxD: Array, y_GxD: Array) -> Array:
-    """The squares, the doubtful ones computed again: a loop over the rows that have any."""
+def _from_differences(
+    squared_QxG: Array,
+    left_Q: Array,
+    x_QxD: Array,
+    y_GxD: Array,
+    norms: tuple[Array, Array],
+    doubt: float,
+) -> Array:
+    """The squares, the doubtful ones of rows `left_Q` computed again: a loop over these rows.
+
+    What is doubtful is found anew from the norms of both sides: as bool [Q, G] it would be written
+    and read again, which took as long as the product at B = 4,096.
+    """
     at_a_time = min(8, x_QxD.shape[0])
 
     def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
         left_Q, squared_QxG = state
         _, rows = lax.top_k(left_Q.astype(squared_QxG.dtype), at_a_time)
         exact = lax.map(lambda x_D: jnp.sum(jnp.square(x_D[None, :] - y_GxD), axis=1), x_QxD[rows])
-        mended = jnp.where(doubtful_QxG[rows], exact, squared_QxG[rows])
+        before = squared_QxG[rows]
+        doubtful = before < doubt * (norms[0][rows][:, None] + norms[1][None, :])
+        mended = jnp.where(doubtful, exact, before)
         return left_Q.at[rows].set(False), squared_QxG.at[rows].set(mended)
 
-    start = jnp.any(doubtful_QxG, axis=1), squared_QxG
-    return lax.while_loop(lambda state: jnp.any(state[0]), again, start)[1]
+    return lax.while_loop(lambda state: jnp.any(state[0]), again, (left_Q, squared_QxG))[1]
 
 
 @squared_euclidean.defjvp

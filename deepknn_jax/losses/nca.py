@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from deepknn_jax.knn.intake import check_number
 from deepknn_jax.knn.neighbors import Examples, cross_class_mask, same_class_mask
@@ -26,19 +26,39 @@ def nca_sums(
     score_AxG = -squared_distances(anchors, gallery) / temperature
     same_AxG = same_class_mask(anchors, gallery)
     others_AxG = same_AxG | cross_class_mask(anchors, gallery)
-    lonely_Ax1 = ~jnp.any(same_AxG, axis=1, keepdims=True)
-    # A lonely row sums over everything twice: 0, which is finite and carries no gradient.
-    log_p_A = jax.nn.logsumexp(score_AxG, axis=1, where=same_AxG | lonely_Ax1)
-    log_p_A -= jax.nn.logsumexp(score_AxG, axis=1, where=others_AxG | lonely_Ax1)
-    lonely_A = lonely_Ax1[:, 0]
-    term_A = jnp.where(lonely_A, 0.0, -log_p_A if log else -jnp.exp(log_p_A))
-    counted_A = ~lonely_A if log else anchors.where
-    unlikely_A = counted_A & (lonely_A | (log_p_A < -jnp.log(2.0).astype(log_p_A.dtype)))
+    lonely_A = ~jnp.any(same_AxG, axis=1)
+    if log:
+        log_p_A = _log_share(score_AxG, same_AxG, others_AxG, lonely_A)
+        term_A, likely_A = -log_p_A, log_p_A >= -jnp.log(2.0).astype(log_p_A.dtype)
+        counted_A = ~lonely_A
+    else:
+        p_A = _share(score_AxG, same_AxG, others_AxG)
+        term_A, likely_A, counted_A = -p_A, p_A >= 0.5, anchors.where
+    term_A = jnp.where(lonely_A, 0.0, term_A)
+    unlikely_A = counted_A & (lonely_A | ~likely_A)
     count = jnp.sum(counted_A, dtype=term_A.dtype)
     active = jnp.sum(unlikely_A, dtype=term_A.dtype)
     weight = weighted_sum(counted_A.astype(term_A.dtype), anchors.weights)
     loss = weighted_sum(term_A, anchors.weights)
     return with_nan_shown(Sums(loss, weight, active, count), anchors)
+
+
+def _share(score_AxG: Array, same_AxG: Array, others_AxG: Array) -> Array:
+    """p_i [A]: the part of exp(score) over the others that is of the same class; 0 without any."""
+    # Finite, so that a row without others is no 0 / 0.
+    score_AxG = jnp.where(others_AxG, score_AxG, -float(jnp.finfo(score_AxG.dtype).max))
+    top_Ax1 = lax.stop_gradient(jnp.max(score_AxG, axis=1, keepdims=True))
+    exp_AxG = jnp.exp(score_AxG - top_Ax1)
+    own_A = jnp.sum(jnp.where(same_AxG, exp_AxG, 0.0), axis=1)
+    return own_A / jnp.sum(exp_AxG, axis=1)
+
+
+def _log_share(score_AxG: Array, same_AxG: Array, others_AxG: Array, lonely_A: Array) -> Array:
+    """The logarithm of p_i [A], also where p_i underflows."""
+    # A lonely row sums over everything twice: 0, which is finite and carries no gradient.
+    lonely_Ax1 = lonely_A[:, None]
+    own_A = jax.nn.logsumexp(score_AxG, axis=1, where=same_AxG | lonely_Ax1)
+    return own_A - jax.nn.logsumexp(score_AxG, axis=1, where=others_AxG | lonely_Ax1)
 
 
 def nca_loss(
