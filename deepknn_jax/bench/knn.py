@@ -15,7 +15,10 @@ from deepknn_jax.knn.neighbors import nearest_neighbors
 
 # Queries, gallery, width, k.
 _SCORES = 2**29  # of torch's product at a time: 2 GiB
-SIZES = ((2005, 8010, 2048, 5), (1000, 100_000, 128, 5), (1000, 100_000, 128, 200))
+SIZES = (
+    *((2005, 8010, 2048, k) for k in (5, 50)),
+    *((1000, 100_000, 128, k) for k in (5, 50, 200, 1000)),
+)
 
 
 def measure(

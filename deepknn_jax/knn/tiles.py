@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from deepknn_jax.knn.distances import products, sure_norm
+from deepknn_jax.knn.distances import by_rows, products, sure_norm
 from deepknn_jax.knn.exact import Frame, far, nothing_hidden, search_again, without_infinite
 
 # Sizes measured on two CPU cores (docs/measurements.md, "Search in a gallery").
-_GROUP = 32  # rows of which the minimum is taken first
+_GROUPS = (32, 16)  # rows of which the minimum is taken first
 _QUERY_TILE, _GALLERY_TILE = 128, 2**16  # at most
+# What a tile costs beside its product grows with k: many candidates want larger tiles.
+_TILE_FOR_EACH, _WIDEST = 2**10, 2**18
+_SCORED_ELEMENTS = 2**24  # of one block's scores, [queries, tile]
 _RANKED_ELEMENTS = 2**24  # of one block's candidates, [queries, k + spare, D]
 # Candidates kept beyond k: the worst of them has to be further than the k-th neighbour by the
 # product's error, or the query is searched again. At least so many, and a quarter of k: with 8 at
@@ -29,13 +32,14 @@ def _candidates(k: int) -> int:
 
 def _tile_sizes(k: int, gallery_size: int, width: int) -> tuple[int, int]:
     """Queries and gallery rows of one tile; the gallery is cut evenly, to be padded little."""
-    query_tile, ranked = _QUERY_TILE, _RANKED_ELEMENTS
+    query_tile, ranked, scored = _QUERY_TILE, _RANKED_ELEMENTS, _SCORED_ELEMENTS
     if jax.default_backend() == "gpu":
         # On an H100, 2,005 x 8,010 x 2,048, the smaller tiles take 1.4 to 1.6 times as long
         # (docs/gpu.md).
-        query_tile, ranked = 4 * query_tile, 4 * ranked
-    queries = min(query_tile, ranked // (_candidates(k) * width))
-    return max(8, queries), -(-gallery_size // -(-gallery_size // _GALLERY_TILE))
+        query_tile, ranked, scored = 4 * query_tile, 4 * ranked, 4 * scored
+    tile = min(_WIDEST, max(_GALLERY_TILE, _TILE_FOR_EACH * _candidates(k)))
+    size = -(-gallery_size // -(-gallery_size // tile))
+    return max(8, min(query_tile, ranked // (_candidates(k) * width), scored // size)), size
 
 
 def _blocks(arrays: Any, size: int) -> Any:
@@ -105,7 +109,7 @@ def _by_product(blocks: Block, shared: Shared, size: int) -> _Found:
 
     Each tile in turn meets all blocks, so that one tile alone is held centred.
     """
-    size += -size % _GROUP
+    size += -size % _GROUPS[0]
 
     def visit(best: _Found, first: Array) -> tuple[_Found, None]:
         tile = _tile(shared, first, size)
@@ -126,7 +130,7 @@ def _tile(shared: Shared, first: Array, size: int) -> _Tile:
         # Full tiles of equal shape: equal rows then run through the same product kernel and tie.
         def padded(x_G: Array) -> Array:
             rows = lax.dynamic_slice_in_dim(x_G, start, length)
-            return jnp.pad(rows, [(0, -length % _GROUP)] + [(0, 0)] * (x_G.ndim - 1))
+            return jnp.pad(rows, [(0, -length % _GROUPS[0])] + [(0, 0)] * (x_G.ndim - 1))
 
         return jax.tree.map(padded, x)
 
@@ -232,19 +236,25 @@ def smallest(score_BxS: Array, count: int) -> tuple[Array, Array]:
     """The `count` smallest of each row, ascending, ties to the lower index.
 
     The minima of groups come first: the smallest scores lie in the groups of the smallest minima
-    (ties included, as lower groups hold lower indices), and top_k over groups is far cheaper.
+    (ties included, as lower groups hold lower indices), and top_k over groups is far cheaper. None
+    of them is above the worst of these minima: without those that are, the heap that top_k keeps
+    on a CPU hardly changes.
     """
     rows, size = score_BxS.shape
-    groups = size // _GROUP
-    if groups <= count or size % _GROUP:
+    fitting = [group for group in _GROUPS if size % group == 0 and size // group >= 2 * count]
+    if not fitting:
         negative, places = lax.top_k(-score_BxS, count)
         return -negative, places
-    grouped = score_BxS.reshape(rows, groups, _GROUP)
-    chosen = jnp.sort(lax.top_k(-jnp.min(grouped, axis=2), count)[1], axis=1)
+    grouped = score_BxS.reshape(rows, -1, fitting[0])
+    minima, groups = lax.top_k(-jnp.min(grouped, axis=2), count)
+    chosen = jnp.sort(groups, axis=1)
     members = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(rows, -1)
+    # Not minima[:, -1:], for which XLA sorts all.
+    worst_Bx1 = jnp.max(-minima, axis=1, keepdims=True)
+    members = jnp.where(members <= worst_Bx1, members, far(members.dtype))
     negative, within = lax.top_k(-members, count)
-    group = jnp.take_along_axis(chosen, within // _GROUP, axis=1)
-    return -negative, group * _GROUP + within % _GROUP
+    group = jnp.take_along_axis(chosen, within // fitting[0], axis=1)
+    return -negative, group * fitting[0] + within % fitting[0]
 
 
 def _rank(block: Block, shared: Shared, indices_BxC: Array) -> _Found:
@@ -252,11 +262,15 @@ def _rank(block: Block, shared: Shared, indices_BxC: Array) -> _Found:
     wide, none = shared.frame.wide, far(shared.gallery.dtype)
     valid_BxC = indices_BxC >= 0
 
-    def differences() -> Array:
-        rows_BxCxD = jnp.take(shared.gallery, indices_BxC, axis=0, mode="clip")
-        return block[0][:, None, :] * wide - rows_BxCxD * wide
+    def of(queries_AxD: Array, indices_AxC: Array) -> Array:
+        def differences() -> Array:
+            rows_AxCxD = jnp.take(shared.gallery, indices_AxC, axis=0, mode="clip")
+            return queries_AxD[:, None, :] * wide - rows_AxCxD * wide
 
-    distances = sure_norm(differences, p=shared.p, where=valid_BxC)
+        return sure_norm(differences, p=shared.p, where=indices_AxC >= 0)
+
+    entries = indices_BxC.size * block[0].shape[1]
+    distances = by_rows(of, (block[0], indices_BxC), entries=entries)
     distances = jnp.where(valid_BxC, below(distances), none)
     order = jnp.where(valid_BxC, indices_BxC, jnp.iinfo(jnp.int32).max)
     distances, order, indices = lax.sort((distances, order, indices_BxC), num_keys=2)

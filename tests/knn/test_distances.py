@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepknn_jax import pairwise_distances
+from deepknn_jax.knn import distances
 from deepknn_jax.knn.distances import batch_distances, lp_norm, selected_distances
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
@@ -171,3 +172,14 @@ def test_whole_numbers_tie_exactly():
     np.testing.assert_allclose(found, np.sqrt(squared), rtol=1e-6)  # a GPU's root is rounded so
     for value in np.unique(squared):
         assert len(np.unique(found[squared == value])) == 1
+
+
+def test_rows_measured_one_after_the_other_are_those_measured_at_once(monkeypatch):
+    rng = np.random.default_rng(11)
+    anchors, gallery = rng.normal(size=(5, 7)), rng.normal(size=(9, 7))
+    indices = rng.integers(0, 9, (5, 3))
+    wanted = np.linalg.norm(anchors[:, None] - gallery[indices], axis=2)
+    arrays = (*map(jnp.float32, (anchors, gallery)), jnp.int32(indices))
+    for at_once in (1, 5 * 3 * 7 + 1):
+        monkeypatch.setattr(distances, "_AT_ONCE", at_once)
+        np.testing.assert_allclose(selected_distances(*arrays), wanted, rtol=1e-6)
