@@ -1,6 +1,7 @@
 """Settings of every test: fake devices, strict ranks, real data and optional packages."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from support.runs import compiled_once, finished  # noqa: F401  (fixtures)
 
 from deepknn_jax.engine import compiled
 
+# A shell's background job ignores Ctrl-C, and so would each command that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 compiled.keep()
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A first call compiles, and the machine may have other work: time says nothing of an example.

@@ -4,11 +4,14 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+BUSY = 0.1  # cores; a figure taken beside more of other work is marked
 _PAUSE, _SHORT = 0.05, 0.1  # seconds
+_STAT = Path("/proc/stat")
 
 
 class Side(NamedTuple):
@@ -28,10 +31,11 @@ class Side(NamedTuple):
 class Row(NamedTuple):
     """A task and the median milliseconds that each side takes for it; "xla" is one of them.
 
-    `load` is the machine's load average of the last minute before: above a few tenths other
-    programs share the cores, and the times cannot be trusted. `mebibytes` of each side, where
-    they are known; `quartiles` of the milliseconds; `off`, how far each side's values are off
-    XLA's, as a share of the largest of these.
+    `load` is the machine's load average of the last minute before, and `others` how many cores
+    other programs had while the sides ran, None where the system does not tell: above BUSY the
+    times cannot be trusted. `mebibytes` of each side, where they are known; `quartiles` of the
+    milliseconds; `off`, how far each side's values are off XLA's, as a share of the largest of
+    these.
     """
 
     task: str
@@ -40,6 +44,7 @@ class Row(NamedTuple):
     mebibytes: dict[str, float | None] | None = None
     quartiles: dict[str, list[float]] | None = None
     off: dict[str, float] | None = None
+    others: float | None = None
 
 
 def compare(
@@ -47,7 +52,7 @@ def compare(
 ) -> Row:
     """Times the sides in turn, `repeats` rounds after two to warm up, and takes the medians.
 
-    Other work on the machine is not told apart from the sides' own: see `Row.load`.
+    Other work on the machine is measured, not kept away: see `Row`.
 
     Raises:
         ValueError: a side's first result differs from XLA's by more than `tolerance` of its
@@ -64,15 +69,28 @@ def compare(
     for side in sides.values():
         side.run()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
+    began, before = time.monotonic(), _others_seconds()
     for _ in range(repeats):
         for name, side in sides.items():
             seconds[name].append(_timed(side) / side.units)
+    after = _others_seconds()
+    others = None
+    if before is not None and after is not None:
+        others = max(0.0, after - before) / (time.monotonic() - began)
     milliseconds = {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
     quartiles = {
         name: [1e3 * float(x) for x in np.quantile(times, (0.25, 0.75))]
         for name, times in seconds.items()
     }
-    return Row(task, milliseconds, load, quartiles=quartiles, off=off)
+    return Row(task, milliseconds, load, quartiles=quartiles, off=off, others=others)
+
+
+def _others_seconds() -> float | None:
+    """Processor time that all programs but this one have had, of all cores; None off Linux."""
+    if not _STAT.exists():
+        return None
+    user, nice, system, *_ = map(int, _STAT.read_text().split("\n", 1)[0].split()[1:])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
 def _timed(side: Side) -> float:
@@ -93,10 +111,13 @@ def _timed(side: Side) -> float:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown: milliseconds of each side and, in brackets, how many times XLA's that is."""
+    """Markdown: milliseconds of each side and, in brackets, how many times XLA's that is.
+
+    The last column: the cores that other programs had meanwhile.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row.milliseconds))
     weighed = any(row.mebibytes for row in rows)
-    heads = [*names, *([f"MiB {name}" for name in names] if weighed else []), "load"]
+    heads = [*names, *([f"MiB {name}" for name in names] if weighed else []), "others"]
     lines = [f"| ms (times XLA's) | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for row in rows:
         cells = []
@@ -107,5 +128,11 @@ def table(rows: Sequence[Row]) -> str:
         for name in names if weighed else []:
             size = (row.mebibytes or {}).get(name)
             cells.append("" if size is None else f"{size:,.0f}")
-        lines.append(f"| {row.task} | " + " | ".join([*cells, f"{row.load:.1f}"]) + " |")
+        lines.append(f"| {row.task} | " + " | ".join([*cells, _told(row.others)]) + " |")
     return "\n".join(lines)
+
+
+def _told(others: float | None) -> str:
+    if others is None:
+        return "?"
+    return f"{others:.2f}" + (" **not quiet**" if others > BUSY else "")

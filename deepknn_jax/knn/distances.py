@@ -10,15 +10,14 @@ from jax import Array, lax
 
 from deepknn_jax.knn.intake import as_order, as_rows
 
+_AT_ONCE = 2**22  # entries of differences; fewer are quicker made together
+
 
 def at_least_float32(x: Array) -> Array:
     """`x` in its own dtype, or in float32 where that is narrower (bfloat16, float16, integers)."""
     x = jnp.asarray(x)
     wide = jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits >= 32
     return x if wide else x.astype(jnp.float32)
-
-
-_AT_ONCE = 2**22  # entries; fewer are quicker made together
 
 
 def lp_norm(x: Array, *, p: float = 2.0) -> Array:

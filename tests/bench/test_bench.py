@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from support.optional import require
 from support.twins import shapes
 
 from deepknn_jax import models
-from deepknn_jax.bench import backbones, estimators, knn, loss, mlp, peers, refresh
+from deepknn_jax.bench import backbones, estimators, knn, loss, mlp, peers, refresh, timing
 from deepknn_jax.bench.timing import Row, Side, compare, table
 from deepknn_jax.models.weights.published import PUBLISHED
 
@@ -64,7 +65,7 @@ def test_a_backbone_is_compared_with_its_peer_in_time_and_memory():
     assert rows[1].mebibytes["xla"] > rows[0].mebibytes["xla"]
     assert rows[1].mebibytes["torch"] > 20  # a step's gradients alone are 43
     lines = table(rows).splitlines()
-    assert lines[0] == "| ms (times XLA's) | xla | torch | MiB xla | MiB torch | load |"
+    assert lines[0] == "| ms (times XLA's) | xla | torch | MiB xla | MiB torch | others |"
 
 
 def test_without_torch_a_backbone_is_measured_alone(monkeypatch):
@@ -118,12 +119,29 @@ def test_sides_take_turns_and_count_by_unit(monkeypatch):
 
 
 def test_table_shows_ratios_and_leaves_the_absent_empty():
-    lines = table(
-        [Row("a", {"xla": 2.0, "torch": 3.0}, 0.5), Row("b", {"xla": 1.0}, 0.5)]
-    ).splitlines()
-    assert lines[0] == "| ms (times XLA's) | xla | torch | load |"
-    assert lines[2] == "| a | 2 | 3 (1.50) | 0.5 |"
-    assert lines[3] == "| b | 1 |  | 0.5 |"
+    rows = [
+        Row("a", {"xla": 2.0, "torch": 3.0}, 0.5, others=0.02),
+        Row("b", {"xla": 1.0}, 0.5, others=0.7),
+        Row("c", {"xla": 1.0}, 0.5),
+    ]
+    lines = table(rows).splitlines()
+    assert lines[0] == "| ms (times XLA's) | xla | torch | others |"
+    assert lines[2:] == [
+        "| a | 2 | 3 (1.50) | 0.02 |", "| b | 1 |  | 0.70 **not quiet** |", "| c | 1 |  | ? |"
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(not timing._STAT.exists(), reason="the system does not tell")
+def test_what_other_programs_take_meanwhile_is_seen():
+    """Whatever else runs beside this test has more than nothing, too."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        try:
+            row = compare(
+                "task", {"xla": Side(lambda: time.sleep(0.2), lambda _: np.zeros(1))}, repeats=4
+            )
+        finally:
+            other.kill()
+    assert row.others > timing.BUSY
 
 
 def test_command_writes_json(tmp_path):
