@@ -24,6 +24,7 @@ from deepknn_jax.answers.judge import p_of
 from deepknn_jax.answers.model import Model
 from deepknn_jax.answers.network import Form, form_of, recipe_of
 from deepknn_jax.answers.thumbnails import encode
+from deepknn_jax.knn.sizes import filled_to
 from deepknn_jax.models.layers.pool import MAP
 
 _TOLERANCE = 1e-3  # relative: by more the network does not end as is assumed here
@@ -74,7 +75,7 @@ def splitter(model: Model) -> Split | None:
         found = []
         for start in range(0, len(inputs), _MOST):
             batch = inputs[start : start + _MOST]
-            filled = np.pad(batch, ((0, _MOST - len(batch)), *((0, 0),) * 3), "edge")
+            filled = filled_to(batch, _MOST)
             embeddings, maps = mapped(variables, filled)
             if len(maps) != 1:
                 return None

@@ -10,7 +10,7 @@ import numpy as np
 from deepknn_jax.answers.model import Calibrated, Gallery, Model
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import doubt
-from deepknn_jax.knn.sizes import filled_up
+from deepknn_jax.knn.sizes import filled_to, filled_up
 from deepknn_jax.knn.vote import MAJORITY, KNNPredictions, VoteRule, knn_classify, vote
 
 SCORE_K = 5  # neighbours of a class that a ratio score takes (docs/predict.md)
@@ -116,16 +116,11 @@ def _vote(embeddings_nxD: np.ndarray, model: Model, k: int) -> KNNPredictions:
     for start in range(0, n, _BLOCK):
         queries = embeddings_nxD[start : start + _BLOCK]
         size = _ALIKE if len(queries) <= _ALIKE else _BLOCK
-        part = _classify(_filled(queries, size), *gallery, **options)
+        part = _classify(filled_to(queries, size), *gallery, **options)
         parts.append([np.asarray(each)[: len(queries)] for each in part])
     joined: list[Any] = [np.concatenate(each) for each in zip(*parts, strict=True)]
     classes = len(model.classes)
     return _by_rule(KNNPredictions(*joined), model.gallery.labels, classes, rule_of(model))
-
-
-def _filled(queries_nxD: np.ndarray, size: int) -> np.ndarray:
-    """The queries, 1 to `size` of them, and copies of the last one up to `size`."""
-    return np.pad(queries_nxD, ((0, size - len(queries_nxD)), (0, 0)), mode="edge")
 
 
 def rule_of(model: Model) -> VoteRule:

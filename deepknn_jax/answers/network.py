@@ -15,6 +15,7 @@ from deepknn_jax.data.dataset import TRAIN, Dataset
 from deepknn_jax.engine.inputs import Scale, input_functions, standardized
 from deepknn_jax.engine.step import Recipe, embed, embed_views, embedding_recipe
 from deepknn_jax.errors import UserError
+from deepknn_jax.knn.sizes import filled_to
 from deepknn_jax.models.network import Network
 
 Embed = Callable[[np.ndarray], np.ndarray]  # stored inputs [n, ...] -> float32 [n, D]
@@ -120,7 +121,7 @@ def embedder(model: Model | Source, function: Callable[..., Any] = embed) -> Emb
         parts, mapped = [], mapped_for(inputs.shape[1:])
         for start in range(0, len(inputs), size):
             batch = inputs[start : start + size]
-            filled = np.pad(batch, ((0, size - len(batch)), *((0, 0),) * (batch.ndim - 1)), "edge")
+            filled = filled_to(batch, size)
             parts.append(np.asarray(mapped(*on_device, filled, rows)[0][: len(batch)], np.float32))
         return np.concatenate(parts)
 

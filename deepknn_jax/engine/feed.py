@@ -11,6 +11,7 @@ from jax import Array
 from deepknn_jax.engine import hosts
 from deepknn_jax.engine.parallel import Devices, replicate, shard
 from deepknn_jax.engine.step import Call
+from deepknn_jax.knn.sizes import filled_to
 from deepknn_jax.mining.batches import Batches
 
 # Of inputs that are kept in device memory where the device does not tell how large that is.
@@ -85,12 +86,7 @@ def train_calls(
     """
 
     def filled(call: range) -> Batches:
-        missing = most - len(call)
-
-        def fill(x: np.ndarray) -> np.ndarray:
-            return np.pad(x, ((0, missing), *((0, 0),) * (x.ndim - 1)), mode="edge")
-
-        return jax.tree.map(fill, batches(call))
+        return jax.tree.map(lambda x: filled_to(x, most), batches(call))
 
     if store.pool is not None:
         for call in calls:
@@ -139,7 +135,7 @@ def eval_batches(
     batch_size += -batch_size % devices.size
     for start in range(0, len(rows_n), batch_size):
         wanted = rows_n[start : start + batch_size]
-        ids = np.pad(wanted, (0, batch_size - len(wanted)), mode="edge")
+        ids = filled_to(wanted, batch_size)
         if store.pool is not None:
             yield store.pool, ids, len(wanted)
         else:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepknn_jax.knn.distances import pairwise_distances
-from deepknn_jax.knn.sizes import rounded_up
+from deepknn_jax.knn.sizes import filled_to, rounded_up
 
 _ENTRIES = 2**24  # of the distances that are held at a time
 # Outside of jit its loop would be compiled anew at each call, and kept.
@@ -86,8 +86,7 @@ def nearest_of_classes(
     for start in range(0, len(queries_QxD), block):
         queries = np.asarray(queries_QxD)[start : start + block]
         rows = slice(start, start + len(queries))
-        filled = np.pad(queries, ((0, block - len(queries)), (0, 0)), mode="edge")
-        distances = np.array(_distances(jnp.asarray(filled), gallery, p=p))
+        distances = np.array(_distances(jnp.asarray(filled_to(queries, block)), gallery, p=p))
         distances = distances[: len(queries), : len(order)]
         if query_groups_Q is not None and gallery_groups_G is not None:
             own = np.asarray(query_groups_Q)[rows, None] == np.asarray(gallery_groups_G)[order]

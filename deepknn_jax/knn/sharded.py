@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from deepknn_jax.knn.neighbors import nearest_neighbors
+from deepknn_jax.knn.sizes import filled_to
 
 # Neighbours that all shards together hand to each device at a time, [queries, S * k].
 _MERGED = 2**22
@@ -118,8 +119,7 @@ def _check(k: int, sides: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
 
 def _filled(block: np.ndarray, size: int, start: int) -> np.ndarray:
     """The rows that come at `start`, as many as those before them: one program serves all."""
-    missing = size - len(block) if start else 0
-    return np.pad(block, ((0, missing), *((0, 0),) * (block.ndim - 1)), mode="edge")
+    return filled_to(block, size) if start else block
 
 
 def _cut(

@@ -16,7 +16,12 @@ def rounded_up(count: int) -> int:
 
 def filled_up(array: np.ndarray, value: float | None = None) -> np.ndarray:
     """[N, ...] to [rounded_up(N), ...] with `value`, or with copies of the last row; N >= 1."""
-    missing = rounded_up(len(array)) - len(array)
+    return filled_to(array, rounded_up(len(array)), value)
+
+
+def filled_to(array: np.ndarray, size: int, value: float | None = None) -> np.ndarray:
+    """[N, ...] to [size, ...] as `filled_up` does; 1 <= N <= size. One of the size is itself."""
+    missing = size - len(array)
     if not missing:
         return array
     widths = ((0, missing), *((0, 0),) * (array.ndim - 1))

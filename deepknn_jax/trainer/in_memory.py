@@ -31,7 +31,7 @@ from deepknn_jax.engine.step import (
     train_steps,
 )
 from deepknn_jax.errors import UserError
-from deepknn_jax.knn.sizes import filled_up, rounded_up
+from deepknn_jax.knn.sizes import filled_to, filled_up, rounded_up
 from deepknn_jax.logs import quiet
 from deepknn_jax.models.mlp import MLP
 from deepknn_jax.models.network import Network
@@ -219,12 +219,8 @@ def _compiled_once(
 
 def _of_full_length(call: Call) -> Call:
     """The call with places for _STEPS_PER_CALL steps, whatever the training's length."""
-    missing = _STEPS_PER_CALL - len(call.ids)
-
-    def fill(x: np.ndarray) -> np.ndarray:
-        return np.pad(x, ((0, missing), *((0, 0),) * (x.ndim - 1)), mode="edge")
-
-    rows, ids, mined = jax.tree.map(fill, (call.rows, call.ids, call.mined))
+    arrays = call.rows, call.ids, call.mined
+    rows, ids, mined = jax.tree.map(lambda x: filled_to(x, _STEPS_PER_CALL), arrays)
     return call._replace(rows=rows, ids=ids, mined=mined)
 
 

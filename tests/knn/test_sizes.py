@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deepknn_jax.knn.sizes import filled_up, rounded_up
+from deepknn_jax.knn.sizes import filled_to, filled_up, rounded_up
 
 
 def test_few_sizes_of_which_each_is_little_larger():
@@ -23,3 +23,10 @@ def test_what_is_added_stands_last(count):
     np.testing.assert_array_equal(marked[:count], rows)
     assert (copies[count:] == rows[-1]).all()
     assert np.isnan(marked[count:]).all()
+
+
+def test_any_size_is_filled_up_to():
+    ids = np.arange(3)
+    assert filled_to(ids, 5).tolist() == [0, 1, 2, 2, 2]
+    assert filled_to(ids, 5, -1).tolist() == [0, 1, 2, -1, -1]
+    assert filled_to(ids, 3) is ids
