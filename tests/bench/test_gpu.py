@@ -154,7 +154,7 @@ def test_a_section_ends_at_its_limit_and_with_its_status(tmp_path, monkeypatch):
 
 
 def test_every_figure_is_rendered():
-    row = Row("a", {"xla": 2.0, "torch": 3.0}, 0.5, quartiles={"xla": [1.0, 2.5]})
+    row = Row("a", {"xla": 2.0, "torch": 3.0}, 0.5, quartiles={"xla": [1.0, 2.5]}, others=0.02)
     text = render.markdown(
         {
             "sections": {
@@ -170,7 +170,7 @@ def test_every_figure_is_rendered():
         }
     )
     assert "## one\n\nIn 3 s." in text
-    assert "| a | 2 | 3 (1.50) | 0.5 |" in text
+    assert "| a | 2 | 3 (1.50) | 0.02 |" in text
     assert "| a | xla 1 other, 0 wrong | xla 1 to 2.5 |" in text
     assert "| speed | 12,346 |\n| same | True |" in text
     assert "Not all: stopped\n\n**b**: no room" in text
