@@ -1,6 +1,8 @@
 """What all commands share: flags parsed, config files found, and errors in one line."""
 
+import atexit
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -166,6 +168,7 @@ def run_command(
         compiled.keep(flags.FLAGS.compilation_cache)
         command()
 
+    atexit.register(gc.freeze)  # the interpreter's end need not look through it all: 0.3 s
     try:
         app.run(checked, flags_parser=parse)
     except UserError as error:

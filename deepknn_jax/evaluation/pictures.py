@@ -12,6 +12,7 @@ import numpy as np
 
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation.classes import MOST, shown_classes
+from deepknn_jax.evaluation.tsne import spread_rows, tsne_map
 from deepknn_jax.files import replacing
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ _PANELS = (  # title, {key of a record: its name in the legend}, format of the a
     ("learning rate", {"lr": "learning rate"}, "rate"),
     ("examples per second", {"examples_per_s": "examples per second"}, "from 0"),
 )
-MAX_TSNE_POINTS = 2000
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -130,14 +130,12 @@ def tsne(
 
     Of more than 40 classes the largest 40 are named and the others grey. Of more than 2,000
     examples as many are drawn, in proportion to splits and classes; the choice and the map are the
-    same each time. `points_nx2` is what `tsne_map` gave, where that was asked before.
+    same each time. `points_nx2` is that map, where it was computed before.
     """
     from matplotlib import colormaps
 
-    kept = _spread_rows(np.asarray(splits_N), np.asarray(labels_N), MAX_TSNE_POINTS)
-    points = points_nx2
-    if points is None:
-        points = tsne_map(embeddings_NxD, labels_N, splits_N)
+    kept = spread_rows(np.asarray(splits_N), np.asarray(labels_N))
+    points = tsne_map(embeddings_NxD[kept]) if points_nx2 is None else points_nx2
     C = len(class_names)
     shown = shown_classes(np.bincount(labels_N, minlength=C), class_names)
     labels, splits = shown.place[labels_N][kept], np.asarray(splits_N)[kept]
@@ -313,35 +311,3 @@ def _curve_axes(axes: "Axes", form: str) -> None:
     elif form == "from 0":
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         axes.set_ylim(low if axes.dataLim.ymin < 0 else 0, high + 0.05 * abs(high))
-
-
-def _spread_rows(splits_N: np.ndarray, labels_N: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` rows, ascending: evenly spaced in the order of (split, label, chance)."""
-    n = len(labels_N)
-    order = np.lexsort((np.random.default_rng(0).random(n), labels_N, splits_N))
-    return np.sort(order[np.linspace(0, n - 1, min(n, most)).round().astype(int)])
-
-
-def tsne_map(embeddings_NxD: np.ndarray, labels_N: np.ndarray, splits_N: np.ndarray) -> np.ndarray:
-    """The map [n, 2], n <= 2,000, of the examples that `tsne` draws; it takes some seconds."""
-    kept = _spread_rows(np.asarray(splits_N), np.asarray(labels_N), MAX_TSNE_POINTS)
-    return _tsne_map(np.asarray(embeddings_NxD, np.float32)[kept])
-
-
-def _tsne_map(embeddings_NxD: np.ndarray) -> np.ndarray:
-    """The t-SNE map [N, 2]; with fewer than 4 points, which it cannot do, the first dimensions."""
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    n, D = embeddings_NxD.shape
-    centered = embeddings_NxD - embeddings_NxD.mean(0)
-    if n < 4 or not centered.any():
-        return np.pad(centered, ((0, 0), (0, 2)))[:, :2]
-    if D > 50:  # as scikit-learn advises
-        centered = PCA(min(50, n), random_state=0).fit_transform(centered)
-    init = "pca" if D > 1 else "random"
-    perplexity = min(30.0, (n - 1) / 3)
-    # Threads that wait for each other in each iteration: on a busy machine 30 s for 5 points.
-    with threadpool_limits(1):
-        return TSNE(perplexity=perplexity, init=init, random_state=0).fit_transform(centered)

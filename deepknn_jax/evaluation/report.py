@@ -1,10 +1,9 @@
 """What a finished run leaves in its workdir: results, embeddings, evidence and pictures."""
 
+import contextlib
 import csv
 import json
-import threading
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from deepknn_jax.data.dataset import Dataset
 from deepknn_jax.engine import hosts
 from deepknn_jax.engine.inputs import are_features
 from deepknn_jax.errors import UserError
-from deepknn_jax.evaluation import neighbors, pictures
+from deepknn_jax.evaluation import neighbors, pictures, tsne
 from deepknn_jax.evaluation.baselines import BASELINES
 from deepknn_jax.evaluation.classes import shown_classes
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
@@ -37,6 +36,7 @@ _TESTS = {
 }
 REPORT = "report.html"  # its writer is answers.page
 OPERATING_POINT = "operating_point.png"
+MapOf = Callable[[Dataset, Iterable[Embedded]], tsne.Map | None]
 PICTURES = ("training_curves.png", "confusion.png", "tsne.png", "neighbors.png")
 
 
@@ -204,24 +204,25 @@ def remove_pictures(workdir: Path) -> None:
         (workdir / name).unlink(missing_ok=True)
 
 
-def begin_map(dataset: Dataset, parts: Iterable[Embedded]) -> Callable[[], np.ndarray]:
-    """Begins the t-SNE map of the parts in a thread; call what it returns for the map, or error.
+@contextlib.contextmanager
+def begun_map(wanted: bool) -> Iterator[MapOf]:
+    """Starts a process for the t-SNE map; call what is given with the parts once embedded.
 
-    Nobody waits for the thread where the process ends before. While it computes, BLAS has one
-    thread in the whole process.
+    That gives what to call for the map, or error; None where no map is wanted, or no process can
+    be started: `draw` then computes the map itself.
     """
-    rows, embeddings = _joined(parts)
-    labels, splits = dataset.labels[rows], dataset.splits[rows]
-    found: Future[np.ndarray] = Future()
+    with contextlib.ExitStack() as stack:
+        send = None
+        if wanted:
+            with contextlib.suppress(OSError):
+                send = stack.enter_context(tsne.begun())
 
-    def compute() -> None:
-        try:
-            found.set_result(pictures.tsne_map(embeddings, labels, splits))
-        except Exception as error:
-            found.set_exception(error)
+        def of_parts(dataset: Dataset, parts: Iterable[Embedded]) -> tsne.Map | None:
+            rows, embeddings = _joined(parts)
+            kept = tsne.spread_rows(dataset.splits[rows], dataset.labels[rows])
+            return send and send(embeddings[kept])
 
-    threading.Thread(target=compute, name="t-SNE", daemon=True).start()
-    return found.result
+        yield of_parts
 
 
 def draw(
@@ -231,12 +232,12 @@ def draw(
     queries: Embedded,
     evidence: Evidence,
     usual_distances: np.ndarray | None = None,
-    mapped: Callable[[], np.ndarray] | None = None,
+    mapped: tsne.Map | None = None,
 ) -> dict[str, str]:
     """The run's pictures, as PNG files; a picture that fails is told, and the others are drawn.
 
     `usual_distances` [m], ascending, are those behind right answers on the validation part.
-    `mapped` is what `begin_map` returned, if it was asked; the map is drawn last.
+    `mapped` is what `begun_map` led to, if it was asked; the map is drawn last.
 
     Returns:
         {file: "drawn", or why it is not}.
@@ -245,7 +246,7 @@ def draw(
     truth = dataset.labels[queries.rows]
     rows, embeddings = _joined(parts)
     labels, splits = dataset.labels[rows], dataset.splits[rows]
-    curves, confusion, tsne, beside = (workdir / name for name in PICTURES)
+    curves, confusion, points, beside = (workdir / name for name in PICTURES)
     records = workdir / "metrics.jsonl"
     drawings = {
         curves: lambda: pictures.training_curves(curves, read_records(records), k),
@@ -255,8 +256,8 @@ def draw(
         drawings[beside] = lambda: _draw_neighbors(
             beside, dataset, queries, evidence, usual_distances
         )
-    drawings[tsne] = lambda: pictures.tsne(
-        tsne, embeddings, labels, dataset.class_names, splits, mapped and mapped()
+    drawings[points] = lambda: pictures.tsne(
+        points, embeddings, labels, dataset.class_names, splits, mapped and mapped()
     )
     drawn = {path.name: attempt(path, drawing) for path, drawing in drawings.items()}
     return {name: drawn[name] for name in PICTURES if name in drawn}

@@ -1,12 +1,11 @@
 """What a run leaves once it is trained, and when that is to be made anew."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from deepknn_jax.answers.model import Model
@@ -15,8 +14,8 @@ from deepknn_jax.data.dataset import LEFT_OUT, TEST, TRAIN, VALIDATION, Dataset
 from deepknn_jax.engine import hosts
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation import operating_point, report
-from deepknn_jax.evaluation.baselines import BASELINES
 from deepknn_jax.evaluation.evaluate import Embedded, Evidence
+from deepknn_jax.evaluation.tsne import Map
 from deepknn_jax.files import sound
 from deepknn_jax.logs import Seconds, clock
 from deepknn_jax.trainer import answering, by_class, checkpoint, voting
@@ -86,7 +85,12 @@ def set_results_aside(workdir: Path, epochs: int) -> None:
 
 
 def evaluate_run(
-    config: ConfigDict, setup: Setup, fitted: Fitted, workdir: Path, seconds: Seconds
+    config: ConfigDict,
+    setup: Setup,
+    fitted: Fitted,
+    workdir: Path,
+    seconds: Seconds,
+    map_of: report.MapOf,
 ) -> dict[str, Any]:
     """Evaluates the test part, once, beside the references, and writes all files.
 
@@ -103,9 +107,9 @@ def evaluate_run(
             for split in (TRAIN, VALIDATION, TEST)
             if len(dataset.rows(split))
         }
+        mapped = map_of(dataset, parts.values())  # computed while the rest is evaluated
         voted, found = voting.vote(config, setup, parts)
         evidence = found[TEST]
-    mapped = _begin_map(config, dataset, parts)
     if hosts.is_main():
         with clock(seconds, "writing"):
             report.write_embeddings(
@@ -144,26 +148,13 @@ def evaluate_run(
     return results
 
 
-def _begin_map(
-    config: ConfigDict, dataset: Dataset, parts: Mapping[str, Embedded]
-) -> Callable[[], np.ndarray] | None:
-    """The map that will be drawn is computed while the rest is evaluated.
-
-    Not beside scikit-learn's references: their last bit may depend on BLAS's threads.
-    """
-    drawn = config.evaluate.pictures and hosts.is_main()
-    if not drawn or set(config.evaluate.references) & set(BASELINES):
-        return None
-    return report.begin_map(dataset, parts.values())
-
-
 def _draw(
     dataset: Dataset,
     model: Model,
     parts: Mapping[str, Embedded],
     evidence: Evidence,
     workdir: Path,
-    mapped: Callable[[], np.ndarray] | None,
+    mapped: Map | None,
 ) -> dict[str, str]:
     """Draws all pictures and the page; what became of each."""
     page, test = workdir / report.REPORT, parts[TEST]

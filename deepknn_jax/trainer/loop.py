@@ -88,8 +88,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         weights_of = str(start or config.model.weights)
         provenance.write(workdir, setup.dataset, weights_of, epochs=config.epochs)
     seconds: Seconds = {}
-    fitted = fit(config, setup, workdir, seconds)
-    results = evaluate_run(config, setup, fitted, workdir, seconds)
+    with report.begun_map(config.evaluate.pictures and hosts.is_main()) as map_of:
+        fitted = fit(config, setup, workdir, seconds)
+        results = evaluate_run(config, setup, fitted, workdir, seconds, map_of)
     say(report.table(results))
     say("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
     say(f"written to {workdir}")

@@ -73,9 +73,6 @@ def test_tsne_of_few_examples(tmp_path, n, D):
     x, labels = rng.normal(size=(n, D)), np.arange(n) % 3
     pictures.tsne(tmp_path / "tsne.png", x, labels, NAMES, splits)
     assert np.unique(pixels_of(tmp_path / "tsne.png").reshape(-1, 3), axis=0).shape[0] > 2
-    points = pictures._tsne_map(x.astype(np.float32))
-    assert points.shape == (n, 2)
-    assert np.isfinite(points).all()
 
 
 def test_tsne_of_equal_embeddings_and_of_many_classes(tmp_path):
@@ -84,30 +81,6 @@ def test_tsne_of_equal_embeddings_and_of_many_classes(tmp_path):
     x = np.random.default_rng(0).normal(size=(60, 8))
     pictures.tsne(tmp_path / "many.png", x, np.arange(60), list(map(str, range(198))), splits)
     assert len(np.unique(pixels_of(tmp_path / "many.png").reshape(-1, 3), axis=0)) > 60
-
-
-def test_the_tsne_map_keeps_clusters_together():
-    rng = np.random.default_rng(0)
-    labels = np.arange(120) % 3
-    x = 10 * np.eye(3, 200)[labels] + rng.normal(size=(120, 200)) * 0.3
-    points = pictures._tsne_map(x.astype(np.float32))
-    np.testing.assert_array_equal(points, pictures._tsne_map(x.astype(np.float32)))
-    distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
-    np.fill_diagonal(distances, np.inf)
-    assert np.all(labels[distances.argmin(1)] == labels)
-
-
-def test_rows_drawn_are_in_proportion_to_splits_and_classes():
-    labels = np.repeat([0, 1, 2], [6000, 900, 101])
-    splits = np.where(np.random.default_rng(0).random(7001) < 0.2, "test", "train")
-    rows = pictures._spread_rows(splits, labels, 2000)
-    assert len(np.unique(rows)) == 2000
-    np.testing.assert_array_equal(rows, pictures._spread_rows(splits, labels, 2000))
-    for c in range(3):
-        for split in ("train", "test"):
-            share = np.sum((labels == c) & (splits == split)) * 2000 / 7001
-            assert abs(np.sum((labels[rows] == c) & (splits[rows] == split)) - share) < 2
-    np.testing.assert_array_equal(pictures._spread_rows(splits, labels, 9000), np.arange(7001))
 
 
 def test_kaplan_meier_and_its_log_rank(tmp_path):
