@@ -17,6 +17,9 @@ from deepknn_jax.errors import UserError
 
 COPIES = ("warn", "drop", "stop")
 DIGEST = 16  # bytes of a content
+_BLOCK = (
+    1 << 20
+)  # bytes that a thread is given at once: for single rows threads cost more than they do
 # Of one content at most so many pairs are named, and each example at least once.
 _NAMED = 1000
 # Pairs of parts across which copies count: an example of the first is judged by the second.
@@ -35,13 +38,18 @@ def contents(inputs_N: np.ndarray) -> np.ndarray:
     """
     kind = repr((inputs_N.shape[1:], inputs_N.dtype.str)).encode()
     is_float = inputs_N.dtype.kind == "f"
+    n = len(inputs_N)
+    found = np.empty((n, DIGEST), np.uint8)
+    block = max(1, _BLOCK * n // max(1, inputs_N.nbytes))
 
-    def of_row(i: int) -> np.ndarray:
-        row = np.asarray(inputs_N[i])
-        return digest(kind + (row + 0.0 if is_float else row).tobytes())  # -0.0 equals 0.0
+    def of_rows(start: int) -> None:
+        for i in range(start, min(start + block, n)):
+            row = np.asarray(inputs_N[i])
+            found[i] = digest(kind + (row + 0.0 if is_float else row).tobytes())  # -0.0 equals 0.0
 
     with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(of_row, range(len(inputs_N)))))
+        list(pool.map(of_rows, range(0, n, block)))
+    return found
 
 
 def numbered(contents_NxL: np.ndarray) -> np.ndarray:
