@@ -142,8 +142,9 @@ def evaluate_run(
             )
             results["model_folder"] = dict(config.model_folder)
             if config.evaluate.pictures:
-                results["pictures"] = _draw(dataset, model, parts, evidence, workdir, mapped)
-                results["pictures"] |= _draw_vote(voted, voting.origin(config, voted), workdir)
+                beside = _draw_vote(voted, voting.origin(config, voted), workdir)
+                drawn = _draw(dataset, model, parts, evidence, workdir, mapped)
+                results["pictures"] = drawn | beside
         report.write_results(workdir, results)
     return results
 
@@ -156,12 +157,13 @@ def _draw(
     workdir: Path,
     mapped: Map | None,
 ) -> dict[str, str]:
-    """Draws all pictures and the page; what became of each."""
+    """Draws all pictures and the page; what became of each. The map is waited for last."""
     page, test = workdir / report.REPORT, parts[TEST]
     usual = None if model.calibrated is None else model.calibrated.distances
-    drawn = report.draw(workdir, dataset, parts.values(), test, evidence, usual, mapped)
     write = functools.partial(answering.write_report, model, dataset, test, workdir)
-    return drawn | {page.name: report.attempt(page, write)}
+    written = {page.name: report.attempt(page, write)}
+    drawn = report.draw(workdir, dataset, parts.values(), test, evidence, usual, mapped)
+    return drawn | written
 
 
 def _draw_vote(voted: voting.Voting, how: str, workdir: Path) -> dict[str, str]:
