@@ -202,6 +202,7 @@ def _nearness(distances: Array, votes: Array, temperature: Array | None) -> Arra
     return jnp.where(votes, jnp.exp(-(far - near) * (far / unit + near / unit)), 0.0)
 
 
+@functools.partial(jax.jit, static_argnames="num_classes")
 def _shares(
     distances_Qxk: Array, labels_Qxk: Array, num_classes: int, weights: Weights | None
 ) -> Array:
