@@ -13,12 +13,13 @@ from pathlib import Path
 
 from absl import app, flags
 
-from deepknn_jax.bench import backbones, estimators, knn, loss, mlp, peers, refresh, scale
+from deepknn_jax.bench import backbones, estimators, files, knn, loss, mlp, peers, refresh, scale
 from deepknn_jax.bench.gpu import command, record, render
 from deepknn_jax.bench.timing import Row, table
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
 
+_IMAGES = flags.DEFINE_string("images", "", "Class folders for `files`; default: made-up ones.")
 MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "loss": loss.measure,
     "knn": knn.measure,
@@ -26,6 +27,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "backbones": backbones.measure,
     "refresh": refresh.measure,
     "estimators": estimators.measure,
+    "files": lambda: files.measure(_IMAGES.value),
 }
 
 _ONLY = flags.DEFINE_list("only", list(MEASUREMENTS), "What to measure.")

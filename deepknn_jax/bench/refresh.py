@@ -25,8 +25,8 @@ from deepknn_jax.trainer import assess, loop
 from deepknn_jax.trainer.setup import Setup, build, first_state
 
 SIZES = (10_000, 50_000)  # training images of MNIST's size
-# Anchors, gallery, k: a hundredth of a million's search; the rest is an extrapolation.
-LARGE = ((10_000, 1_000_000, 200), (10_000, 1_000_000, 1000))
+# Anchors, gallery, k: a whole search, and a hundredth of a million's; the rest is extrapolated.
+LARGE = ((100_000, 100_000, 5), (10_000, 1_000_000, 200), (10_000, 1_000_000, 1000))
 _CLASSES, _WIDTH, _STEPS = 10, 128, 40
 
 

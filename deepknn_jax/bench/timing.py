@@ -19,13 +19,15 @@ class Side(NamedTuple):
 
     `run()` does it and returns when the device is done; `values(result)` is what must agree with
     the other sides', as an array; `units` is how often one `run()` does the task (the steps that it
-    makes); `mebibytes` is what it takes beside its arguments and results, where that is known.
+    makes); `mebibytes` is what it takes beside its arguments and results, where that is known;
+    `seconds()` is the processor time that processes of its own have had.
     """
 
     run: Callable[[], Any]
     values: Callable[[Any], np.ndarray]
     units: int = 1
     mebibytes: float | None = None
+    seconds: Callable[[], float] = float
 
 
 class Row(NamedTuple):
@@ -69,11 +71,11 @@ def compare(
     for side in sides.values():
         side.run()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    began, before = time.monotonic(), _others_seconds()
+    began, before = time.monotonic(), _others_seconds(sides)
     for _ in range(repeats):
         for name, side in sides.items():
             seconds[name].append(_timed(side) / side.units)
-    after = _others_seconds()
+    after = _others_seconds(sides)
     others = None
     if before is not None and after is not None:
         others = max(0.0, after - before) / (time.monotonic() - began)
@@ -85,12 +87,13 @@ def compare(
     return Row(task, milliseconds, load, quartiles=quartiles, off=off, others=others)
 
 
-def _others_seconds() -> float | None:
-    """Processor time that all programs but this one have had, of all cores; None off Linux."""
+def _others_seconds(sides: Mapping[str, Side]) -> float | None:
+    """Processor time that all programs but these have had, of all cores; None off Linux."""
     if not _STAT.exists():
         return None
     user, nice, system, *_ = map(int, _STAT.read_text().split("\n", 1)[0].split()[1:])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - time.process_time()
+    own = time.process_time() + sum(side.seconds() for side in sides.values())
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - own
 
 
 def _timed(side: Side) -> float:

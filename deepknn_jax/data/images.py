@@ -185,7 +185,8 @@ def fit_image(image: Image.Image, *, size: int, resize_rule: str, channels: int)
     aspect, and cuts out the centre, to the pixel as torchvision's Resize and CenterCrop do on PIL
     images.
     """
-    image = image.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    image = image if image.mode == mode else image.convert(mode)
     if resize_rule == "square":
         width, height = size, size
     else:
