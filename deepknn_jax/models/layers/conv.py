@@ -19,6 +19,7 @@ uses one core only, as it does for maps of up to 64 output channels):
   it keeps its 1.5 ms.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 
@@ -29,7 +30,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from deepknn_jax.models.layers.winograd import Padding as Padding
-from deepknn_jax.models.layers.winograd import winograd
+from deepknn_jax.models.layers.winograd import held, winograd
 
 # torchvision's: variance 2 / fan_out.
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -99,7 +100,7 @@ def _form_on_cpu(
     """The function of x and kernel that convolves arrays of these shapes fastest on a CPU."""
     size, (inputs, outputs) = kernel.shape[:2], kernel.shape[2:]
     if groups == outputs and inputs == 1:
-        return partial(_depthwise, stride=stride, padding=padding)
+        return lambda x, kernel: _depthwise(x, _varying(kernel, x), stride, padding)
     if groups > 1:
         return partial(_native, stride=stride, padding=padding, groups=groups)
     height, width = _positions(x, kernel, stride, padding)
@@ -164,7 +165,7 @@ def _product(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     return out.reshape(batch, height, width, -1)
 
 
-def _depthwise(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+def _weighted(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     """Each channel with its own kernel [S, T, 1, C]: the shifted inputs, weighted and summed."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     weighted = [
@@ -172,6 +173,42 @@ def _depthwise(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
         for (i, j), part in _shifted(x, kernel, stride, padding)
     ]
     return reduce(jnp.add, weighted).astype(x.dtype)
+
+
+_depthwise = jax.custom_vjp(_weighted, nondiff_argnums=(2, 3))
+
+
+def _depthwise_forward(
+    x: Array, kernel: Array, stride: int, padding: Padding
+) -> tuple[Array, tuple[Array, Array]]:
+    return _weighted(x, kernel, stride, padding), (x, kernel)
+
+
+def _depthwise_backward(
+    stride: int, padding: Padding, kept: tuple[Array, Array], dy: Array
+) -> tuple[Array, Array]:
+    """Gradients for x, as autodiff has it, and kernel: an image at a time, all its sums at once.
+
+    Autodiff's own writes down each shifted input of the batch (56 px, 144 channels: 31 -> 8 ms).
+    """
+    (x, kernel), dy = kept, held(dy)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    zeros = [jnp.zeros((), wide)] * math.prod(kernel.shape[:2])
+
+    def of_image(pair: tuple[Array, Array]) -> Array:
+        image, gradient = pair[0][None], pair[1][None].astype(wide)
+        shifted = [part.astype(wide) for _, part in _shifted(image, kernel, stride, padding)]
+        products = [part * gradient for part in shifted]
+        return jnp.stack(
+            lax.reduce(products, zeros, lambda a, b: list(map(jnp.add, a, b)), (0, 1, 2))
+        )
+
+    dk = jnp.sum(lax.map(of_image, (x, dy)), axis=0).reshape(kernel.shape)
+    (dx,) = jax.vjp(lambda x: _weighted(x, kernel, stride, padding), x)[1](dy)
+    return dx, dk.astype(kernel.dtype)
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def _shifted(
