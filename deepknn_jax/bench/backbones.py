@@ -76,7 +76,8 @@ def peer(name: str) -> tuple[ModuleType, Any] | None:
         return None
     torch.manual_seed(0)
     if package == "timm":
-        return torch, library.create_model(their_name, num_classes=0)
+        # timm's legacy_seresnet50 drops a fifth of the features in training; ours has no dropout.
+        return torch, library.create_model(their_name, num_classes=0, drop_rate=0.0)
     model = getattr(library.models, their_name)(weights=None)
     if name == "vgg19":
         model.avgpool = torch.nn.AdaptiveAvgPool2d(1)

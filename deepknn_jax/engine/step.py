@@ -16,10 +16,10 @@ import optax
 from flax import linen as nn
 from jax import Array, lax
 
+from deepknn_jax.engine.norm import masked_batch_norm
 from deepknn_jax.knn.neighbors import Examples
 from deepknn_jax.losses.base import LossFn, Sums, mean
 from deepknn_jax.mining.batches import Mined
-from deepknn_jax.models.layers.norm import masked_batch_norm
 from deepknn_jax.models.network import l2_normalize
 
 Tree = Any

@@ -1,18 +1,11 @@
 """The convolution of every backbone, in the form that runs best on the platform.
 
-GPUs and TPUs get XLA's own. A CPU gets the following (jax 0.10.2; CPU milliseconds of forward and
-both gradients at batch 8, XLA's own -> ours; on two quiet cores half of them pass, except where XLA
-uses one core only, as it does for maps of up to 64 output channels):
-- A 1x1 convolution is the matrix product that it is: on two cores 56 px 64->256 took 73 -> 16 ms,
-  14 px 1024->256 21 -> 14.
-- So is one of maps of a few pixels, over patches: batch 96, 3x3, 2 px 128->128 15 -> 2.5 ms; from
-  about 7 px on patches lose what the product gains. In one direction only (1x7, 7x1) they win at
-  any size: 17 px 160->192 49 -> 39.
-- A 3x3 convolution of stride 1 takes fewer multiplications (winograd.py), and always both cores:
-  56 px 64->64 60 -> 55 (one core -> two), 28 px 128->128 61 -> 36, 14 px 256->256 60 -> 33,
-  7 px 512->512 69 -> 44.
-- A depthwise one is a sum of shifted inputs: 56 px, 144 channels, 405 -> 43; 5x5 with stride 2
-  748 -> 59, forward alone 41 -> 6.
+GPUs and TPUs get XLA's own. A CPU gets the following; the milliseconds stand in
+docs/measurements.md, "Convolutions on a CPU".
+- A 1x1 convolution is the matrix product that it is. So is, over patches, one of maps of a few
+  pixels (from about 7 px on they lose what the product gains) or of one direction (1x7, 7x1).
+- A 3x3 convolution of stride 1 takes fewer multiplications (winograd.py), and always both cores.
+- A depthwise one is a sum of shifted inputs.
 - What remains (strides, 5x5, 7x7) stays XLA's. But inside a loop (the trainer scans over steps) the
   kernel's gradient falls to a naive implementation, since its dimensions are not in XLA's canonical
   order (jax issue 12868): batch 96, 8 px 32->64, stride 2: 1.5 -> 80 ms. Written out in that order
@@ -85,13 +78,9 @@ def convolve(
     the input channels of that group only.
     """
     on_cpu = _form_on_cpu(x_BxHxWxI, kernel, stride, padding, groups)
+    native = partial(_native, stride=stride, padding=padding, groups=groups)
     # Chosen while lowering, so also right for a computation put on the CPU of a GPU machine.
-    return lax.platform_dependent(
-        x_BxHxWxI,
-        kernel,
-        cpu=on_cpu,
-        default=partial(_native, stride=stride, padding=padding, groups=groups),
-    )
+    return lax.platform_dependent(x_BxHxWxI, kernel, cpu=on_cpu, default=native)
 
 
 def _form_on_cpu(
@@ -112,11 +101,9 @@ def _form_on_cpu(
 
 
 def _varying(kernel: Array, x: Array) -> Array:
-    """The kernel, as different on each device as x is.
+    """The kernel plus a zero that differs by device, as x does; XLA folds it away.
 
-    shard_map wants a hand-written gradient to have its argument's type. The kernel is the same on
-    all devices, its gradient is not: adding a zero that differs by device, as x does, makes
-    autodiff sum it. XLA folds the zero away.
+    shard_map wants a hand-written gradient to have its argument's type: autodiff then sums it.
     """
     return kernel + jnp.where(False, x[0, 0, 0, 0], 0)
 
@@ -129,24 +116,20 @@ def _positions(x: Array, kernel: Array, stride: int, padding: Padding) -> tuple[
     return height, width
 
 
-def _native(x: Array, kernel: Array, stride: int, padding: Padding, groups: int = 1) -> Array:
-    return _xla(x, kernel, strides=(stride, stride), padding=padding, groups=groups)
-
-
-def _xla(
+def _native(
     x: Array,
     kernel: Array,
-    *,
+    stride: int,
     padding: Sequence[tuple[int, int]],
-    strides: tuple[int, int] = (1, 1),
+    groups: int = 1,
+    *,
     x_dilation: tuple[int, int] = (1, 1),
     kernel_dilation: tuple[int, int] = (1, 1),
-    groups: int = 1,
 ) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
-        strides,
+        (stride, stride),
         padding,
         lhs_dilation=x_dilation,
         rhs_dilation=kernel_dilation,
@@ -175,13 +158,16 @@ def _weighted(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     return reduce(jnp.add, weighted).astype(x.dtype)
 
 
+def _keeping(convolution: Callable[..., Array]) -> Callable[..., tuple[Array, tuple[Array, Array]]]:
+    """The forward half of a gradient of its own, which keeps both arguments."""
+    return lambda x, kernel, *how: (convolution(x, kernel, *how), (x, kernel))
+
+
 _depthwise = jax.custom_vjp(_weighted, nondiff_argnums=(2, 3))
 
 
-def _depthwise_forward(
-    x: Array, kernel: Array, stride: int, padding: Padding
-) -> tuple[Array, tuple[Array, Array]]:
-    return _weighted(x, kernel, stride, padding), (x, kernel)
+def _each_sum(sums: list[Array], more: list[Array]) -> list[Array]:
+    return list(map(jnp.add, sums, more))
 
 
 def _depthwise_backward(
@@ -197,18 +183,16 @@ def _depthwise_backward(
 
     def of_image(pair: tuple[Array, Array]) -> Array:
         image, gradient = pair[0][None], pair[1][None].astype(wide)
-        shifted = [part.astype(wide) for _, part in _shifted(image, kernel, stride, padding)]
-        products = [part * gradient for part in shifted]
-        return jnp.stack(
-            lax.reduce(products, zeros, lambda a, b: list(map(jnp.add, a, b)), (0, 1, 2))
-        )
+        shifted = _shifted(image, kernel, stride, padding)
+        products = [part.astype(wide) * gradient for _, part in shifted]
+        return jnp.stack(lax.reduce(products, zeros, _each_sum, (0, 1, 2)))
 
     dk = jnp.sum(lax.map(of_image, (x, dy)), axis=0).reshape(kernel.shape)
     (dx,) = jax.vjp(lambda x: _weighted(x, kernel, stride, padding), x)[1](dy)
     return dx, dk.astype(kernel.dtype)
 
 
-_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+_depthwise.defvjp(_keeping(_weighted), _depthwise_backward)
 
 
 def _shifted(
@@ -227,15 +211,9 @@ def _shifted(
     ]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _loop_safe(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-    return _native(x, kernel, stride, padding)
-
-
-def _loop_safe_forward(
-    x: Array, kernel: Array, stride: int, padding: Padding
-) -> tuple[Array, tuple[Array, Array]]:
-    return _native(x, kernel, stride, padding), (x, kernel)
+_loop_safe = jax.custom_vjp(
+    lambda x, kernel, stride, padding: _native(x, kernel, stride, padding), nondiff_argnums=(2, 3)
+)
 
 
 def _loop_safe_backward(
@@ -253,15 +231,12 @@ def _loop_safe_backward(
     last = [size - 1 for size in kernel.shape[:2]]
     turned = jnp.flip(kernel, (0, 1)).transpose(0, 1, 3, 2)
     around = [(end - low, s) for end, low, s in zip(last, before, short, strict=True)]
-    dx = _xla(dy, turned, padding=around, x_dilation=strides)
+    dx = _native(dy, turned, 1, around, x_dilation=strides)
     # The batch is summed over as a channel: x as [I, H, W, B], dy as a kernel [H', W', B, O].
-    dk = _xla(
-        x.transpose(3, 1, 2, 0),
-        dy.transpose(1, 2, 0, 3),
-        padding=[(low, end - s) for end, low, s in zip(last, before, short, strict=True)],
-        kernel_dilation=strides,
-    )
+    reach = [(low, end - s) for end, low, s in zip(last, before, short, strict=True)]
+    images, kernels = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
+    dk = _native(images, kernels, 1, reach, kernel_dilation=strides)
     return dx, dk.transpose(1, 2, 0, 3)
 
 
-_loop_safe.defvjp(_loop_safe_forward, _loop_safe_backward)
+_loop_safe.defvjp(_keeping(_native), _loop_safe_backward)

@@ -1,8 +1,7 @@
 """Pooling: max-pooling in the form that runs best on the platform, and the mean over positions.
 
 GPUs and TPUs get XLA's own. Its gradient is a scatter, which on a CPU is slow; that of maxima of
-slices is fused. jax 0.10.2, two busy cores, batch 8, forward + backward: 2x2 on 224 px of 64
-channels 1090 -> 300 ms, 3x3 with stride 2 on 112 px of 64 channels 370 -> 140.
+slices is fused (3x3 with stride 2 on 112 px of 64 channels, forward + backward: 370 -> 140 ms).
 """
 
 from functools import partial

@@ -7,8 +7,7 @@ of which sees 4 x 4 inputs. With d such an input tile and g the kernel,
 
 where * multiplies elementwise and sums over input channels: 16 matrix products over all tiles, of
 16 multiplications for four outputs where the convolution has 36. The matrices hold 0, 1/2 and 1, so
-that the rest is sums, and rounding errors are those of the plain product (1e-6 of the largest
-value in float32; the larger tiles of F(4x4, 3x3) are ten times worse, and no faster here).
+that the rest is sums, and rounding errors are those of the plain product.
 """
 
 import math
@@ -56,8 +55,8 @@ def winograd(x: Array, kernel: Array, padding: Padding) -> Array:
 
 def _forward(x: Array, kernel: Array, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
     x = held(x)
-    transformed = _grid(_KERNEL, _kernel_grid(_wide(kernel)))
-    return _filter(_wide(x), transformed, padding, contract=0).astype(x.dtype), (x, kernel)
+    y = _filter(_wide(x), _transformed(kernel), padding, contract=0)
+    return y.astype(x.dtype), (x, kernel)
 
 
 def _backward(padding: Padding, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
@@ -66,7 +65,7 @@ def _backward(padding: Padding, kept: tuple[Array, Array], dy: Array) -> tuple[A
     # Turning exchanges the first and last transformed row and column; the exchange of channels is
     # the products' (a transposed copy of a kernel of 512 x 512 costs more than they do).
     turned = (3, 1, 2, 0)
-    transformed = _grid(_KERNEL, _kernel_grid(_wide(kernel)))
+    transformed = _transformed(kernel)
     transformed = [[transformed[a][c] for c in turned] for a in turned]
     (top, bottom), (left, right) = padding
     around = (2 - top, 2 - bottom), (2 - left, 2 - right)
@@ -152,8 +151,8 @@ def _output_tiles(dy: Array) -> _Grid:
     return _grid(_transposed(_OUTPUT), tiles)
 
 
-def _kernel_grid(kernel: Array) -> _Grid:
-    return [[kernel[i, j] for j in range(3)] for i in range(3)]
+def _transformed(kernel: Array) -> _Grid:
+    return _grid(_KERNEL, [[_wide(kernel[i, j]) for j in range(3)] for i in range(3)])
 
 
 def _grid(matrix: _Rows, arrays: _Grid) -> _Grid:
