@@ -105,7 +105,7 @@ def test_features_of_features_go_back_to_the_images(chain, tmp_path):
     frozen.update_from_flattened_dict({
         "data.dir": str(path), "data.split": "stratified", "epochs": 0, "devices": 1,
         "batch.size": 8, "evaluate.references": (), "evaluate.pictures": False,
-        "model.name": "linear",
+        "model.name": "linear", "model.dropout": 0.0,
     })  # fmt: skip
     loop.run(frozen, tmp_path / "frozen")
     run = deepknn_jax.open_run(tmp_path / "frozen")
