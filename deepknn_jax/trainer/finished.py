@@ -112,11 +112,7 @@ def evaluate_run(
         evidence = found[TEST]
     if hosts.is_main():
         with clock(seconds, "writing"):
-            report.write_embeddings(
-                workdir / "embeddings.npz", used(dataset, epochs=config.epochs), parts.values()
-            )
-            report.write_trained(workdir / report.TRAINED, dataset, dataset.rows(TEST))
-            report.write_neighbors(workdir / "neighbors.csv", dataset, parts[TEST], evidence)
+            _write_evidence(config, dataset, parts, evidence, workdir)
     with clock(seconds, "evaluation"):
         results = {
             "method": title_of(config),
@@ -147,6 +143,19 @@ def evaluate_run(
                 results["pictures"] = drawn | beside
         report.write_results(workdir, results)
     return results
+
+
+def _write_evidence(
+    config: ConfigDict,
+    dataset: Dataset,
+    parts: Mapping[str, Embedded],
+    evidence: Evidence,
+    workdir: Path,
+) -> None:
+    described = used(dataset, epochs=config.epochs)
+    report.write_embeddings(workdir / "embeddings.npz", described, parts.values())
+    report.write_trained(workdir / report.TRAINED, dataset, dataset.rows(TEST))
+    report.write_neighbors(workdir / "neighbors.csv", dataset, parts[TEST], evidence)
 
 
 def _draw(
