@@ -17,9 +17,7 @@ from deepknn_jax.errors import UserError
 
 COPIES = ("warn", "drop", "stop")
 DIGEST = 16  # bytes of a content
-_BLOCK = (
-    1 << 20
-)  # bytes that a thread is given at once: for single rows threads cost more than they do
+_BLOCK = 2**20  # bytes that a thread is given at once: of less, threads cost more than they do
 # Of one content at most so many pairs are named, and each example at least once.
 _NAMED = 1000
 # Pairs of parts across which copies count: an example of the first is judged by the second.
