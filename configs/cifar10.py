@@ -9,7 +9,9 @@ Command: two; FILE are ImageNet weights (timm's inception_resnet_v2, .pth or .sa
     --config.model.weights=FILE --workdir=OUT
     python -m deepknn_jax.main --config=configs/features.py --config.data.dir=OUT/features.npz
     --config.data.split=published --config.data.validation=0.1 --config.model.name=feed_forward
-    --config.batch.size=128 --workdir=OUT_2
+    --config.batch.size=128 --workdir=OUT_2 --config.loss.name=deep_knn
+    --config.loss.class_weight_power=0 --config.model.normalize=False --config.model.dropout=0
+    --config.optimizer.weight_decay=0 --config.optimizer.learning_rate=0.01
 Without features, small: --config.model.name=cnn --config.data.size=32, and no --mode
 Memory: 9 GB of images in the cache folder at 224 px.
 Time: not run here.

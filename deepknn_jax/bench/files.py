@@ -27,6 +27,7 @@ from deepknn_jax.trainer.setup import Setup, build, load
 
 # Bilinear and the crops drawn differ: of normalised pixels some hundredths of a deviation.
 _ALIKE = 0.1
+_JPEG = (".jpg", ".jpeg")
 
 
 _TASKS = {
@@ -50,20 +51,22 @@ def measure(
             make_folders(own / "images", count=count, classes=5)
         pictures, weights = Path(folder or own / "images"), own / "peer.pth"
         compiled.keep(str(own / "programs"))
+        stack.callback(compiled.keep, compiled.OFF)
         ask = None
         if all(peers.load(name) for name in ("torch", "torchvision", "timm")):
             ask = stack.enter_context(_peer(pictures, weights))
         kept: list[Setup] = []
         ours: dict[str, Callable[[], float]] = {
             "first": functools.partial(_first, pictures, own, kept),
-            "later": lambda: _epoch(kept[0]),
+            "later": lambda: _epoch(kept[0]) if kept else _first(pictures, own, kept),
             "features": functools.partial(_features, pictures, own, weights if ask else None),
         }
         for task in tasks:
             sides = {"xla": Side(ours[task], np.atleast_1d)}
             if ask is not None:
                 sides["torch"] = _side(ask, task)
-            named = _TASKS[task].format(files=len(list(pictures.rglob("*.jp*g"))))
+            found = [path for path in pictures.rglob("*") if path.suffix.lower() in _JPEG]
+            named = _TASKS[task].format(files=len(found))
             yield compare(named, sides, repeats=repeats, tolerance=_ALIKE)
 
 

@@ -218,9 +218,13 @@ def begun_map(wanted: bool) -> Iterator[MapOf]:
                 send = stack.enter_context(tsne.begun())
 
         def of_parts(dataset: Dataset, parts: Iterable[Embedded]) -> tsne.Map | None:
-            rows, embeddings = _joined(parts)
-            kept = tsne.spread_rows(dataset.splits[rows], dataset.labels[rows])
-            return send and send(embeddings[kept])
+            if send is None:
+                return None
+            with contextlib.suppress(MemoryError, RuntimeError):  # the run goes on without it
+                rows, embeddings = _joined(parts)
+                kept = tsne.spread_rows(dataset.splits[rows], dataset.labels[rows])
+                return send(embeddings[kept])
+            return None
 
         yield of_parts
 

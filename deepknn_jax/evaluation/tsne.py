@@ -20,9 +20,9 @@ MAX_POINTS = 2000
 Map = Callable[[], np.ndarray]
 
 
-def spread_rows(splits_N: np.ndarray, labels_N: np.ndarray, most: int = MAX_POINTS) -> np.ndarray:
-    """At most `most` rows, ascending: evenly spaced in the order of (split, label, chance)."""
-    n = len(labels_N)
+def spread_rows(splits_N: np.ndarray, labels_N: np.ndarray, most: int | None = None) -> np.ndarray:
+    """At most `most` (MAX_POINTS) rows, evenly spaced by (split, label, chance); ascending."""
+    n, most = len(labels_N), most or MAX_POINTS
     order = np.lexsort((np.random.default_rng(0).random(n), labels_N, splits_N))
     return np.sort(order[np.linspace(0, n - 1, min(n, most)).round().astype(int)])
 
@@ -55,8 +55,8 @@ def begun() -> Iterator[Callable[[np.ndarray], Map]]:
     """Starts the process, which imports what it needs; call what is given with embeddings.
 
     That gives at once what to call for their map [N, 2], which waits for it. Where the process
-    ended without one, as by a signal, the map is computed in this. A process that was given
-    nothing is ended; one whose parent died ends itself.
+    ended without one, as by a signal, the map is computed then. The process is ended where it was
+    given nothing, and by an exception; one whose parent died ends itself.
 
     Raises:
         OSError: no process can be started.
@@ -70,30 +70,38 @@ def begun() -> Iterator[Callable[[np.ndarray], Map]]:
     waiting: list[threading.Thread] = []
 
     def send(embeddings_NxD: np.ndarray) -> Map:
-        found: Future[np.ndarray] = Future()
+        found: Future[np.ndarray | None] = Future()
         arguments = (process, embeddings_NxD, found)
         waiting.append(threading.Thread(target=_wait, args=arguments, name="t-SNE", daemon=True))
         waiting[0].start()
-        return found.result
 
+        def mapped() -> np.ndarray:
+            answer = found.result()
+            return tsne_map(embeddings_NxD) if answer is None else answer
+
+        return mapped
+
+    is_over = True
     try:
         yield send
+        is_over = not waiting
     finally:
-        if not waiting:
+        if is_over:
             process.kill()
-            process.communicate()
+            waiting[0].join() if waiting else process.communicate()
 
 
 def _wait(
-    process: "subprocess.Popen[bytes]", embeddings_NxD: np.ndarray, found: "Future[np.ndarray]"
+    process: "subprocess.Popen[bytes]",
+    embeddings_NxD: np.ndarray,
+    found: "Future[np.ndarray | None]",
 ) -> None:
-    """Sends the embeddings, and has their map, or an error, as what is found."""
-    try:
-        answer, _ = process.communicate(_packed(embeddings_NxD))
-        done = process.returncode == 0
-        found.set_result(_unpacked(answer) if done else tsne_map(embeddings_NxD))
-    except Exception as error:
-        found.set_exception(error)
+    """Sends the embeddings, and has their map as what is found; None where none comes."""
+    answer = None
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        said, _ = process.communicate(_packed(embeddings_NxD))
+        answer = _unpacked(said) if process.returncode == 0 else None
+    found.set_result(answer)
 
 
 def _packed(array: np.ndarray) -> bytes:

@@ -1,4 +1,6 @@
 import gc
+import io
+import signal
 import subprocess
 import sys
 
@@ -71,15 +73,37 @@ def test_a_process_that_is_given_nothing_is_ended(started):
     gc.collect()  # warnings are errors: nothing is left open
 
 
-def test_the_program_of_the_process_imports_no_jax():
-    code = "import runpy, sys; runpy.run_path(sys.argv[1]); print('jax' in sys.modules)"
-    said = subprocess.run(
-        [sys.executable, "-P", "-c", code, tsne.__file__],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert said.stdout == "False\n"
+def test_a_process_whose_map_nobody_will_ask_for_is_ended(started):
+    def interrupted() -> None:
+        with tsne.begun() as send:
+            send(clusters(1500)[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert started[0].returncode == -signal.SIGKILL
+
+
+def test_what_the_process_printed_besides_is_no_map(monkeypatch, started):
+    x, _ = clusters()
+    with tsne.begun() as send:
+        monkeypatch.setattr(tsne, "_unpacked", lambda data: np.load(io.BytesIO(b"hello" + data)))
+        found = send(x)
+        np.testing.assert_array_equal(found(), tsne.tsne_map(x))
+
+
+def test_the_process_imports_neither_jax_nor_the_package():
+    code = """
+import runpy, sys
+runpy.run_path(sys.argv[1], run_name="__main__")
+print(*{name.partition(".")[0] for name in sys.modules}, file=sys.stderr)
+"""
+    command = [sys.executable, "-P", "-c", code, tsne.__file__]
+    given = tsne._packed(clusters()[0])
+    said = subprocess.run(command, input=given, capture_output=True, check=True)
+    modules = set(said.stderr.decode().split())
+    assert "sklearn" in modules
+    assert not modules & {"jax", "deepknn_jax"}
 
 
 def test_rows_drawn_are_in_proportion_to_splits_and_classes():

@@ -207,8 +207,9 @@ dataset = Dataset(x, labels, names, names[:C], splits)
 parts = [Embedded(dataset.rows(s), x[dataset.rows(s)], None) for s in ("train", "test")]
 rows = np.tile(parts[0].rows[:5], (n // 2, 1))
 evidence = Evidence(np.ones(rows.shape, np.float32), rows, {5: labels[: n // 2][::-1]})
-from deepknn_jax.evaluation import pictures
-pictures.MAX_TSNE_POINTS = 300  # as many take minutes
+from deepknn_jax.evaluation import tsne
+assert tsne.MAX_POINTS > 300
+tsne.MAX_POINTS = 300  # as many take minutes
 """
     work = """
 report.write_neighbors(Path("neighbors.csv"), dataset, parts[1], evidence)
