@@ -2,8 +2,8 @@
 
 Data: come with scikit-learn; a stratified fifth is the test part.
 Command: python -m deepknn_jax.main
-Time: 18 s on two CPU cores, pictures included, then 10; Acc 99.4 +- 0.3 at K_p = 5 (five splits), kNN on
-    the pixels 98.7 +- 0.5.
+Time: 18 s on two CPU cores, pictures included, then 10; Acc 99.4 +- 0.3 at K_p = 5 (five splits),
+    kNN on the pixels 98.7 +- 0.5.
 """
 
 from ml_collections import ConfigDict
