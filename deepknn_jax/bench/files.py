@@ -2,9 +2,8 @@
 
 import contextlib
 import functools
-import itertools
+import io
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -28,8 +27,6 @@ from deepknn_jax.trainer.setup import Setup, build, load
 # Bilinear and the crops drawn differ: of normalised pixels some hundredths of a deviation.
 _ALIKE = 0.1
 _JPEG = (".jpg", ".jpeg")
-
-
 _TASKS = {
     "first": f"first epoch of {{files}} jpeg files at {CROP} px, B {BATCH}",
     "later": f"a later epoch of {{files}} jpeg files at {CROP} px, B {BATCH}",
@@ -61,11 +58,11 @@ def measure(
             "later": lambda: _epoch(kept[0]) if kept else _first(pictures, own, kept),
             "features": functools.partial(_features, pictures, own, weights if ask else None),
         }
+        found = [path for path in pictures.rglob("*") if path.suffix.lower() in _JPEG]
         for task in tasks:
             sides = {"xla": Side(ours[task], np.atleast_1d)}
             if ask is not None:
                 sides["torch"] = _side(ask, task)
-            found = [path for path in pictures.rglob("*") if path.suffix.lower() in _JPEG]
             named = _TASKS[task].format(files=len(found))
             yield compare(named, sides, repeats=repeats, tolerance=_ALIKE)
 
@@ -148,9 +145,6 @@ def _augmented_mean(
     return jnp.mean(augment(pool[rows], ids, jax.random.key(0)))
 
 
-_numbers = itertools.count()
-
-
 def _features(pictures: Path, own: Path, weights: Path | None) -> float:
     """The mean of the features' squares, by the command's function."""
     options = _options(pictures, own)
@@ -159,7 +153,8 @@ def _features(pictures: Path, own: Path, weights: Path | None) -> float:
         options.augment.mean, options.augment.std = MEAN, STD
     else:
         options.model.weights = str(weights)
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
-        path = embed.run(options, own / f"features_{next(_numbers)}")
+    workdir = Path(tempfile.mkdtemp(dir=own))  # nothing was written before
+    with contextlib.redirect_stdout(io.StringIO()):
+        path = embed.run(options, workdir)
     with np.load(path, allow_pickle=False) as file:
         return float(np.mean(np.square(file["features"])))
