@@ -10,7 +10,8 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.knn.distances import at_least_float32
 from deepknn_jax.knn.exact import far, frame_of, row_reach, without_infinite
 from deepknn_jax.knn.intake import as_count, as_integers, as_order, as_rows, comparable
-from deepknn_jax.knn.tiles import Block, Shared, below, search, smallest
+from deepknn_jax.knn.selection import below, smallest
+from deepknn_jax.knn.tiles import Block, Shared, search
 
 
 class Examples(NamedTuple):

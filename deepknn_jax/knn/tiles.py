@@ -1,6 +1,7 @@
 """The tiled search: candidates by the product or by differences, ranked by (distance, index)."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +10,9 @@ from jax import Array, lax
 
 from deepknn_jax.knn.distances import by_rows, products, sure_norm
 from deepknn_jax.knn.exact import Frame, far, nothing_hidden, search_again, without_infinite
+from deepknn_jax.knn.selection import At, below, beside, smallest, whole_groups
 
 # Sizes measured on two CPU cores (docs/measurements.md, "Search in a gallery").
-_GROUPS = (32, 16)  # rows of which the minimum is taken first
 _QUERY_TILE, _GALLERY_TILE = 128, 2**16  # at most
 # What a tile costs beside its product grows with k: many candidates want larger tiles.
 _TILE_FOR_EACH, _WIDEST = 2**10, 2**18
@@ -109,7 +110,7 @@ def _by_product(blocks: Block, shared: Shared, size: int) -> _Found:
 
     Each tile in turn meets all blocks, so that one tile alone is held centred.
     """
-    size += -size % _GROUPS[0]
+    size = whole_groups(size)
 
     def visit(best: _Found, first: Array) -> tuple[_Found, None]:
         tile = _tile(shared, first, size)
@@ -130,7 +131,7 @@ def _tile(shared: Shared, first: Array, size: int) -> _Tile:
         # Full tiles of equal shape: equal rows then run through the same product kernel and tie.
         def padded(x_G: Array) -> Array:
             rows = lax.dynamic_slice_in_dim(x_G, start, length)
-            return jnp.pad(rows, [(0, -length % _GROUPS[0])] + [(0, 0)] * (x_G.ndim - 1))
+            return jnp.pad(rows, [(0, whole_groups(length) - length)] + [(0, 0)] * (x_G.ndim - 1))
 
         return jax.tree.map(padded, x)
 
@@ -143,11 +144,12 @@ def _tile(shared: Shared, first: Array, size: int) -> _Tile:
 
 def _meet(block: Block, best: _Found, tile: _Tile, shared: Shared) -> _Found:
     """The best candidates of one block of queries so far and of a tile."""
-    # |x|^2, the same for all rows, is left out.
     product_BxS = products(_centred(block, shared.frame), tile.rows)
-    score_BxS = tile.norms[None, :] - 2.0 * product_BxS
-    score_BxS = _allowed(score_BxS, block, tile.ids, tile.labels, shared.same_class)
-    return _keep(best, score_BxS, tile.first)
+
+    def score(product: Array, at: At) -> Array:
+        return at(tile.norms) - 2.0 * product  # |x|^2, the same for all rows, is left out
+
+    return _keep(best, block, product_BxS, score, tile, shared.same_class)
 
 
 def _centred(block: Block, frame: Frame) -> Array:
@@ -177,16 +179,18 @@ def _by_differences(block: Block, *, shared: Shared, size: int) -> _Found:
             return jax.tree.map(lambda x_G: lax.dynamic_slice_in_dim(x_G, start, size), x)
 
         rows_SxD = without_infinite(cut(gallery_GxD)) * frame.wide
-        score_BxS = lax.map(
+        distance_BxS = lax.map(
             lambda x_D: sure_norm(lambda: x_D[None, :] - rows_SxD, p=shared.p), queries_BxD
         )
         # The last tile begins early, to be full: what was seen before is left out.
         new_S = (start + jnp.arange(size, dtype=jnp.int32) >= first) & cut(frame.finite)
-        score_BxS = jnp.where(new_S[None, :], below(score_BxS), far(score_BxS.dtype))
-        score_BxS = _allowed(
-            score_BxS, block, cut(shared.ids), cut(shared.labels), shared.same_class
-        )
-        return _keep(best, score_BxS, start), None
+        least_S = jnp.where(new_S, 0.0, far(rows_SxD.dtype)).astype(rows_SxD.dtype)
+        tile = _Tile(rows_SxD, least_S, cut(shared.ids), cut(shared.labels), start)
+
+        def score(distance: Array, at: At) -> Array:
+            return jnp.maximum(below(distance), at(least_S))
+
+        return _keep(best, block, distance_BxS, score, tile, shared.same_class), None
 
     starts = jnp.arange(0, count, size, dtype=jnp.int32)
     return lax.scan(visit, _nothing(block, shared.k), starts)[0]
@@ -198,63 +202,37 @@ def _nothing(block: Block, count: int) -> _Found:
     return jnp.full(shape, far(block[0].dtype), block[0].dtype), jnp.full(shape, -1, jnp.int32)
 
 
-def _allowed(
-    score_BxS: Array,
+def _keep(
+    best: _Found,
     block: Block,
-    ids_S: Array | None,
-    labels_S: Array | None,
+    x_BxS: Array,
+    score: Callable[[Array, At], Array],
+    tile: _Tile,
     same_class: bool | None,
-) -> Array:
-    """The scores with `far` where the pair may not be neighbours."""
+) -> _Found:
+    """The best so far and a tile's, merged; `score` makes scores of x, `far` those of no pair."""
     _, ids_B, labels_B = block
-    allowed_BxS = jnp.ones((1, 1), bool)
-    if ids_B is not None and ids_S is not None:
-        allowed_BxS &= ids_B[:, None] != ids_S[None, :]
-    if labels_B is not None and labels_S is not None:
-        allowed_BxS &= (labels_B[:, None] == labels_S[None, :]) == same_class
-    return jnp.where(allowed_BxS, score_BxS, far(score_BxS.dtype))
 
+    def allowed(x: Array, at: At) -> Array:
+        pairs = jnp.ones((1,) * x.ndim, bool)
+        if ids_B is not None and tile.ids is not None:
+            pairs &= _as_rows(ids_B, x) != at(tile.ids)
+        if labels_B is not None and tile.labels is not None:
+            pairs &= (_as_rows(labels_B, x) == at(tile.labels)) == same_class
+        return jnp.where(pairs, score(x, at), far(x.dtype))
 
-def _keep(best: _Found, score_BxS: Array, first: Array) -> _Found:
-    """The best so far and a tile's, merged."""
-    near, places = smallest(score_BxS, min(best[0].shape[1], score_BxS.shape[1]))
+    near, places = smallest(x_BxS, min(best[0].shape[1], x_BxS.shape[1]), allowed)
+    found = jnp.where(near == far(near.dtype), -1, places + tile.first)
     # The best so far stand first: in a tie the lower index wins.
-    merged = jnp.concatenate([best[0], near], axis=1)
-    indices = jnp.concatenate([best[1], jnp.where(near == far(near.dtype), -1, places + first)], 1)
-    keep = lax.top_k(-merged, best[0].shape[1])[1]
-    take = functools.partial(jnp.take_along_axis, indices=keep, axis=1)
-    return take(merged), take(indices)
+    scores = jnp.concatenate([best[0], near], axis=1)
+    indices = jnp.concatenate([best[1], found], axis=1)
+    least, keep = smallest(scores, best[0].shape[1])
+    return least, jnp.take_along_axis(indices, keep, axis=1)
 
 
-def below(distances: Array) -> Array:
-    """What overflowed is a neighbour all the same: the largest number below `far`."""
-    dtype = distances.dtype
-    return jnp.minimum(distances, far(dtype) * (1.0 - float(jnp.finfo(dtype).eps)))
-
-
-def smallest(score_BxS: Array, count: int) -> tuple[Array, Array]:
-    """The `count` smallest of each row, ascending, ties to the lower index.
-
-    The minima of groups come first: the smallest scores lie in the groups of the smallest minima
-    (ties included, as lower groups hold lower indices), and top_k over groups is far cheaper. None
-    of them is above the worst of these minima: without those that are, the heap that top_k keeps
-    on a CPU hardly changes.
-    """
-    rows, size = score_BxS.shape
-    fitting = [group for group in _GROUPS if size % group == 0 and size // group >= 2 * count]
-    if not fitting:
-        negative, places = lax.top_k(-score_BxS, count)
-        return -negative, places
-    grouped = score_BxS.reshape(rows, -1, fitting[0])
-    minima, groups = lax.top_k(-jnp.min(grouped, axis=2), count)
-    chosen = jnp.sort(groups, axis=1)
-    members = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(rows, -1)
-    # Not minima[:, -1:], for which XLA sorts all.
-    worst_Bx1 = jnp.max(-minima, axis=1, keepdims=True)
-    members = jnp.where(members <= worst_Bx1, members, far(members.dtype))
-    negative, within = lax.top_k(-members, count)
-    group = jnp.take_along_axis(chosen, within // fitting[0], axis=1)
-    return -negative, group * fitting[0] + within % fitting[0]
+def _as_rows(x_B: Array, like: Array) -> Array:
+    """[B, 1, ...] with as many axes as `like`."""
+    return x_B.reshape(-1, *(1,) * (like.ndim - 1))
 
 
 def _rank(block: Block, shared: Shared, indices_BxC: Array) -> _Found:
@@ -273,5 +251,6 @@ def _rank(block: Block, shared: Shared, indices_BxC: Array) -> _Found:
     distances = by_rows(of, (block[0], indices_BxC), entries=entries)
     distances = jnp.where(valid_BxC, below(distances), none)
     order = jnp.where(valid_BxC, indices_BxC, jnp.iinfo(jnp.int32).max)
-    distances, order, indices = lax.sort((distances, order, indices_BxC), num_keys=2)
+    in_order = functools.partial(lax.sort, num_keys=2)
+    distances, _, indices = beside(in_order, (distances, order, indices_BxC))
     return distances[:, : shared.k], indices[:, : shared.k]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.optional import require
 
 from deepknn_jax import UserError, nearest_neighbors
-from deepknn_jax.knn import tiles
+from deepknn_jax.knn import selection, tiles
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("strict_dtypes")
 def small_tiles(monkeypatch):
     """Tiles of a few rows, so that small data cross many of them."""
     monkeypatch.setattr(tiles, "_tile_sizes", lambda k, gallery_size, width: (4, 8))
-    monkeypatch.setattr(tiles, "_GROUPS", (2,))
+    monkeypatch.setattr(selection, "_GROUPS", (2,))
 
 
 def points(n, d, *, seed, offset=0.0):

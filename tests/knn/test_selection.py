@@ -1,0 +1,89 @@
+"""The smallest of each row, in groups or not, and what is done in parts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepknn_jax.knn import selection
+
+
+def by_sorting(score_BxS, count):
+    """Of each row its `count` least scores and their columns; of equals the lower column first."""
+    columns = [sorted(range(len(row)), key=lambda s, row=row: (row[s], s)) for row in score_BxS]
+    columns = np.asarray([each[:count] for each in columns])
+    return np.take_along_axis(score_BxS, columns, axis=1), columns
+
+
+@pytest.fixture(params=["whole", "in parts"])
+def cut(request, monkeypatch):
+    if request.param == "in parts":
+        monkeypatch.setattr(selection, "_CUT", 1)
+        monkeypatch.setattr(selection, "_PARTS", 3)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(7, 96), (4, 80), (3, 33), (2, 70)])
+@pytest.mark.parametrize("count", [1, 2, 5, 33])
+@pytest.mark.usefixtures("cut")
+def test_the_smallest_are_those_of_a_sort(rows, columns, count):
+    """Few values, so that most are equal to others, within and across groups."""
+    rng = np.random.default_rng(rows)
+    scores = rng.integers(0, 9, (rows, columns)).astype(np.float32)
+    least, found = selection.smallest(jnp.asarray(scores), count)
+    expected, places = by_sorting(scores, count)
+    np.testing.assert_array_equal(found, places)
+    np.testing.assert_array_equal(least, expected)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 6), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_the_smallest_of_whole_groups(rows, count, seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(rows, selection.whole_groups(2 * count * 32 - 31))).astype(np.float32)
+    least, found = selection.smallest(jnp.asarray(scores), count)
+    expected, places = by_sorting(scores, count)
+    np.testing.assert_array_equal(found, places)
+    np.testing.assert_array_equal(least, expected)
+
+
+@pytest.mark.usefixtures("cut")
+def test_scores_are_made_of_numbers_and_columns():
+    """Of all columns at once, and of those in the chosen groups: what is found is the same."""
+    rng = np.random.default_rng(0)
+    x, norms = (rng.normal(size=shape).astype(np.float32) for shape in ((5, 320), (320,)))
+    least, found = selection.smallest(
+        jnp.asarray(x), 4, lambda x, at: at(jnp.asarray(norms)) - 2.0 * x
+    )
+    expected, places = by_sorting(norms - 2 * x, 4)
+    np.testing.assert_array_equal(found, places)
+    np.testing.assert_array_equal(least, expected)
+
+
+@pytest.mark.usefixtures("cut")
+def test_rows_beside_each_other():
+    """A tree of arrays, one of them absent; parts of unequal size."""
+    rng = np.random.default_rng(1)
+    x, y = (rng.normal(size=(7, width)).astype(np.float32) for width in (3, 2))
+    tree = {"x": jnp.asarray(x), "nothing": None, "y": (jnp.asarray(y),)}
+    sums, doubled = selection.beside(lambda t: (t["x"].sum(1) + t["y"][0].sum(1), 2 * t["x"]), tree)
+    np.testing.assert_allclose(sums, x.sum(1) + y.sum(1), rtol=1e-5)
+    np.testing.assert_array_equal(doubled, 2 * x)
+
+
+def test_large_blocks_alone_are_cut_and_on_a_cpu_alone(monkeypatch):
+    def parts(rows, columns):
+        seen = []
+        selection.beside(lambda x: seen.append(x.shape) or x, jnp.zeros((rows, columns)))
+        return seen
+
+    assert parts(64, 1023) == [(64, 1023)]
+    assert parts(64, 1024) == [(4, 1024)] * 16
+    assert parts(8, 2**14) == [(8, 2**14)]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert parts(64, 1024) == [(64, 1024)]
+
+
+def test_whole_groups():
+    assert [selection.whole_groups(n) for n in (0, 1, 31, 32, 33)] == [0, 32, 32, 32, 64]
