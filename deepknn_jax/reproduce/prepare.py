@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deepknn_jax.data.dataset import TEST, TRAIN, Listing
+from deepknn_jax.data.dataset import VALIDATION as VALIDATES
 from deepknn_jax.data.splits import assign_splits
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_arrays
@@ -17,6 +18,7 @@ from deepknn_jax.reproduce.sets import config_of, folder, listing
 from deepknn_jax.trainer import embed
 
 GROUPED = 5  # further columns of the splits: drawn by group with the seeds 0..4
+DRAWS = 5  # columns of the splits of a set without groups, drawn with the seeds 0..4
 TEST_SHARE = 0.2  # of the grouped splits, as large as a fold
 VALIDATION = 0.2  # of the first column's training part, to choose options by
 PART = 600  # training images a class of MNIST's part
@@ -58,13 +60,29 @@ def feature_config(name: str, data_root: Path, views: Sequence[str] = ()) -> Any
 
 def folds(name: str, data_root: Path, out: Path) -> Arrays:
     """The features [N, F] or [N, V, F] of a set, with splits [N, published folds + 5 by group]."""
-    arrays, columns, _ = _features(name, data_root, out)
-    return arrays | {"splits": np.stack(columns, axis=1)}
+    arrays, listed = _features(name, data_root, out)
+    return arrays | {"splits": np.stack(_columns(name, data_root, listed), axis=1)}
+
+
+def published(name: str, data_root: Path, out: Path) -> Arrays:
+    """The features [N, F] of a set, with its one published split [N, 1]."""
+    arrays, listed = _features(name, data_root, out)
+    assert listed.splits is not None
+    return arrays | {"splits": listed.splits[:, None]}
+
+
+def published_tuning(name: str, data_root: Path, out: Path) -> Arrays:
+    """The features of the published training part and, as "test", validation part; not its test."""
+    arrays, listed = _features(name, data_root, out)
+    assert listed.splits is not None
+    rows = np.flatnonzero(listed.splits != TEST)
+    splits = np.where(listed.splits[rows] == VALIDATES, TEST, listed.splits[rows])
+    return _part(arrays, rows) | {"splits": splits}
 
 
 def grouped(name: str, data_root: Path, out: Path) -> Arrays:
     """The features [N, F] of a set's images, with their groups [N] and no split."""
-    arrays, _, listed = _features(name, data_root, out)
+    arrays, listed = _features(name, data_root, out)
     assert listed.groups is not None
     return arrays | {"groups": listed.groups}
 
@@ -74,17 +92,22 @@ def tuning(name: str, data_root: Path, out: Path) -> Arrays:
 
     What options are chosen by: no group is on both sides, and the split's test part is not there.
     """
-    arrays, columns, listed = _features(name, data_root, out)
-    rows = np.flatnonzero(columns[0] == TRAIN)
-    kept = {key: arrays[key][rows] for key in ("features", "labels", "names")}
+    arrays, listed = _features(name, data_root, out)
+    rows = np.flatnonzero(_columns(name, data_root, listed)[0] == TRAIN)
     splits = assign_splits(
         _rows(listed, rows), split="grouped", test_share=VALIDATION, validation=0.0, split_seed=0
     )
-    return kept | {"classes": arrays["classes"], "splits": splits}
+    return _part(arrays, rows) | {"splits": splits}
 
 
-def _features(name: str, data_root: Path, out: Path) -> tuple[Arrays, list[np.ndarray], Listing]:
-    """The arrays of the features, the columns of the splits, and the listing in their order."""
+def _part(arrays: Arrays, rows: np.ndarray) -> Arrays:
+    """These rows of a set's features, and its classes."""
+    kept = {key: arrays[key][rows] for key in ("features", "labels", "names")}
+    return kept | {"classes": arrays["classes"]}
+
+
+def _features(name: str, data_root: Path, out: Path) -> tuple[Arrays, Listing]:
+    """The arrays of the features, and the listing in their order."""
     source = SETS[name].of
     made = (out / SETS[name].made).parent
     file = made / embed.FILE
@@ -95,32 +118,37 @@ def _features(name: str, data_root: Path, out: Path) -> tuple[Arrays, list[np.nd
         if "network" in archive:  # which lies beside this file, too
             arrays["network"] = archive["network"]
     path = data_root / SETS[source].path
-    listed = _of_names(listing(source, path), arrays["names"])
+    listed = _of_names(listing(source, path), arrays["names"].tolist())
     if not np.array_equal(listed.labels, arrays["labels"]):
         raise UserError(f"{file}: its labels are not those of the images; delete it")
+    return arrays, listed
+
+
+def _columns(name: str, data_root: Path, listed: Listing) -> list[np.ndarray]:
+    """The columns of the splits, each [N] in the listing's order: published folds, draws."""
+    source = SETS[name].of
     published = [
-        _of_names(listing(source, path, fold=fold), arrays["names"])
+        _of_names(listing(source, data_root / SETS[source].path, fold=fold), listed.names)
         for fold in range(1, SETS[source].folds + 1)
     ]
     columns = [each.splits for each in published if each.splits is not None]
-    columns += [
+    return columns + [
         assign_splits(
             listed, split="grouped", test_share=TEST_SHARE, validation=0.0, split_seed=seed
         )
         for seed in range(GROUPED)
     ]
-    return arrays, columns, listed
 
 
-def _of_names(listed: Listing, names: np.ndarray) -> Listing:
+def _of_names(listed: Listing, names: Sequence[str]) -> Listing:
     """The listing in the order of `names`, which must be the same images."""
     place = {name: i for i, name in enumerate(listed.names)}
-    if place.keys() != set(names.tolist()):
+    if place.keys() != set(names):
         raise UserError(
             f"the features are of {len(names)} images, which are not the {len(place)} here: "
             "delete the folder features of --out"
         )
-    return _rows(listed, np.asarray([place[name] for name in names.tolist()]))
+    return _rows(listed, np.asarray([place[name] for name in names]))
 
 
 def _rows(listed: Listing, rows: np.ndarray) -> Listing:
@@ -166,15 +194,44 @@ def drawn_tuning(name: str, data_root: Path, out: Path) -> Arrays:
     """Keras's arrays of a drawn split's training part alone, a fifth of each class as test part."""
     source = SETS[name].of
     make(source, data_root, out)
+    part, splits = _drawn_tuning(source, data_root, out)
+    assert part.inputs is not None
+    inputs, labels = part.inputs, part.labels
+    return _keras({key: (inputs[splits == key], labels[splits == key]) for key in (TRAIN, TEST)})
+
+
+def draws(name: str, data_root: Path, out: Path) -> Arrays:
+    """The vectors [N, F] of a set without groups, with splits [N, 5] drawn by class."""
+    source = SETS[name].of
+    path = folder(source, data_root, out)
+    drawn = [listing(source, path, split_seed=seed) for seed in range(DRAWS)]
+    splits = [each.splits for each in drawn if each.splits is not None]
+    return _vectors(drawn[0]) | {"splits": np.stack(splits, axis=1)}
+
+
+def draws_tuning(name: str, data_root: Path, out: Path) -> Arrays:
+    """The training part of the first of those draws alone, a fifth of each class as "test"."""
+    part, splits = _drawn_tuning(SETS[name].of, data_root, out)
+    return _vectors(part) | {"splits": splits}
+
+
+def _drawn_tuning(source: str, data_root: Path, out: Path) -> tuple[Listing, np.ndarray]:
+    """The training part of a set's own drawn split, and a split of that by class."""
     listed = listing(source, folder(source, data_root, out))
     assert listed.splits is not None
     part = _rows(listed, np.flatnonzero(listed.splits == TRAIN))
     splits = assign_splits(
         part, split="stratified", test_share=VALIDATION, validation=0.0, split_seed=0
     )
-    assert part.inputs is not None
-    inputs, labels = part.inputs, part.labels
-    return _keras({key: (inputs[splits == key], labels[splits == key]) for key in (TRAIN, TEST)})
+    return part, splits
+
+
+def _vectors(listed: Listing) -> Arrays:
+    assert listed.inputs is not None
+    names, classes = np.asarray(listed.names), np.asarray(listed.class_names)
+    return {
+        "features": listed.inputs, "labels": listed.labels, "names": names, "classes": classes
+    }  # fmt: skip
 
 
 def mnist_part(name: str, data_root: Path, out: Path) -> Arrays:
@@ -212,10 +269,14 @@ def _keras(parts: Mapping[str, tuple[Any, ...]]) -> Arrays:
 # What the column `maker` of sets.csv names: (set, data_root, out) -> arrays to write.
 MAKERS: Mapping[str, Callable[[str, Path, Path], Arrays]] = {
     "folds": folds,
+    "published": published,
+    "published_tuning": published_tuning,
     "tuning": tuning,
     "grouped": grouped,
     "omniglot": omniglot,
     "drawn_tuning": drawn_tuning,
+    "draws": draws,
+    "draws_tuning": draws_tuning,
     "mnist_part": mnist_part,
     "validation_as_test": validation_as_test,
 }

@@ -48,7 +48,7 @@ def absent(name: str, data_root: Path) -> str | None:
     """
     found = SETS[name]
     path = data_root / found.path
-    if path.exists():
+    if path.exists() or not found.path:
         return None
     if found.made:
         return f"{found.title}: {found.path}: not below --data_root"

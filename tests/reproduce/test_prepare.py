@@ -149,3 +149,42 @@ def test_the_search_on_medmnist_does_not_see_the_test_part(tmp_path):
     assert (tuning["x_test"] == 1).all()
     assert tuning["y_test"].tolist() == [1] * 5
     assert (tuning["x_train"] == 0).all()
+
+
+def test_features_of_a_published_split_and_what_they_are_tuned_on(tmp_path):
+    """Each feature is its image's number; the network is not run, as its file is there."""
+    root, out = tmp_path / "data", tmp_path / "out"
+    path = root / SETS["pneumoniamnist"].path
+    path.parent.mkdir(parents=True)
+    arrays = {}
+    for first, part in ((0, "train"), (6, "val"), (9, "test")):
+        count = {"train": 6, "val": 3, "test": 4}[part]
+        arrays[f"{part}_images"] = np.arange(first, first + count, dtype=np.uint8)[:, None, None]
+        arrays[f"{part}_labels"] = np.arange(count)[:, None] % 2
+    np.savez(path, **arrays)
+    listed = listing("pneumoniamnist", path)
+    file = out / "features/pneumoniamnist/features.npz"
+    file.parent.mkdir(parents=True)
+    np.savez(file, features=np.arange(13.0, dtype=np.float32)[:, None], labels=listed.labels,
+             names=np.asarray(listed.names), classes=np.asarray(listed.class_names))  # fmt: skip
+    whole = made("pneumoniamnist_features", root, out)
+    assert whole["splits"][:, 0].tolist() == ["train"] * 6 + ["validation"] * 3 + ["test"] * 4
+    tuning = made("pneumoniamnist_features_tuning", root, out)
+    assert tuning["features"].ravel().tolist() == list(range(9))
+    assert tuning["splits"].tolist() == ["train"] * 6 + ["test"] * 3
+
+
+def test_draws_of_a_set_that_a_library_brings(tmp_path):
+    drawn = made("breast_features", tmp_path, tmp_path / "out")
+    assert drawn["features"].shape == (569, 30)
+    assert drawn["splits"].shape == (569, 5)
+    assert len({column.tobytes() for column in drawn["splits"].T}) == 5
+    for column in drawn["splits"].T:
+        for label in (0, 1):
+            assert np.mean(column[drawn["labels"] == label] == "test") == pytest.approx(
+                0.2, abs=0.01
+            )
+    tuning = made("breast_tuning", tmp_path, tmp_path / "out")
+    of_training = drawn["names"][drawn["splits"][:, 0] == "train"]
+    assert sorted(tuning["names"]) == sorted(of_training)
+    assert np.mean(tuning["splits"] == "test") == pytest.approx(0.2, abs=0.01)
