@@ -2,20 +2,32 @@
 
 `--gpu --out=FILE.json [--sections=search,loss]` measures what docs/gpu.md tells of, and
 `--render=FILE.json` prints that as markdown. `--scale --out=FILE.json` counts what docs/scale.md
-tells of.
+tells of. `--instructions` counts those of the small tasks by valgrind, in place of time.
 """
 
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from absl import app, flags
 
-from deepknn_jax.bench import backbones, estimators, files, knn, loss, mlp, peers, refresh, scale
+from deepknn_jax.bench import (
+    backbones,
+    estimators,
+    files,
+    instructions,
+    knn,
+    loss,
+    mlp,
+    peers,
+    refresh,
+    scale,
+)
 from deepknn_jax.bench.gpu import command, record, render
 from deepknn_jax.bench.timing import Row, table
+from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
 
@@ -36,6 +48,7 @@ _GPU = flags.DEFINE_bool("gpu", False, "Measure the sections of docs/gpu.md.")
 _SECTIONS = flags.DEFINE_list("sections", list(command.SECTIONS), "With --gpu: which.")
 _LIMIT = flags.DEFINE_float("limit", command.LIMIT, "With --gpu: seconds for all.")
 _SCALE = flags.DEFINE_bool("scale", False, "Count what many devices take: docs/scale.md.")
+_INSTRUCTIONS = flags.DEFINE_bool("instructions", False, "Count those of the small tasks.")
 _RENDER = flags.DEFINE_string("render", None, "Print this JSON file of --gpu as markdown.")
 
 
@@ -50,20 +63,25 @@ def main(argv: Sequence[str]) -> None:
         command.run(_SECTIONS.value, Path(_OUT.value or "gpu.json"), _LIMIT.value)
     elif _SCALE.value:
         count_all()
+    elif _INSTRUCTIONS.value:
+        try:
+            compare_all({"instructions": instructions.measure}, "million instructions")
+        except UserError as error:
+            sys.exit(f"error: {error}")
     else:
-        compare_all()
+        compare_all({name: MEASUREMENTS[name] for name in _ONLY.value})
 
 
-def compare_all() -> None:
+def compare_all(measurements: Mapping[str, Callable[[], Iterator[Row]]], unit: str = "ms") -> None:
     """Prints a line when a row is measured and the whole table at the end; writes the JSON file."""
     facts = peers.machine()
     say(", ".join(f"{name} {value}" for name, value in facts.items()))
     rows = []
-    for name in _ONLY.value:
-        for row in MEASUREMENTS[name]():
+    for measure in measurements.values():
+        for row in measure():
             say(str(row))
             rows.append(row)
-    say(table(rows))
+    say(table(rows, unit))
     if _OUT.value:
         whole = {"machine": facts, "rows": [row._asdict() for row in rows]}
         Path(_OUT.value).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")

@@ -25,15 +25,24 @@ def measure(
     sizes: Sequence[tuple[int, int, int, int]] = SIZES, *, repeats: int = 10
 ) -> Iterator[Row]:
     """A row for each size; the gallery is where the library wants it before the clock starts."""
-    for queries, gallery, width, k in sizes:
-        rng = np.random.default_rng(0)
-        queries_QxD = rng.normal(size=(queries, width)).astype(np.float32)
-        gallery_GxD = rng.normal(size=(gallery, width)).astype(np.float32)
-        sides = {"xla": xla_side(queries_QxD, gallery_GxD, k)}
-        for name, side in (("torch", torch_side), ("faiss", _faiss), ("sklearn", _sklearn)):
-            if (module := peers.load(name)) is not None:
-                sides[name] = side(module, queries_QxD, gallery_GxD, k)
-        yield compare(f"{k}-NN, {queries} x {gallery} x {width}", sides, repeats=repeats)
+    for size in sizes:
+        queries, gallery, width, k = size
+        yield compare(f"{k}-NN, {queries} x {gallery} x {width}", sides(*size), repeats=repeats)
+
+
+def sides(
+    queries: int, gallery: int, width: int, k: int,
+    names: Sequence[str] = ("xla", "torch", "faiss", "sklearn"),
+) -> dict[str, Side]:  # fmt: skip
+    """Those of the libraries `names` that are installed."""
+    rng = np.random.default_rng(0)
+    queries_QxD = rng.normal(size=(queries, width)).astype(np.float32)
+    gallery_GxD = rng.normal(size=(gallery, width)).astype(np.float32)
+    found = {"xla": xla_side(queries_QxD, gallery_GxD, k)} if "xla" in names else {}
+    for name, side in (("torch", torch_side), ("faiss", _faiss), ("sklearn", _sklearn)):
+        if name in names and (module := peers.load(name)) is not None:
+            found[name] = side(module, queries_QxD, gallery_GxD, k)
+    return found
 
 
 def _distances(result: tuple[Any, Any]) -> np.ndarray:

@@ -17,16 +17,21 @@ SIZES = tuple((batch, width) for batch in (96, 1024, 4096) for width in (128, 20
 
 def measure(sizes: Sequence[tuple[int, int]] = SIZES, *, repeats: int = 10) -> Iterator[Row]:
     """A row for each (batch, width): K = M = 5, seven classes, margin 1, float32."""
-    torch = peers.load("torch")
     for batch, width in sizes:
-        rng = np.random.default_rng(0)
-        labels = rng.integers(7, size=batch)
-        # Without class structure, so that the hinge is active.
-        embeddings = rng.normal(size=(batch, width)).astype(np.float32)
-        sides = {"xla": xla_side(embeddings, labels)}
-        if torch is not None:
-            sides["torch"] = torch_side(torch, embeddings, labels)
-        yield compare(f"loss + gradient, B {batch}, D {width}", sides, repeats=repeats)
+        found = sides(batch, width)
+        yield compare(f"loss + gradient, B {batch}, D {width}", found, repeats=repeats)
+
+
+def sides(batch: int, width: int, names: Sequence[str] = ("xla", "torch")) -> dict[str, Side]:
+    """Those of the libraries `names` that are installed."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(7, size=batch)
+    # Without class structure, so that the hinge is active.
+    embeddings = rng.normal(size=(batch, width)).astype(np.float32)
+    found = {"xla": xla_side(embeddings, labels)} if "xla" in names else {}
+    if "torch" in names and (torch := peers.load("torch")) is not None:
+        found["torch"] = torch_side(torch, embeddings, labels)
+    return found
 
 
 def xla_side(embeddings_BxD: np.ndarray, labels_B: np.ndarray) -> Side:

@@ -113,7 +113,7 @@ def _timed(side: Side) -> float:
     return time.perf_counter() - start
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], unit: str = "ms") -> str:
     """Markdown: milliseconds of each side and, in brackets, how many times XLA's that is.
 
     The last column: the cores that other programs had meanwhile.
@@ -121,7 +121,7 @@ def table(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row.milliseconds))
     weighed = any(row.mebibytes for row in rows)
     heads = [*names, *([f"MiB {name}" for name in names] if weighed else []), "others"]
-    lines = [f"| ms (times XLA's) | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    lines = [f"| {unit} (times XLA's) | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for row in rows:
         cells = []
         for name in names:
