@@ -55,7 +55,10 @@ def feature_config(name: str, data_root: Path, views: Sequence[str] = ()) -> Any
         "model.weights": "efficientnet_lite0",  # the package's: no download
         "augment.views": tuple(views),
     }
-    return config_of(name, changes)
+    config = config_of(name, changes)
+    if not config.augment.crop:  # small arrays, which would be taken as they are
+        config.data.size, config.augment.crop = 256, 224
+    return config
 
 
 def folds(name: str, data_root: Path, out: Path) -> Arrays:

@@ -73,6 +73,9 @@ def test_features_are_computed_from_the_images():
     assert (config.model.name, config.augment.crop) == ("efficientnet_lite0", 224)
     assert config.data.dir == str(ROOT / "skin7")
     assert config.augment.views == ()
+    small = prepare.feature_config("pneumoniamnist", ROOT)  # 28 px as they are published
+    check(small)
+    assert (small.data.size, small.augment.crop) == (config.data.size, config.augment.crop)
     views = SETS["skin7_views"].views
     assert prepare.feature_config("skin7", ROOT, views).augment.views == ("flip_lr", "flip_ud")
 
