@@ -11,6 +11,8 @@ Masks beside the images: --config.data.ignore='*_mask.*'
 Grey: --config.data.channels=1
 Larger, for a GPU: --config.model.name=resnet18 --config.data.size=256 --config.augment.crop=224
     From ImageNet weights: --config.model.weights=FILE (docs/backbones.md)
+Some hundred images: the features of a pretrained network, and configs/features.py on them, are
+    better where the images show detail, and quicker (README.md, "Your own images").
 Many classes: --config.batch.classes=6 --config.batch.per_class=16
 Time: --mode=inspect tells it; 40 images take half a minute on two CPU cores.
 """

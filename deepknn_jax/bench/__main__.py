@@ -83,7 +83,7 @@ def compare_all(measurements: Mapping[str, Callable[[], Iterator[Row]]], unit: s
             rows.append(row)
     say(table(rows, unit))
     if _OUT.value:
-        whole = {"machine": facts, "rows": [row._asdict() for row in rows]}
+        whole = {"machine": facts, "unit": unit, "rows": [row._asdict() for row in rows]}
         Path(_OUT.value).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
 

@@ -36,8 +36,8 @@ def measure() -> Iterator[Row]:
     if shutil.which("valgrind") is None:
         raise UserError("counting instructions wants valgrind (Debian: apt install valgrind)")
     for task, sides in TASKS.items():
-        names = [name for name in _SIDES if name in sides(_SIDES)]
-        yield Row(task, {name: _of_a_call(task, name) / 1e6 for name in names}, os.getloadavg()[0])
+        millions = {name: _of_a_call(task, name) / 1e6 for name in sides(_SIDES)}
+        yield Row(task, millions, os.getloadavg()[0])
 
 
 def _of_a_call(task: str, name: str) -> float:
@@ -53,7 +53,6 @@ def _counted(task: str, name: str, calls: int) -> int:
     ran = subprocess.run(
         command,
         env={**os.environ, **threads, "JAX_PLATFORMS": "cpu"},
-        preexec_fn=_on_one_core,
         capture_output=True,
         text=True,
         check=False,
@@ -66,13 +65,10 @@ def _counted(task: str, name: str, calls: int) -> int:
     return int(found[1])
 
 
-def _on_one_core() -> None:
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
-
 def main(argv: Sequence[str]) -> None:
     """What valgrind runs: TASK SIDE CALLS."""
     task, name, calls = argv[1:]
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before XLA counts its threads
     side = TASKS[task]([name])[name]
     for _ in range(int(calls)):
         side.run()

@@ -114,7 +114,7 @@ def _timed(side: Side) -> float:
 
 
 def table(rows: Sequence[Row], unit: str = "ms") -> str:
-    """Markdown: milliseconds of each side and, in brackets, how many times XLA's that is.
+    """Markdown: what each side takes, in `unit`, and in brackets how many times XLA's that is.
 
     The last column: the cores that other programs had meanwhile.
     """

@@ -75,7 +75,8 @@ class Shared(NamedTuple):
 class _Tile(NamedTuple):
     """S rows of the gallery in the frame's units, from index `first` on.
 
-    `norms` [S] are what a score starts from: `far` where no neighbour is.
+    `norms` [S] are what a score starts from, 0 where differences make it; `far` where no neighbour
+    is.
     """
 
     rows: Array

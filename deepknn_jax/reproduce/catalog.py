@@ -21,11 +21,10 @@ _HERE = Path(__file__).parent
 class DataSet(NamedTuple):
     """A set of sets.csv.
 
-    `config` is a file of configs/ and `path` where it finds the data below data_root, nothing of
-    what a library brings. `made` is
-    where the runner puts what prepare's `maker` makes of that, or of the set `of`, below its own
-    folder. `folds` counts the published ones, `images` the training part. `views` are augment.views
-    of the features.
+    `config` is a file of configs/ and `path` where it finds the data below data_root, "" where a
+    library brings them. `made` is where the runner puts what prepare's `maker` makes of that, or of
+    the set `of`, below its own folder. `folds` counts the published ones, `images` the training
+    part. `views` are augment.views of the features.
     """
 
     title: str
@@ -131,7 +130,7 @@ class CountPlan(NamedTuple):
 
 
 class SearchedSet(NamedTuple):
-    """A set that a search of searches.toml is made for; its `methods` before the search's."""
+    """A set that a search of searches.toml is made for."""
 
     set: str
     tuning: str
@@ -139,7 +138,6 @@ class SearchedSet(NamedTuple):
     cell: str
     seconds: float
     axes: Sequence[str] = ()
-    methods: Mapping[str, Sequence[str]] = _NONE
     votes: Sequence[str] = ()
     changes: Changes = _NONE
     keep: bool = False

@@ -50,8 +50,7 @@ def _of_today(name: str, method: str, changes: Changes) -> Changes:
 
 def trials(name: str, each: SearchedSet, method: str) -> list[Changes]:
     """The changes of each trial: the same places of the grid for every method."""
-    own = (each.methods or SEARCHES[name].methods)[method]
-    axes = [AXES[axis] for axis in (*each.axes, *own)]
+    axes = [AXES[axis] for axis in (*each.axes, *SEARCHES[name].methods[method])]
     grid = [
         {key: value for option in options for key, value in option.items()}
         for options in itertools.product(*axes)
@@ -63,7 +62,7 @@ def trial_cells(name: str, each: SearchedSet, options: Options) -> Trials:
     """Of each method its trials on one of the search's sets: the changes and their cell."""
     kind = KINDS[SEARCHES[name].kind]
     found: Trials = {}
-    for method in each.methods or SEARCHES[name].methods:
+    for method in SEARCHES[name].methods:
         found[method] = []
         for number, changes in enumerate(trials(name, each, method)):
             label = each.cell.format(method=method, number=number)

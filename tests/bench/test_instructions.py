@@ -51,10 +51,11 @@ def test_without_valgrind_it_is_asked_for(tmp_path, monkeypatch):
 
 def test_the_program_makes_as_many_calls_as_it_is_told(monkeypatch):
     calls = []
+    monkeypatch.setattr(instructions.os, "sched_setaffinity", lambda *args: calls.append("core"))
     sides = {"xla": side(lambda: calls.append("xla")), "torch": side(lambda: calls.append("torch"))}
     monkeypatch.setattr(instructions, "TASKS", {"task": lambda names: {n: sides[n] for n in names}})
     instructions.main(["program", "task", "torch", "3"])
-    assert calls == ["torch"] * 3
+    assert calls == ["core"] + ["torch"] * 3
 
 
 @pytest.mark.parametrize("task", instructions.TASKS)
