@@ -6,10 +6,9 @@ docs/measurements.md, "Convolutions on a CPU".
   pixels (from about 7 px on they lose what the product gains) or of one direction (1x7, 7x1).
 - A 3x3 convolution of stride 1 takes fewer multiplications (winograd.py), and always both cores.
 - A depthwise one is a sum of shifted inputs.
-- What remains (strides, 5x5, 7x7) stays XLA's. But inside a loop (the trainer scans over steps) the
-  kernel's gradient falls to a naive implementation, since its dimensions are not in XLA's canonical
-  order (jax issue 12868): batch 96, 8 px 32->64, stride 2: 1.5 -> 80 ms. Written out in that order
-  it keeps its 1.5 ms.
+- What remains (strides, 5x5, 7x7) stays XLA's. Inside a loop (the trainer scans over steps) the
+  kernel's gradient would fall to a naive implementation, 80 ms in the place of 1.5 at batch 96,
+  8 px, 32->64, stride 2 (jax issue 12868), so it is written out in XLA's canonical order.
 """
 
 import math
@@ -25,8 +24,7 @@ from jax.typing import DTypeLike
 from deepknn_jax.models.layers.winograd import Padding as Padding
 from deepknn_jax.models.layers.winograd import held, winograd
 
-# torchvision's: variance 2 / fan_out.
-kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # torchvision's
 
 _SMALL_MAP = 16  # positions of an output map, up to which patches and a product win
 _MANY_CHANNELS = 32  # of input and output each, from which the fewer multiplications win
