@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deepknn_jax.data.dataset import TEST, TRAIN, Listing
-from deepknn_jax.data.dataset import VALIDATION as VALIDATES
+from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
 from deepknn_jax.data.splits import assign_splits
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_arrays
@@ -20,7 +19,7 @@ from deepknn_jax.trainer import embed
 GROUPED = 5  # further columns of the splits: drawn by group with the seeds 0..4
 DRAWS = 5  # columns of the splits of a set without groups, drawn with the seeds 0..4
 TEST_SHARE = 0.2  # of the grouped splits, as large as a fold
-VALIDATION = 0.2  # of the first column's training part, to choose options by
+VALIDATION_SHARE = 0.2  # of the first column's training part, to choose options by
 PART = 600  # training images a class of MNIST's part
 
 Arrays = dict[str, Any]
@@ -79,7 +78,7 @@ def published_tuning(name: str, data_root: Path, out: Path) -> Arrays:
     arrays, listed = _features(name, data_root, out)
     assert listed.splits is not None
     rows = np.flatnonzero(listed.splits != TEST)
-    splits = np.where(listed.splits[rows] == VALIDATES, TEST, listed.splits[rows])
+    splits = np.where(listed.splits[rows] == VALIDATION, TEST, listed.splits[rows])
     return _part(arrays, rows) | {"splits": splits}
 
 
@@ -98,7 +97,11 @@ def tuning(name: str, data_root: Path, out: Path) -> Arrays:
     arrays, listed = _features(name, data_root, out)
     rows = np.flatnonzero(_columns(name, data_root, listed)[0] == TRAIN)
     splits = assign_splits(
-        _rows(listed, rows), split="grouped", test_share=VALIDATION, validation=0.0, split_seed=0
+        _rows(listed, rows),
+        split="grouped",
+        test_share=VALIDATION_SHARE,
+        validation=0.0,
+        split_seed=0,
     )
     return _part(arrays, rows) | {"splits": splits}
 
@@ -224,7 +227,7 @@ def _drawn_tuning(source: str, data_root: Path, out: Path) -> tuple[Listing, np.
     assert listed.splits is not None
     part = _rows(listed, np.flatnonzero(listed.splits == TRAIN))
     splits = assign_splits(
-        part, split="stratified", test_share=VALIDATION, validation=0.0, split_seed=0
+        part, split="stratified", test_share=VALIDATION_SHARE, validation=0.0, split_seed=0
     )
     return part, splits
 
