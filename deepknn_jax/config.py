@@ -154,7 +154,9 @@ def default() -> ConfigDict:
             },
             "batch": {
                 "kind": "shuffled",  # or balanced (classes x per_class), proportional
-                "size": 96,  # of all devices together; 0: chosen, 16 or fewer
+                # Of all devices together; 0: chosen, 16 or fewer images, or an eighth of the
+                # feature vectors, 96 to 480.
+                "size": 96,
                 "classes": 0,  # balanced: classes a batch
                 # Balanced: images a class, size = classes * per_class; 0: chosen, 8 or fewer.
                 "per_class": 0,

@@ -19,6 +19,7 @@ from deepknn_jax.errors import UserError
 from deepknn_jax.trainer import loop
 from deepknn_jax.trainer.check import check
 from deepknn_jax.trainer.setup import build, load
+from deepknn_jax.trainer.sizes import with_sizes
 
 FILES = sorted((ROOT / "configs").glob("[!_]*.py"))
 PUBLISHED = "HAM10000_metadata.csv"
@@ -33,7 +34,7 @@ def check_builds(config, *, train, test):
     inputs = jnp.asarray(dataset.inputs[:1])
     state = jax.eval_shape(lambda inputs: init_state(setup.recipe, inputs), inputs)
     assert jax.tree.leaves(state.params)
-    assert setup.steps_per_epoch == train // config.batch.size
+    assert setup.steps_per_epoch == train // with_sizes(config, train).batch.size
     return dataset
 
 

@@ -1,6 +1,8 @@
 """The command: python -m deepknn_jax.reproduce --table=3 --data_root=DIR."""
 
+import functools
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -11,20 +13,21 @@ from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
 from deepknn_jax.reproduce import counts, coverage, figures, markdown, new_class, transferred
 from deepknn_jax.reproduce.catalog import COUNTS, SEARCHES, TABLES
-from deepknn_jax.reproduce.cells import Options
+from deepknn_jax.reproduce.cells import Options, Table
 from deepknn_jax.reproduce.plan import make_table
 from deepknn_jax.reproduce.runs import run_cells, unfinished
 from deepknn_jax.reproduce.search import run_search
 from deepknn_jax.shell import parse_flags, run_command
 
 # What stands in a table's Markdown before its sections, and the figures that it shows.
-EXTRAS = {
+EXTRAS: Mapping[str, Callable[[Table, Path], list[str]]] = {
     "fig2": figures.write_figure2,
     "figs1": figures.write_figure_s1,
     "nw2": transferred.write_nw2,
     "nw3": transferred.write_nw3,
     "nw_fig4": figures.write_figure_nw4,
-    "ours": figures.write_operating_points,
+    "ours": functools.partial(figures.write_operating_points, name="ours.png"),
+    "skin7_images": functools.partial(figures.write_operating_points, name="skin7_images.png"),
 }
 # A cell of more seconds than this is told, and run with --all only.
 MOST_SECONDS = 3600.0
@@ -129,7 +132,9 @@ def cli() -> None:
     flags.DEFINE_boolean("all", False, f"Also cells of more than {MOST_SECONDS / 60:.0f} minutes.")
     flags.DEFINE_boolean("dry_run", False, "Tell what would be run, and run nothing.")
     flags.DEFINE_boolean(
-        "tune", False, "First search the options of --table=3 (the default), 2, ours or nw1."
+        "tune",
+        False,
+        "First search the options of --table=3 (the default), 2, ours, skin7_images or nw1.",
     )
     flags.DEFINE_boolean(
         "coverage", False, "Measure how often prediction sets hold the true class: coverage.md."

@@ -120,9 +120,9 @@ def write_figure_s1(table: Table, out: Path) -> list[str]:
     return lines
 
 
-def write_operating_points(table: Table, out: Path) -> list[str]:
-    """ours.png: MCR against Acc of each row, and the votes' curves over tau, a panel a section."""
-    return _points(table.sections, out, "ours.png")
+def write_operating_points(table: Table, out: Path, name: str) -> list[str]:
+    """A picture: MCR against Acc of each row, and the votes' curves over tau, a panel a section."""
+    return _points(table.sections, out, name)
 
 
 def write_searched(name: str, options: Options) -> None:

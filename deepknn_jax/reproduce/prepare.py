@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from deepknn_jax.data.dataset import TEST, TRAIN, VALIDATION, Listing
+from deepknn_jax.data.sources.files import SKIN7_FOLDERS, SKIN7_METADATA
 from deepknn_jax.data.splits import assign_splits
 from deepknn_jax.errors import UserError
-from deepknn_jax.files import write_arrays
+from deepknn_jax.files import new_folder, write_arrays
 from deepknn_jax.reproduce.catalog import SETS
 from deepknn_jax.reproduce.sets import config_of, folder, listing
 from deepknn_jax.trainer import embed
@@ -39,7 +41,12 @@ def make(name: str, data_root: Path, out: Path) -> None:
     """
     if (target := unmade(name, out)) is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_arrays(target, MAKERS[SETS[name].maker](name, data_root, out))
+        maker = SETS[name].maker
+        if maker in FOLDERS:
+            with new_folder(target) as folder:
+                FOLDERS[maker](name, data_root, folder)
+        else:
+            write_arrays(target, MAKERS[maker](name, data_root, out))
 
 
 def feature_config(name: str, data_root: Path, views: Sequence[str] = ()) -> Any:
@@ -96,14 +103,40 @@ def tuning(name: str, data_root: Path, out: Path) -> Arrays:
     """
     arrays, listed = _features(name, data_root, out)
     rows = np.flatnonzero(_columns(name, data_root, listed)[0] == TRAIN)
-    splits = assign_splits(
-        _rows(listed, rows),
-        split="grouped",
-        test_share=VALIDATION_SHARE,
-        validation=0.0,
-        split_seed=0,
+    return _part(arrays, rows) | {"splits": _tuning_splits(_rows(listed, rows))}
+
+
+def skin7_tuning(name: str, data_root: Path, made: Path) -> None:
+    """Skin-7's layout with fold 1's training part alone: a fifth of its lesions is the test part.
+
+    The images are linked to.
+    """
+    source = data_root / SETS[SETS[name].of].path
+    listed = listing(SETS[name].of, source, fold=1)
+    assert listed.groups is not None
+    part = _rows(listed, np.flatnonzero(listed.splits == TRAIN))
+    splits = _tuning_splits(part)
+    for images in (source / each for each in SKIN7_FOLDERS):
+        if images.is_dir():
+            (made / images.name).symlink_to(images.resolve(), target_is_directory=True)
+    ids = [Path(each).stem for each in part.names]
+    diagnoses = [part.class_names[label] for label in part.labels]
+    columns = {"image_id": ids, "dx": diagnoses, "lesion_id": part.groups}
+    pd.DataFrame(columns).to_csv(made / SKIN7_METADATA, index=False)
+    (made / "folds").mkdir()
+    for which in (TRAIN, TEST):
+        rows = np.flatnonzero(splits == which)
+        columns = {f"image_{which}": [part.names[i] for i in rows],
+                   f"label_{which}": part.labels[rows]}  # fmt: skip
+        path = made / "folds" / f"split_data_1_fold_{which}.csv"
+        pd.DataFrame(columns).to_csv(path, index=False)
+
+
+def _tuning_splits(part: Listing) -> np.ndarray:
+    """A training part's own split [n], by group."""
+    return assign_splits(
+        part, split="grouped", test_share=VALIDATION_SHARE, validation=0.0, split_seed=0
     )
-    return _part(arrays, rows) | {"splits": splits}
 
 
 def _part(arrays: Arrays, rows: np.ndarray) -> Arrays:
@@ -286,3 +319,5 @@ MAKERS: Mapping[str, Callable[[str, Path, Path], Arrays]] = {
     "mnist_part": mnist_part,
     "validation_as_test": validation_as_test,
 }
+# And where that is a folder: (set, data_root, the folder to fill).
+FOLDERS: Mapping[str, Callable[[str, Path, Path], None]] = {"skin7_tuning": skin7_tuning}

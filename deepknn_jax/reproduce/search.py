@@ -14,6 +14,7 @@ from typing import Any
 from deepknn_jax.errors import UserError
 from deepknn_jax.evaluation.operating_point import Point, choose
 from deepknn_jax.files import read_json, write_text
+from deepknn_jax.logs import say
 from deepknn_jax.reproduce import store
 from deepknn_jax.reproduce.catalog import AXES, CHOSEN, KINDS, SEARCHES, Changes, SearchedSet
 from deepknn_jax.reproduce.cells import Cell, Options, named
@@ -84,20 +85,22 @@ def run_search(name: str, options: Options) -> Path:
     search, found = SEARCHES[name], {}
     methods = KINDS[search.kind].methods
     for each in search.sets:
-        if absent(each.tuning, options.data_root) is None:
-            tried = trial_cells(name, each, options)
-            cells = [cell for of_method in tried.values() for _, cell in of_method]
-            run_cells(cells, data_root=options.data_root, out=options.out, go_on=True)
-            found[each.set] = {
-                method: best(
-                    method, of_method, options.out, each.votes or (methods[method].vote,),
-                    point=search.point,
-                )
-                for method, of_method in tried.items()
-            }  # fmt: skip
+        if (words := absent(each.tuning, options.data_root)) is not None:
+            say(f"not searched on: {words}")
+            continue
+        tried = trial_cells(name, each, options)
+        cells = [cell for of_method in tried.values() for _, cell in of_method]
+        run_cells(cells, data_root=options.data_root, out=options.out, go_on=True)
+        found[each.set] = {
+            method: best(
+                method, of_method, options.out, each.votes or (methods[method].vote,),
+                point=search.point,
+            )
+            for method, of_method in tried.items()
+        }  # fmt: skip
     if not found:
-        words = all_absent(options.data_root, *(each.tuning for each in search.sets))
-        raise UserError(f"there is no set to search on: {'; '.join(words)}")
+        lacks = all_absent(options.data_root, *(each.tuning for each in search.sets))
+        raise UserError(f"there is no set to search on: {'; '.join(lacks)}")
     written: dict[str, Any] = {"commit": store.commit(), "machine": store.machine()}
     written["methods"] = found if search.by_set else found[search.sets[0].set]
     write_text(options.out / search.file, json.dumps(written, indent=1) + "\n")

@@ -18,7 +18,8 @@ from deepknn_jax.shell import find_config
 
 
 @lru_cache
-def _config_module(name: str) -> ModuleType:
+def config_module(name: str) -> ModuleType:
+    """The module configs/<name>.py, of the repository or the installed package."""
     path = find_config(f"configs/{name}.py")
     spec = importlib.util.spec_from_file_location(f"reproduced_{name}", path)
     assert spec is not None
@@ -30,7 +31,7 @@ def _config_module(name: str) -> ModuleType:
 
 def config_of(name: str, changes: Mapping[str, Any]) -> ConfigDict:
     """The config of the set `name` with `changes`, whose keys are dotted names as "loss.k"."""
-    config: ConfigDict = _config_module(SETS[name].config).get_config()
+    config: ConfigDict = config_module(SETS[name].config).get_config()
     config.update_from_flattened_dict(dict(changes))
     return config
 

@@ -12,11 +12,14 @@ from deepknn_jax.engine.batching import check_batching
 from deepknn_jax.engine.parallel import Devices, get_devices
 from deepknn_jax.errors import UserError
 from deepknn_jax.logs import say
+from deepknn_jax.models import INPUTS
 from deepknn_jax.trainer.keys import naming_keys
 from deepknn_jax.trainer.methods import method_of
 
 # What is chosen where the training part is large enough: a batch, images a class, votes.
 BATCH, PER_CLASS, K_P = 16, 8, (1, 5)
+# Of feature vectors, batches an epoch, and the least and largest (docs/results.md, "Few examples").
+_BATCHES, _VECTORS = 8, (96, 480)
 # The keys that may be left open: at 0, or ().
 _OPEN = ("batch.size", "batch.per_class", "evaluate.k_p")
 
@@ -40,8 +43,9 @@ def devices_of(config: ConfigDict) -> Devices:
 def with_sizes(config: ConfigDict, n: int) -> ConfigDict:
     """The config with what it leaves open chosen to fit `n` training examples; else as it is.
 
-    Batches are of BATCH, or of batch.classes x PER_CLASS, and the votes K_P; smaller ones where the
-    training part, which the batch is drawn from, is smaller, and such as the devices share evenly.
+    Batches are of BATCH images, of an eighth of the feature vectors, 96 to 480, or of batch.classes
+    x PER_CLASS, and the votes K_P; smaller ones where the training part, which the batch is drawn
+    from, is smaller, and such as the devices share evenly.
     """
     flat = flatten(config)
     if all(flat[key] for key in _OPEN if key != "batch.per_class" or flat["batch.classes"]):
@@ -54,9 +58,16 @@ def with_sizes(config: ConfigDict, n: int) -> ConfigDict:
         most = min(PER_CLASS, n // batch.classes)
         batch.per_class = batch.per_class or _shared(most, batch.classes, devices.size)
         batch.size = batch.size or batch.classes * batch.per_class
-    batch.size = batch.size or _shared(min(BATCH, n), 1, devices.size)
+    batch.size = batch.size or _shared(min(_usual(config, n), n), 1, devices.size)
     config.evaluate.k_p = config.evaluate.k_p or tuple(k for k in K_P if k < n)
     return config.lock()
+
+
+def _usual(config: ConfigDict, n: int) -> int:
+    """A batch's usual size."""
+    if INPUTS.get(config.model.name) != "feature vectors":
+        return BATCH
+    return int(np.clip(n // _BATCHES, *_VECTORS))
 
 
 def _shared(most: int, of: int, devices: int) -> int:

@@ -17,14 +17,14 @@ from deepknn_jax.reproduce.catalog import (
 )
 from deepknn_jax.reproduce.cells import Options
 from deepknn_jax.reproduce.plan import backbone, make_table
-from deepknn_jax.reproduce.prepare import MAKERS
+from deepknn_jax.reproduce.prepare import FOLDERS, MAKERS
 
 
 def test_each_set_has_its_config_and_its_maker():
     for found in SETS.values():
         assert (ROOT / "configs" / f"{found.config}.py").is_file()
         assert bool(found.made) == bool(found.maker)
-        assert not found.maker or found.maker in MAKERS
+        assert not found.maker or (found.maker in MAKERS) != (found.maker in FOLDERS)
         assert not found.of or found.of in SETS
 
 

@@ -61,12 +61,12 @@ def test_the_operating_points_are_drawn_from_the_cells_curves(tmp_path):
     gone = Row("gone", [cells[0]._replace(name="set/gone")], "head", title="gone")
     rows = [by_tau, Row("its head", cells, "head", title="soft"), gone]
     table = Table("Ours", [Section("Skin-7", rows), Section("not run", [gone])])
-    lines = figures.write_operating_points(table, tmp_path)
+    lines = figures.write_operating_points(table, tmp_path, "ours.png")
     assert lines == ["![MCR against Acc, a curve over tau for each method](ours.png)", ""]
     with Image.open(tmp_path / "ours.png") as image:
         assert min(image.size) > 300
     empty = Table("Ours", [Section("not run", [gone])])
-    assert figures.write_operating_points(empty, tmp_path) == []
+    assert figures.write_operating_points(empty, tmp_path, "ours.png") == []
 
 
 def test_figure_s1_is_drawn_from_the_embeddings_of_one_part(tmp_path, monkeypatch):

@@ -67,7 +67,7 @@ def test_the_default_in_ours_is_that_of_its_config():
     """All but what a table asks of each of its cells."""
     method = KINDS["ours"].methods["default"]
     own = flatten(config_of("skin7_features", KINDS["ours"].base | method.changes))
-    default = flatten(sets._config_module("features").get_config())
+    default = flatten(sets.config_module("features").get_config())
     others = {key for key in own if own[key] != default[key]}
     assert {key for key in others if not key.startswith(("data.", "evaluate."))} == set()
 
@@ -89,6 +89,7 @@ def test_without_data_every_table_names_what_it_lacks(name, tmp_path):
         "fig2": "images/<class>/*.jpg", "figs1": "mnist.npz: no such", "nw1": "data_batch_{1..5}",
         "nw2": "EPID: epid", "nw3": "survival.csv", "nw_fig4": "mnist.npz: no such",
         "nw_fig5": "data_batch_{1..5}", "ours": "skin7: not below",
+        "skin7_images": "skin7: no such",
     }  # fmt: skip
     words = "\n".join(table.absent)
     assert layouts[name] in words

@@ -54,6 +54,27 @@ def test_the_search_never_sees_the_test_part(options):  # noqa: F811
     assert 0.15 < np.mean(splits == "test") < 0.25
 
 
+def test_nor_does_that_from_images(options):  # noqa: F811
+    """A folder in Skin-7's layout, which its own source reads."""
+    prepare.make("skin7_images_tuning", options.data_root, options.out)
+    assert prepare.unmade("skin7_images_tuning", options.out) is None
+    path = options.out / SETS["skin7_images_tuning"].made
+    whole = listing("skin7", options.data_root / "skin7", fold=1)
+    part = listing("skin7_images_tuning", path, fold=1)
+    assert len(part.names) == 132
+    assert held_out(options.data_root, 1).isdisjoint(part.names)
+    assert 0.15 < np.mean(part.splits == "test") < 0.25
+    groups = [set(part.groups[part.splits == which]) for which in ("train", "test")]
+    assert set.isdisjoint(*groups)
+    place = {name: i for i, name in enumerate(whole.names)}
+    rows = [place[name] for name in part.names]
+    np.testing.assert_array_equal(part.labels, whole.labels[rows])
+    pairs = set(zip(part.groups.tolist(), whole.groups[rows].tolist(), strict=True))
+    assert len(pairs) == len(set(part.groups.tolist())) == len({other for _, other in pairs})
+    for name, file in zip(part.names, part.files, strict=True):
+        assert file.read_bytes() == whole.files[place[name]].read_bytes()
+
+
 def test_features_of_other_images_are_refused(options):  # noqa: F811
     path = options.out / "features/skin7/features.npz"
     with np.load(path) as archive:

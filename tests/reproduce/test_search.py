@@ -24,7 +24,8 @@ from deepknn_jax.trainer import loop
 from deepknn_jax.trainer.check import check
 
 EACH = [(name, each) for name, found in SEARCHES.items() for each in found.sets]
-OURS = {"2": "table2", "3": "table3", "ours": "ours", "nw1": "nw1"}  # files of docs/searches
+# Files of docs/searches.
+OURS = {name: name for name in ("ours", "nw1", "skin7_images")} | {"2": "table2", "3": "table3"}
 
 
 @pytest.mark.parametrize(("name", "each"), EACH)
@@ -32,7 +33,7 @@ def test_each_method_has_as_many_trials(name, each):
     methods = KINDS[SEARCHES[name].kind].methods
     budgets = {"skin7_features": 20, "omniglot": 3, "nw_pneumoniamnist": 4, "nw_skin7": 8,
                "chest_features": 8, "skin7_views": 3, "chest_frozen": 3,
-               "pneumoniamnist_features": 3, "breast_features": 3}  # fmt: skip
+               "pneumoniamnist_features": 3, "breast_features": 3, "skin7": 8}  # fmt: skip
     for method in SEARCHES[name].methods:
         tried = search.trials(name, each, method)
         assert len(tried) == each.trials == budgets[each.set]

@@ -40,6 +40,8 @@ def test_the_rate_follows_a_cosine_after_a_warmup():
         share = min(1.0, (1 + step) / 6)
         wanted = share * 0.2 * (1 + np.cos(np.pi * step / 40)) / 2
         assert float(rate(step)) == pytest.approx(wanted, abs=1e-7)
+    without = small_config(epochs=0, optimizer__schedule="cosine", optimizer__learning_rate=0.2)
+    assert float(recipe.learning_rate(without, 10)(0)) == pytest.approx(0.2)  # and nothing trains
 
 
 def test_nesterov_looks_ahead():

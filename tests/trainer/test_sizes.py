@@ -24,10 +24,16 @@ def chosen(n, **changes):
 @pytest.mark.parametrize(
     ("n", "changes", "expected"),
     [
-        (1000, {}, (16, 0, (1, 5))),
+        (1000, {"model__name": "cnn"}, (16, 0, (1, 5))),
         (11, {}, (11, 0, (1, 5))),
         (11, {"devices": 4}, (8, 0, (1, 5))),  # which four devices share evenly
         (5, {"batch__kind": "proportional"}, (5, 0, (1,))),
+        # Of feature vectors an eighth, within bounds.
+        (50, {"model__name": "mlp"}, (50, 0, (1, 5))),
+        (500, {"model__name": "linear"}, (96, 0, (1, 5))),
+        (1600, {"model__name": "mlp"}, (200, 0, (1, 5))),
+        (1603, {"model__name": "mlp", "devices": 3}, (198, 0, (1, 5))),
+        (8010, {"model__name": "mlp"}, (480, 0, (1, 5))),
         (1000, {"batch__kind": "balanced", "batch__classes": 3}, (24, 8, (1, 5))),
         (14, {"batch__kind": "balanced", "batch__classes": 3}, (12, 4, (1, 5))),
         (14, {"batch__kind": "balanced", "batch__classes": 3, "devices": 2}, (12, 4, (1, 5))),
@@ -83,9 +89,9 @@ def test_three_images_a_class_need_no_other_option(tmp_path, capsys):
 def test_enough_neighbours_and_usual_sizes_are_not_spoken_of(capsys):
     config = small_config(**OPEN, loss__k=5, loss__m=5)
     labels = np.repeat([0, 1], 6)
-    sizes.tell_sizes(config, sizes.with_sizes(config, 1000), labels)
+    sizes.tell_sizes(config, sizes.with_sizes(config, 5000), labels)
     assert capsys.readouterr().out == ""
-    sizes.tell_sizes(config, sizes.with_sizes(config, 1000), labels[1:])
+    sizes.tell_sizes(config, sizes.with_sizes(config, 5000), labels[1:])
     assert "config.loss.k is 5; where the training part holds" in capsys.readouterr().out
     config = small_config(loss__name="nca", loss__k=5)  # does not read it
     sizes.tell_sizes(config, config, labels[1:])
