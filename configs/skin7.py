@@ -15,7 +15,9 @@ A lesion has no upright: in training one of its views, in evaluation the average
     With --mode=embed all of them become features [N, V, F] (docs/views.md).
 With published weights whose embeddings start far apart (EfficientNet-Lite0's: 28) metric losses
     shrink them into one point; what learns there (docs/results.md):
-    --config.model.normalize=True --config.optimizer.learning_rate=0.1
+    --config.model.normalize=True --config.loss.margin=0.5 --config.optimizer.learning_rate=0.3
+    --config.optimizer.schedule=cosine --config.optimizer.warmup_epochs=1
+    --config.optimizer.nesterov=True --config.optimizer.weight_decay=5e-4
 Small, for a CPU: --config.model.name=cnn --config.data.size=64 --config.augment.crop=56
 Time: at 224 px not run to its end yet; ResNet-18 at 64 px, six epochs, 11 min on two CPU cores
     (docs/skin7.md has the command): Acc 75.0, MCR 48.8, RS (df) 26.1 at K_p = 5.

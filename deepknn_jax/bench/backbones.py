@@ -35,9 +35,9 @@ def measure(
 ) -> Iterator[Row]:
     """Two rows a backbone, one step in a call; classes of four images, so that positives exist.
 
-    A row's mebibytes are what a step takes beside parameters, gradients and inputs: of XLA what it
-    plans; of torch by how much the process's peak (on a GPU: what it allocated) grows in the first
-    steps of a process of its own.
+    A row's mebibytes are of XLA what it plans for a step beside its arguments and results; of torch
+    by how much the process's peak (on a GPU: what it allocated) grows in the first steps of a
+    process of its own, gradients and momentum among it.
     """
     images, labels, rows_1xB = batch_of(batch, size)
     # A view in channels_last order, as torch reads NHWC memory.

@@ -61,6 +61,7 @@ def _forward(x: Array, kernel: Array, padding: Padding) -> tuple[Array, tuple[Ar
 
 def _backward(padding: Padding, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     (x, kernel), dy = kept, held(dy)
+    x = jnp.where(jnp.isnan(dy[0, 0, 0, 0]), jnp.nan, x)  # else XLA keeps _forward's tiles: 4 x
     # For x: the convolution of dy with the kernel turned by 180 degrees, its channels exchanged.
     # Turning exchanges the first and last transformed row and column; the exchange of channels is
     # the products' (a transposed copy of a kernel of 512 x 512 costs more than they do).
@@ -69,9 +70,8 @@ def _backward(padding: Padding, kept: tuple[Array, Array], dy: Array) -> tuple[A
     transformed = [[transformed[a][c] for c in turned] for a in turned]
     (top, bottom), (left, right) = padding
     around = (2 - top, 2 - bottom), (2 - left, 2 - right)
-    dx = _filter(_wide(dy), transformed, around, contract=1)
-    dk = _kernel_gradient(_wide(x), _wide(dy), padding)
-    return dx.astype(x.dtype), dk.astype(kernel.dtype)
+    dx = _filter(_wide(dy), transformed, around, contract=1).astype(x.dtype)
+    return dx, _kernel_gradient(_wide(x), _wide(dy), padding).astype(kernel.dtype)
 
 
 winograd.defvjp(_forward, _backward)
