@@ -12,8 +12,9 @@ Splits in the file are used; another: --config.data.split=stratified
 The loss is the soft form of deep kNN in which all neighbours of the batch count, NCA's logarithm,
     on embeddings of length 1, small classes' anchors weighted. It was chosen on small sets beside
     the hinge, cross entropy, an SVC and logistic regression: docs/results.md, "Few examples".
-    Batches are an eighth of the training part, 96 to 480; of thousands of examples larger ones are
-    better.
+    Batches are an eighth of the training part, 96 to 480: of thousands of examples larger ones are
+    better ("Thousands of examples" there).
+To be trained on later with more epochs: --config.optimizer.schedule=halving
 The hinge of the deep kNN paper: --config.loss.name=deep_knn --config.loss.class_weight_power=0
     --config.model.normalize=False --config.model.dropout=0 --config.optimizer.weight_decay=0
     --config.optimizer.learning_rate=0.01 --config.optimizer.schedule=halving

@@ -14,7 +14,8 @@ A lesion has no upright: in training one of its views, in evaluation the average
     --config.augment.views='("flip_lr","flip_ud","rot90")'   eight; four without rot90
     With --mode=embed all of them become features [N, V, F] (docs/views.md).
 With published weights whose embeddings start far apart (EfficientNet-Lite0's: 28) metric losses
-    shrink them into one point; what learns there (docs/results.md):
+    shrink them into one point; what learns there, of deep kNN the best of a search at 64 px
+    (docs/results.md, which has the other losses' rates, too):
     --config.model.normalize=True --config.loss.margin=0.5 --config.optimizer.learning_rate=0.3
     --config.optimizer.schedule=cosine --config.optimizer.warmup_epochs=1
     --config.optimizer.nesterov=True --config.optimizer.weight_decay=5e-4

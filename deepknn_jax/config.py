@@ -158,7 +158,8 @@ def default() -> ConfigDict:
                 # feature vectors, 96 to 480.
                 "size": 96,
                 "classes": 0,  # balanced: classes a batch
-                # Balanced: images a class, size = classes * per_class; 0: chosen, 8 or fewer.
+                # Balanced: examples a class, size = classes * per_class; 0: chosen, of images 8 or
+                # fewer, of feature vectors such that the size is as above.
                 "per_class": 0,
             },
             "evaluate": {

@@ -1,5 +1,6 @@
 """What the runner makes of data at hand before it trains: features, folds, an .npz of a zip."""
 
+import contextlib
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ Arrays = dict[str, Any]
 
 
 def unmade(name: str, out: Path) -> Path | None:
-    """The file that is still to be made for the set `name`."""
+    """The file or folder that is still to be made for the set `name`."""
     made = SETS[name].made
     return out / made if made and not (out / made).exists() else None
 
@@ -43,8 +44,8 @@ def make(name: str, data_root: Path, out: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         maker = SETS[name].maker
         if maker in FOLDERS:
-            with new_folder(target) as folder:
-                FOLDERS[maker](name, data_root, folder)
+            with contextlib.suppress(FileExistsError), new_folder(target) as filled:
+                FOLDERS[maker](name, data_root, filled)  # unless another process is first
         else:
             write_arrays(target, MAKERS[maker](name, data_root, out))
 

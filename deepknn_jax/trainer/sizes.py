@@ -18,7 +18,7 @@ from deepknn_jax.trainer.methods import method_of
 
 # What is chosen where the training part is large enough: a batch, images a class, votes.
 BATCH, PER_CLASS, K_P = 16, 8, (1, 5)
-# Of feature vectors, batches an epoch, and the least and largest (docs/results.md, "Few examples").
+# Of feature vectors, batches an epoch, and the least and largest (docs/results.md).
 _BATCHES, _VECTORS = 8, (96, 480)
 # The keys that may be left open: at 0, or ().
 _OPEN = ("batch.size", "batch.per_class", "evaluate.k_p")
@@ -43,9 +43,9 @@ def devices_of(config: ConfigDict) -> Devices:
 def with_sizes(config: ConfigDict, n: int) -> ConfigDict:
     """The config with what it leaves open chosen to fit `n` training examples; else as it is.
 
-    Batches are of BATCH images, of an eighth of the feature vectors, 96 to 480, or of batch.classes
-    x PER_CLASS, and the votes K_P; smaller ones where the training part, which the batch is drawn
-    from, is smaller, and such as the devices share evenly.
+    Batches are of BATCH images or of an eighth of the feature vectors, 96 to 480; balanced ones
+    have as many of each class, PER_CLASS at least; and the votes are K_P. Smaller ones where the
+    training part, which the batch is drawn from, is smaller, and such as the devices share evenly.
     """
     flat = flatten(config)
     if all(flat[key] for key in _OPEN if key != "batch.per_class" or flat["batch.classes"]):
@@ -55,7 +55,8 @@ def with_sizes(config: ConfigDict, n: int) -> ConfigDict:
     if batch.kind == "balanced" and batch.classes > 0:
         if not batch.per_class and batch.size:
             batch.per_class = batch.size // batch.classes
-        most = min(PER_CLASS, n // batch.classes)
+        usual = max(PER_CLASS, _usual(config, n) // batch.classes)
+        most = min(usual, n // batch.classes)
         batch.per_class = batch.per_class or _shared(most, batch.classes, devices.size)
         batch.size = batch.size or batch.classes * batch.per_class
     batch.size = batch.size or _shared(min(_usual(config, n), n), 1, devices.size)

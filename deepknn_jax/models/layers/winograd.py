@@ -61,7 +61,7 @@ def _forward(x: Array, kernel: Array, padding: Padding) -> tuple[Array, tuple[Ar
 
 def _backward(padding: Padding, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     (x, kernel), dy = kept, held(dy)
-    x = jnp.where(jnp.isnan(dy[0, 0, 0, 0]), jnp.nan, x)  # else XLA keeps _forward's tiles: 4 x
+    x = jnp.where(jnp.isnan(dy[0, 0, 0, 0]), jnp.nan, x)  # else XLA keeps _forward's tiles
     # For x: the convolution of dy with the kernel turned by 180 degrees, its channels exchanged.
     # Turning exchanges the first and last transformed row and column; the exchange of channels is
     # the products' (a transposed copy of a kernel of 512 x 512 costs more than they do).
