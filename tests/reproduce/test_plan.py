@@ -225,5 +225,5 @@ def test_a_seed_draws_its_own_split_of_omniglot(tmp_path):
     here = Options(empty_root(tmp_path / "data"), tmp_path / "out", seeds=2)
     cells = [cell for cell in make_table("2", here).cells if cell.set == "omniglot"]
     trained = [cell for cell in cells if not cell.reference]
-    assert len(trained) == 3 * 2
+    assert len(trained) == 5 * 2
     assert all(cell.changes["data.split_seed"] == cell.changes["seed"] for cell in trained)

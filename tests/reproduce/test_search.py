@@ -107,16 +107,18 @@ def test_the_search_on_omniglot_trains_on_its_own_split(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "unmade", lambda *args: None)
     here = Options(empty_root(tmp_path / "data"), tmp_path / "out", seeds=1)
     found = json.loads(search.run_search("2", here).read_text())["methods"]["omniglot"]
-    assert set(found) == {"ce", "triplet", "deep_knn"}
-    assert len(seen) == sum(len(best["trials"]) for best in found.values()) == 9
-    assert {best["changes"]["optimizer.learning_rate"] for best in found.values()} == {0.05}
+    soft = {"nca", "soft"}
+    assert set(found) == {"ce", "triplet", "deep_knn", *soft}
+    assert len(seen) == sum(len(best["trials"]) for best in found.values()) == 15
+    for method, best in found.items():
+        assert best["changes"]["optimizer.learning_rate"] == (0.1 if method in soft else 0.05)
     assert all(config.data.split == "published" for config in seen)
     assert all(config.data.dir.endswith("omniglot_tuning.npz") for config in seen)
     sections = make_table("2", here).sections
     (section,) = [section for section in sections if "Omniglot" in section.title]
     cells = [row.cells[0] for row in section.rows]
     rates = [runs.config_for(cell, here.out).optimizer.learning_rate for cell in cells]
-    assert rates == [0.2] * 2 + [0.05] * 6  # the first two are not trained
+    assert rates == [0.2] * 2 + [0.05] * 6 + [0.1] * 2  # the first two are not trained
 
 
 def test_a_method_whose_trials_all_fail_is_named(options, monkeypatch):  # noqa: F811
