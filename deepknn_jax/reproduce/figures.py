@@ -122,7 +122,20 @@ def write_figure_s1(table: Table, out: Path) -> list[str]:
 
 def write_operating_points(table: Table, out: Path, name: str) -> list[str]:
     """A picture: MCR against Acc of each row, and the votes' curves over tau, a panel a section."""
-    return _points(table.sections, out, name)
+    ran = [s for s in table.sections if any(store.read(out, c) for r in s.rows for c in r.cells)]
+    if not ran:
+        return []
+    figure = pictures.new_figure(11, 4.7 * len(ran))
+    for i, section in enumerate(ran):
+        axes = figure.add_subplot(len(ran), 1, i + 1)
+        _trade(axes, section, out)
+        axes.set_title(section.title, fontsize=9)
+        axes.set(xlabel="Acc, %", ylabel="MCR, %")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e6e6e6", linewidth=0.7)
+        axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    pictures.save(out / name, figure)
+    return [f"![MCR against Acc, a curve over tau for each method]({name})", ""]
 
 
 def write_searched(name: str, options: Options) -> None:
@@ -138,24 +151,7 @@ def write_searched(name: str, options: Options) -> None:
             if not methods[method].metric:  # its loss has a head
                 rows.append(Row(f"{title}, its head", cells, "head", title=title))
         sections.append(Section(f"{SETS[each.tuning].title}: the part that validates", rows))
-    _points(sections, out, f"{Path(search.file).stem}.png")
-
-
-def _points(sections: Sequence[Section], out: Path, name: str) -> list[str]:
-    ran = [s for s in sections if any(store.read(out, c) for r in s.rows for c in r.cells)]
-    if not ran:
-        return []
-    figure = pictures.new_figure(11, 4.7 * len(ran))
-    for i, section in enumerate(ran):
-        axes = figure.add_subplot(len(ran), 1, i + 1)
-        _trade(axes, section, out)
-        axes.set_title(section.title, fontsize=9)
-        axes.set(xlabel="Acc, %", ylabel="MCR, %")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e6e6e6", linewidth=0.7)
-        axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    pictures.save(out / name, figure)
-    return [f"![MCR against Acc, a curve over tau for each method]({name})", ""]
+    write_operating_points(Table(name, sections), out, f"{Path(search.file).stem}.png")
 
 
 def _trade(axes: Any, section: Section, out: Path) -> None:

@@ -104,7 +104,7 @@ def tuning(name: str, data_root: Path, out: Path) -> Arrays:
     """
     arrays, listed = _features(name, data_root, out)
     rows = np.flatnonzero(_columns(name, data_root, listed)[0] == TRAIN)
-    return _part(arrays, rows) | {"splits": _tuning_splits(_rows(listed, rows))}
+    return _part(arrays, rows) | {"splits": _tuning_splits(_rows(listed, rows), "grouped")}
 
 
 def skin7_tuning(name: str, data_root: Path, made: Path) -> None:
@@ -116,7 +116,7 @@ def skin7_tuning(name: str, data_root: Path, made: Path) -> None:
     listed = listing(SETS[name].of, source, fold=1)
     assert listed.groups is not None
     part = _rows(listed, np.flatnonzero(listed.splits == TRAIN))
-    splits = _tuning_splits(part)
+    splits = _tuning_splits(part, "grouped")
     for images in (source / each for each in SKIN7_FOLDERS):
         if images.is_dir():
             (made / images.name).symlink_to(images.resolve(), target_is_directory=True)
@@ -133,10 +133,10 @@ def skin7_tuning(name: str, data_root: Path, made: Path) -> None:
         pd.DataFrame(columns).to_csv(path, index=False)
 
 
-def _tuning_splits(part: Listing) -> np.ndarray:
-    """A training part's own split [n], by group."""
+def _tuning_splits(part: Listing, split: str) -> np.ndarray:
+    """A training part's own split [n], drawn as `split` says."""
     return assign_splits(
-        part, split="grouped", test_share=VALIDATION_SHARE, validation=0.0, split_seed=0
+        part, split=split, test_share=VALIDATION_SHARE, validation=0.0, split_seed=0
     )
 
 
@@ -260,10 +260,7 @@ def _drawn_tuning(source: str, data_root: Path, out: Path) -> tuple[Listing, np.
     listed = listing(source, folder(source, data_root, out))
     assert listed.splits is not None
     part = _rows(listed, np.flatnonzero(listed.splits == TRAIN))
-    splits = assign_splits(
-        part, split="stratified", test_share=VALIDATION_SHARE, validation=0.0, split_seed=0
-    )
-    return part, splits
+    return part, _tuning_splits(part, "stratified")
 
 
 def _vectors(listed: Listing) -> Arrays:

@@ -84,10 +84,13 @@ def run_search(name: str, options: Options) -> Path:
     """
     search, found = SEARCHES[name], {}
     methods = KINDS[search.kind].methods
-    for each in search.sets:
-        if (words := absent(each.tuning, options.data_root)) is not None:
-            say(f"not searched on: {words}")
-            continue
+    here = [each for each in search.sets if absent(each.tuning, options.data_root) is None]
+    lacks = all_absent(options.data_root, *(each.tuning for each in search.sets))
+    if not here:
+        raise UserError(f"there is no set to search on: {'; '.join(lacks)}")
+    for words in lacks:
+        say(f"not searched on: {words}")
+    for each in here:
         tried = trial_cells(name, each, options)
         cells = [cell for of_method in tried.values() for _, cell in of_method]
         run_cells(cells, data_root=options.data_root, out=options.out, go_on=True)
@@ -98,9 +101,6 @@ def run_search(name: str, options: Options) -> Path:
             )
             for method, of_method in tried.items()
         }  # fmt: skip
-    if not found:
-        lacks = all_absent(options.data_root, *(each.tuning for each in search.sets))
-        raise UserError(f"there is no set to search on: {'; '.join(lacks)}")
     written: dict[str, Any] = {"commit": store.commit(), "machine": store.machine()}
     written["methods"] = found if search.by_set else found[search.sets[0].set]
     write_text(options.out / search.file, json.dumps(written, indent=1) + "\n")

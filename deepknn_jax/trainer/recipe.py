@@ -63,8 +63,8 @@ def learning_rate(config: ConfigDict, per_epoch: int) -> Callable[[int], Any]:
     options = config.optimizer
     rate = options.learning_rate
     if options.schedule == "cosine":
-        steps = max(config.epochs * per_epoch, 1)  # without an epoch nothing is trained
-        schedule = optax.cosine_decay_schedule(rate, steps)
+        whole = max(config.epochs * per_epoch, 1)  # without an epoch nothing is trained
+        schedule = optax.cosine_decay_schedule(rate, whole)
     elif not options.halve_every_epochs:
         schedule = optax.constant_schedule(rate)
     else:
