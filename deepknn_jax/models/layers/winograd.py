@@ -32,15 +32,15 @@ _BATCH = 32  # what a batch is taken for that is a symbol, as in an exported pro
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
-def held(x: Array) -> Array:
-    """The same array, written to memory before anything reads it.
+def held(x: Array, until: Array | None = None) -> Array:
+    """The same array, written to memory before anything reads it; not before `until` is there.
 
     What is read many times, shifted, XLA on a CPU computes anew for each reader: the gradient of
     DenseNet's 3x3 convolutions went through BatchNorm's of all later layers 40 times (1.8 s a step
-    in the place of 1.1). It drops lax.optimization_barrier first, but not a branch that it cannot
-    foresee.
+    in the place of 1.1). It drops lax.optimization_barrier first, not a branch it cannot foresee.
     """
-    return lax.cond(jnp.isnan(x[(0,) * x.ndim]), lax.optimization_barrier, lambda x: x, x)
+    first = (x if until is None else until)[(0,) * x.ndim]
+    return lax.cond(jnp.isnan(first), lax.optimization_barrier, lambda x: x, x)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -61,7 +61,7 @@ def _forward(x: Array, kernel: Array, padding: Padding) -> tuple[Array, tuple[Ar
 
 def _backward(padding: Padding, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     (x, kernel), dy = kept, held(dy)
-    x = jnp.where(jnp.isnan(dy[0, 0, 0, 0]), jnp.nan, x)  # else XLA keeps _forward's tiles
+    x = held(x, until=dy)  # else XLA keeps _forward's tiles
     # For x: the convolution of dy with the kernel turned by 180 degrees, its channels exchanged.
     # Turning exchanges the first and last transformed row and column; the exchange of channels is
     # the products' (a transposed copy of a kernel of 512 x 512 costs more than they do).
