@@ -10,7 +10,7 @@ from jax import Array, lax
 
 from deepknn_jax.knn.distances import by_rows, products, sure_norm
 from deepknn_jax.knn.exact import Frame, far, nothing_hidden, search_again, without_infinite
-from deepknn_jax.knn.selection import At, below, beside, smallest, whole_groups
+from deepknn_jax.knn.selection import At, ascending, below, in_order, smallest, whole_groups
 
 # Sizes measured on two CPU cores (docs/measurements.md, "Search in a gallery").
 _QUERY_TILE, _GALLERY_TILE = 128, 2**16  # at most
@@ -24,6 +24,7 @@ _RANKED_ELEMENTS = 2**24  # of one block's candidates, [queries, k + spare, D]
 _SPARE = 8
 _DIFFERENCES = 2**20  # elements of one tile whose distances are taken from differences
 _AGAIN = 8  # queries searched again at a time
+_NONE = 2**31 - 1  # in the place of an index, above all
 
 
 def _candidates(k: int) -> int:
@@ -113,13 +114,22 @@ def _by_product(blocks: Block, shared: Shared, size: int) -> _Found:
     """
     size = whole_groups(size)
 
-    def visit(best: _Found, first: Array) -> tuple[_Found, None]:
+    def visit(best: _Found | None, first: Array) -> _Found:
         tile = _tile(shared, first, size)
-        return lax.map(lambda each: _meet(each[0], each[1], tile, shared), (blocks, best)), None
+        return lax.map(lambda each: _meet(each[0], each[1], tile, shared), (blocks, best))
 
     nothing = jax.vmap(lambda block: _nothing(block, _candidates(shared.k)))(blocks)
-    starts = jnp.arange(0, shared.gallery.shape[0], size, dtype=jnp.int32)
-    return lax.scan(visit, nothing, starts)[0]
+    return _visited(visit, nothing, shared.gallery.shape[0], size)
+
+
+def _visited(
+    visit: Callable[[_Found | None, Array], _Found], nothing: _Found, count: int, size: int
+) -> _Found:
+    """`visit(the best so far, first row)` of each tile in turn; of the only one with no best."""
+    if count <= size:
+        return visit(None, jnp.int32(0))
+    starts = jnp.arange(0, count, size, dtype=jnp.int32)
+    return lax.scan(lambda best, first: (visit(best, first), None), nothing, starts)[0]
 
 
 def _tile(shared: Shared, first: Array, size: int) -> _Tile:
@@ -143,14 +153,14 @@ def _tile(shared: Shared, first: Array, size: int) -> _Tile:
     return _Tile(rows_SxD, norms_S, cut(shared.ids), cut(shared.labels), start)
 
 
-def _meet(block: Block, best: _Found, tile: _Tile, shared: Shared) -> _Found:
+def _meet(block: Block, best: _Found | None, tile: _Tile, shared: Shared) -> _Found:
     """The best candidates of one block of queries so far and of a tile."""
     product_BxS = products(_centred(block, shared.frame), tile.rows)
 
     def score(product: Array, at: At) -> Array:
         return at(tile.norms) - 2.0 * product  # |x|^2, the same for all rows, is left out
 
-    return _keep(best, block, product_BxS, score, tile, shared.same_class)
+    return _keep(best, block, product_BxS, score, tile, shared, _candidates(shared.k))
 
 
 def _centred(block: Block, frame: Frame) -> Array:
@@ -162,7 +172,8 @@ def _sure(block: Block, candidates: _Found, shared: Shared) -> tuple[Array, Arra
     scores_BxC, indices_BxC = candidates
     distances, indices_Bxk = _rank(block, shared, indices_BxC)
     centred_BxD = _centred(block, shared.frame)
-    sure_B = nothing_hidden(shared.frame, scores_BxC[:, -1], centred_BxD, distances[:, -1])
+    worst_B = jnp.max(scores_BxC, axis=1)
+    sure_B = nothing_hidden(shared.frame, worst_B, centred_BxD, distances[:, -1])
     return distances, indices_Bxk, sure_B
 
 
@@ -173,7 +184,7 @@ def _by_differences(block: Block, *, shared: Shared, size: int) -> _Found:
     size = max(1, min(size, count, max(256, _DIFFERENCES // width)))
     queries_BxD = block[0] * frame.wide
 
-    def visit(best: _Found, first: Array) -> tuple[_Found, None]:
+    def visit(best: _Found | None, first: Array) -> _Found:
         start = jnp.minimum(first, count - size)
 
         def cut(x: Any) -> Any:
@@ -191,10 +202,10 @@ def _by_differences(block: Block, *, shared: Shared, size: int) -> _Found:
         def score(distance: Array, at: At) -> Array:
             return jnp.maximum(below(distance), at(least_S))
 
-        return _keep(best, block, distance_BxS, score, tile, shared.same_class), None
+        return _keep(best, block, distance_BxS, score, tile, shared, shared.k)
 
-    starts = jnp.arange(0, count, size, dtype=jnp.int32)
-    return lax.scan(visit, _nothing(block, shared.k), starts)[0]
+    distances, indices = _visited(visit, _nothing(block, shared.k), count, size)
+    return _nearest_in_order(distances, jnp.where(indices < 0, _NONE, indices), shared.k)
 
 
 def _nothing(block: Block, count: int) -> _Found:
@@ -204,14 +215,18 @@ def _nothing(block: Block, count: int) -> _Found:
 
 
 def _keep(
-    best: _Found,
+    best: _Found | None,
     block: Block,
     x_BxS: Array,
     score: Callable[[Array, At], Array],
     tile: _Tile,
-    same_class: bool | None,
+    shared: Shared,
+    count: int,
 ) -> _Found:
-    """The best so far and a tile's, merged; `score` makes scores of x, `far` those of no pair."""
+    """The `count` best of those so far and of a tile, in any order that has equals by index.
+
+    `score` makes scores of x, `far` those of no pair.
+    """
     _, ids_B, labels_B = block
 
     def allowed(x: Array, at: At) -> Array:
@@ -219,15 +234,17 @@ def _keep(
         if ids_B is not None and tile.ids is not None:
             pairs &= _as_rows(ids_B, x) != at(tile.ids)
         if labels_B is not None and tile.labels is not None:
-            pairs &= (_as_rows(labels_B, x) == at(tile.labels)) == same_class
+            pairs &= (_as_rows(labels_B, x) == at(tile.labels)) == shared.same_class
         return jnp.where(pairs, score(x, at), far(x.dtype))
 
-    near, places = smallest(x_BxS, min(best[0].shape[1], x_BxS.shape[1]), allowed)
-    found = jnp.where(near == far(near.dtype), -1, places + tile.first)
+    near, places = smallest(x_BxS, min(count, x_BxS.shape[1]), allowed, ordered=False)
+    found = near, jnp.where(near == far(near.dtype), -1, places + tile.first)
     # The best so far stand first: in a tie the lower index wins.
-    scores = jnp.concatenate([best[0], near], axis=1)
-    indices = jnp.concatenate([best[1], found], axis=1)
-    least, keep = smallest(scores, best[0].shape[1])
+    best = _nothing(block, max(0, count - x_BxS.shape[1])) if best is None else best
+    scores, indices = (jnp.concatenate(both, axis=1) for both in zip(best, found, strict=True))
+    if scores.shape[1] == count:
+        return scores, indices
+    least, keep = smallest(scores, count, ordered=False)
     return least, jnp.take_along_axis(indices, keep, axis=1)
 
 
@@ -239,19 +256,23 @@ def _as_rows(x_B: Array, like: Array) -> Array:
 def _rank(block: Block, shared: Shared, indices_BxC: Array) -> _Found:
     """The product's k best candidates by (distance from differences, index); -1 stands for none."""
     wide, none = shared.frame.wide, far(shared.gallery.dtype)
-    valid_BxC = indices_BxC >= 0
+    numbers_BxC = ascending(jnp.where(indices_BxC < 0, _NONE, indices_BxC))
+    valid_BxC = numbers_BxC != _NONE
 
-    def of(queries_AxD: Array, indices_AxC: Array) -> Array:
+    def of(queries_AxD: Array, numbers_AxC: Array) -> Array:
         def differences() -> Array:
-            rows_AxCxD = jnp.take(shared.gallery, indices_AxC, axis=0, mode="clip")
+            rows_AxCxD = jnp.take(shared.gallery, numbers_AxC, axis=0, mode="clip")
             return queries_AxD[:, None, :] * wide - rows_AxCxD * wide
 
-        return sure_norm(differences, p=shared.p, where=indices_AxC >= 0)
+        return sure_norm(differences, p=shared.p, where=numbers_AxC != _NONE)
 
-    entries = indices_BxC.size * block[0].shape[1]
-    distances = by_rows(of, (block[0], indices_BxC), entries=entries)
+    entries = numbers_BxC.size * block[0].shape[1]
+    distances = by_rows(of, (block[0], numbers_BxC), entries=entries)
     distances = jnp.where(valid_BxC, below(distances), none)
-    order = jnp.where(valid_BxC, indices_BxC, jnp.iinfo(jnp.int32).max)
-    in_order = functools.partial(lax.sort, num_keys=2)
-    distances, _, indices = beside(in_order, (distances, order, indices_BxC))
-    return distances[:, : shared.k], indices[:, : shared.k]
+    return _nearest_in_order(distances, numbers_BxC, shared.k)
+
+
+def _nearest_in_order(distances_BxC: Array, numbers_BxC: Array, k: int) -> _Found:
+    """The k nearest by (distance, index); numbers above all indices stand for none."""
+    distances, numbers = in_order(distances_BxC, numbers_BxC)
+    return distances[:, :k], jnp.where(numbers == _NONE, -1, numbers)[:, :k]

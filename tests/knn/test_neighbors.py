@@ -13,13 +13,19 @@ from deepknn_jax import UserError, nearest_neighbors
 from deepknn_jax.knn import selection, tiles
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
+WAY = {"now": "few"}
 
 
-@pytest.fixture
-def small_tiles(monkeypatch):
-    """Tiles of a few rows, so that small data cross many of them."""
+@pytest.fixture(params=["few", "many"])
+def small_tiles(request, monkeypatch):
+    """Tiles of a few rows, so that small data cross many of them; selected as few or many are."""
+    monkeypatch.setitem(WAY, "now", request.param)
     monkeypatch.setattr(tiles, "_tile_sizes", lambda k, gallery_size, width: (4, 8))
     monkeypatch.setattr(selection, "_GROUPS", (2,))
+    if request.param == "many":
+        monkeypatch.setattr(selection, "_HALVED", 1)
+        monkeypatch.setattr(selection, "_HALVED_OF", 2**20)
+        monkeypatch.setattr(selection, "_PACKED", 2)
 
 
 def points(n, d, *, seed, offset=0.0):
@@ -27,9 +33,14 @@ def points(n, d, *, seed, offset=0.0):
     return (offset + rng.normal(size=(n, d)) * rng.uniform(0.2, 2, d)).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "p", "same_class"))
 def compiled(queries, gallery, **options):
-    """One program for all data of a shape; used where `small_tiles` holds alone."""
+    """One program for all data of a shape and a way of selecting; where `small_tiles` holds."""
+    return _compiled(queries, gallery, way=WAY["now"], **options)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "p", "same_class", "way"))
+def _compiled(queries, gallery, *, way, **options):
+    del way  # part of the cache's key
     return nearest_neighbors(queries, gallery, **options)
 
 
@@ -39,7 +50,7 @@ def check(queries, gallery, k, *, p=2.0, skip=lambda q, g: False, rtol=1e-5, eag
         queries.astype(np.float64), gallery.astype(np.float64), k, p, skip
     )
     static = {"k": k, "p": p, "same_class": options.pop("same_class", None)}
-    for function in (compiled, *([nearest_neighbors] if eager else [])):
+    for function in (compiled, *([nearest_neighbors] if eager and WAY["now"] == "few" else [])):
         distances, indices = function(queries, gallery, **static, **options)
         np.testing.assert_allclose(distances, expected_d, rtol=rtol, atol=1e-6)
         np.testing.assert_array_equal(indices, expected_i)

@@ -37,6 +37,62 @@ def test_the_smallest_are_those_of_a_sort(rows, columns, count):
     np.testing.assert_array_equal(least, expected)
 
 
+@pytest.fixture(params=["heap", "halving"])
+def halved(request, monkeypatch):
+    if request.param == "halving":
+        monkeypatch.setattr(selection, "_HALVED", 1)
+        monkeypatch.setattr(selection, "_HALVED_OF", 2**20)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(7, 96), (4, 80), (3, 33), (2, 70), (1, 1)])
+@pytest.mark.parametrize("count", [1, 2, 5, 33])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.usefixtures("halved")
+def test_the_smallest_in_any_order(rows, columns, count, dtype):
+    """The same ones, also among many equal; equal ones by their columns."""
+    rng = np.random.default_rng(rows)
+    few = np.asarray([-3e38, -1.5, -1e-30, 0.0, 1e-30, 2.0, 3.4028235e38], dtype)
+    with jax.enable_x64(dtype == np.float64):
+        for scores in (rng.choice(few, (rows, columns)), rng.normal(size=(rows, columns))):
+            scores, count = scores.astype(dtype), min(count, columns)
+            least, found = map(
+                np.asarray, selection.smallest(jnp.asarray(scores), count, ordered=False)
+            )
+            order = np.argsort(least, axis=1, kind="stable")
+            expected, places = by_sorting(scores, count)
+            np.testing.assert_array_equal(np.take_along_axis(found, order, axis=1), places)
+            np.testing.assert_array_equal(np.take_along_axis(least, order, axis=1), expected)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 7, 60])
+def test_in_order(columns, monkeypatch):
+    """Few distances, so that many tie, and almost equal ones; `far` for some that are not there."""
+    monkeypatch.setattr(selection, "_PACKED", 2)
+    in_order, rng = jax.jit(lambda *given: selection.in_order(*given)), np.random.default_rng(0)
+    rows = 4
+    for start in np.asarray([0.0, 1e-20, 1.0, 1e20], np.float32):
+        for kinds in (1, 2, 5, 200):
+            values = start + rng.random(kinds).astype(np.float32)
+            values = np.concatenate([values, np.nextafter(values, np.float32(9e37))])
+            values = np.append(values, np.finfo(np.float32).max)
+            distances = rng.choice(values, (rows, columns))
+            numbers = np.tile(np.arange(columns, dtype=np.int32) * 3, (rows, 1))
+            for indices in (numbers, rng.permuted(numbers, axis=1)):
+                order = np.lexsort((indices, distances), axis=1)
+                found = in_order(jnp.asarray(distances), jnp.asarray(indices))
+                for array, expected in zip(found, (distances, indices), strict=True):
+                    np.testing.assert_array_equal(array, np.take_along_axis(expected, order, 1))
+
+
+def test_distances_apart_are_in_order_without_a_second_sort():
+    rng = np.random.default_rng(0)
+    distances = np.abs(rng.normal(size=(40, 500))).astype(np.float32)
+    distances[:, 7] = distances[:, 6]
+    indices = np.tile(np.arange(500, dtype=np.int32), (40, 1))
+    almost = selection._almost_in_order(jnp.asarray(distances), jnp.asarray(indices))
+    assert not np.any(selection._misplaced(*almost))
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 6), st.integers(1, 9), st.integers(0, 2**32 - 1))
 def test_the_smallest_of_whole_groups(rows, count, seed):
