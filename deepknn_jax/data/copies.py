@@ -34,6 +34,7 @@ def contents(inputs_N: np.ndarray) -> np.ndarray:
 
     `inputs_N` [N, ...] may be a memory map: it is read once, a row at a time in each thread.
     """
+    inputs_N = np.asarray(inputs_N)  # a memory map takes 0.1 ms for each of its rows
     kind = repr((inputs_N.shape[1:], inputs_N.dtype.str)).encode()
     is_float = inputs_N.dtype.kind == "f"
     n = len(inputs_N)
@@ -42,8 +43,8 @@ def contents(inputs_N: np.ndarray) -> np.ndarray:
 
     def of_rows(start: int) -> None:
         for i in range(start, min(start + block, n)):
-            row = np.asarray(inputs_N[i])
-            found[i] = digest(kind + (row + 0.0 if is_float else row).tobytes())  # -0.0 equals 0.0
+            row = inputs_N[i] + 0.0 if is_float else inputs_N[i]  # -0.0 equals 0.0
+            found[i] = digest(kind + row.tobytes())
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(of_rows, range(0, n, block)))

@@ -37,8 +37,9 @@ def thumbnails(images_NxHxWxC: np.ndarray) -> np.ndarray:
         grey = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).convert("L")
         return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX)).ravel()
 
+    images = np.asarray(images_NxHxWxC)  # a memory map takes 0.1 ms for each of its rows
     with ThreadPoolExecutor() as pool:
-        found = np.stack(list(pool.map(of_image, images_NxHxWxC))).astype(np.float32)
+        found = np.stack(list(pool.map(of_image, images))).astype(np.float32)
     found -= found.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
     length = np.linalg.norm(found, axis=1, keepdims=True)
     # Of a constant image rounding leaves about 1e-4; one level in one pixel is about 1.
