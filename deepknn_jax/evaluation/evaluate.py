@@ -12,9 +12,13 @@ from deepknn_jax.engine.parallel import Devices, Embed, fetch
 from deepknn_jax.evaluation.metrics import classification_metrics
 from deepknn_jax.knn.neighbors import ids_at
 from deepknn_jax.knn.sharded import Nearest, nearest_on_one_device
+from deepknn_jax.knn.sizes import filled_to
 from deepknn_jax.knn.vote import MAJORITY, VoteRule, elect, weights_of
 
 Entry = dict[str, Any]
+# Of a gallery up to this size as many queries are searched as it has, copies among them: the search
+# of the training part, left out one by one, and that of the test part are one program then.
+_ALIKE = 2048
 
 
 class Embedded(NamedTuple):
@@ -93,17 +97,21 @@ def classify(
 
     `nearest` is the search, over all devices.
     """
+    count, size = len(queries.rows), len(gallery.rows)
+    filled = size if 0 < count < size <= _ALIKE else count
     found, places = nearest(
-        queries.embeddings,
+        filled_to(queries.embeddings, filled),
         gallery.embeddings,
         k=max(k_ps),
         p=p,
-        query_ids=queries.rows,
+        query_ids=filled_to(queries.rows, filled),
         gallery_ids=gallery.rows,
     )
     unknown = dict.fromkeys(k_ps, np.zeros(0, np.int32))
     evidence = Evidence(np.asarray(found), ids_at(places, gallery.rows), unknown)
-    return elected(evidence, labels_N, class_counts=np.ones(num_classes), rule=MAJORITY)
+    evidence = elected(evidence, labels_N, class_counts=np.ones(num_classes), rule=MAJORITY)
+    predictions = {k: labels[:count] for k, labels in evidence.predictions.items()}
+    return Evidence(evidence.distances[:count], evidence.rows[:count], predictions)
 
 
 def elected(
