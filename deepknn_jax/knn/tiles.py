@@ -15,7 +15,7 @@ from deepknn_jax.knn.selection import At, ascending, below, in_order, smallest, 
 # Sizes measured on two CPU cores (docs/measurements.md, "Search in a gallery").
 _QUERY_TILE, _GALLERY_TILE = 128, 2**16  # at most
 # What a tile costs beside its product grows with k: many candidates want larger tiles.
-_TILE_FOR_EACH, _WIDEST = 2**10, 2**18
+_TILE_FOR_EACH, _WIDEST = 2**11, 2**18
 _SCORED_ELEMENTS = 2**24  # of one block's scores, [queries, tile]
 _RANKED_ELEMENTS = 2**24  # of one block's candidates, [queries, k + spare, D]
 # Candidates kept beyond k: the worst of them has to be further than the k-th neighbour by the
