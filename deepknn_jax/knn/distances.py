@@ -11,6 +11,7 @@ from jax import Array, lax
 from deepknn_jax.knn.intake import as_order, as_rows
 
 _AT_ONCE = 2**22  # entries of differences; fewer are quicker made together
+_IN_CACHE = 2**18
 
 
 def at_least_float32(x: Array) -> Array:
@@ -274,14 +275,19 @@ def selected_distances(
 
 
 def by_rows(of: Callable[..., Array], arrays: tuple[Array, ...], *, entries: int) -> Array:
-    """`of(*arrays)`, all [A, ...]; on a CPU one row after the other where it makes many entries.
+    """`of(*arrays)`, all [A, ...]; on a CPU a few rows at a time where it makes many entries.
 
     These then stay in the processor's cache, and no memory is taken from the system for them: 3.3
     ms in the place of 25 for the differences of 1,024 x 10 pairs of 2,048 numbers on two cores.
     """
     if entries < _AT_ONCE or jax.default_backend() != "cpu":
         return of(*arrays)
-    return lax.map(lambda row: of(*(x[None] for x in row))[0], arrays)
+    count = len(arrays[0])
+    most = max(1, _IN_CACHE * count // entries)
+    together = next(each for each in (8, 4, 2, 1) if each <= most and count % each == 0)
+    parts = jax.tree.map(lambda x: x.reshape(-1, together, *x.shape[1:]), arrays)
+    found = lax.map(lambda part: of(*part), parts)
+    return found.reshape(count, *found.shape[2:])
 
 
 def batch_distances(

@@ -13,7 +13,7 @@ from deepknn_jax.knn.exact import far
 # Sizes measured on two CPU cores (docs/measurements.md, "Search in a gallery").
 _GROUPS = (32, 16)  # columns of which the minimum is taken first
 _PARTS = 16
-_CUT = 2**16  # numbers
+_CUT = 2**15  # numbers
 _HALVED, _HALVED_OF = 100, 25  # the least count, and how many columns for each
 _PACKED = 100  # columns
 _EXCHANGES = 4
@@ -108,16 +108,12 @@ def _columns(x_BxS: Array, count: int) -> tuple[Array, Array]:
         # Not least[:, -1:], for which XLA sorts all.
         return jnp.max(least, axis=1, keepdims=True), jnp.sort(columns, axis=1)
     last_Bx1 = _nth_smallest(x_BxS, count)
-    less, equal = x_BxS < last_Bx1, x_BxS == last_Bx1
-    so_many_less, so_many_equal = _running_count(less), _running_count(equal)
-    room_Bx1 = count - so_many_less[:, -1:]
-    taken = less | (equal & (so_many_equal <= room_Bx1))
-    place = so_many_less + jnp.minimum(so_many_equal, room_Bx1) - 1
-    rows_Bx1 = jnp.arange(len(x_BxS), dtype=jnp.int32)[:, None]
-    columns_1xS = jnp.arange(x_BxS.shape[1], dtype=jnp.int32)[None, :]
-    columns = jnp.zeros((len(x_BxS), count), jnp.int32)
-    columns = columns.at[rows_Bx1, jnp.where(taken, place, count)].set(columns_1xS, mode="drop")
-    return last_Bx1, columns
+    less_BxS, equal_BxS = _running_count(x_BxS < last_Bx1), _running_count(x_BxS == last_Bx1)
+    so_many_BxS = less_BxS + jnp.minimum(equal_BxS, count - less_BxS[:, -1:])
+    # Looked up, as a scatter goes through all S, and is given pairs of indices that are made first.
+    numbers = jnp.arange(1, count + 1, dtype=so_many_BxS.dtype)
+    columns = jax.vmap(lambda so_many_S: jnp.searchsorted(so_many_S, numbers))(so_many_BxS)
+    return last_Bx1, columns.astype(jnp.int32)
 
 
 def _halving_pays(size: int, count: int) -> bool:
@@ -171,14 +167,14 @@ def _as_float(bits: Array) -> Array:
 
 
 def _running_count(flags_BxS: Array) -> Array:
-    """How many of each row are set up to each column, int32 [B, S]."""
+    """How many of each row are set up to each column, float32 [B, S], S below 2^24."""
     rows, size = flags_BxS.shape
     part = _GROUPS[0]
     flags = jnp.pad(flags_BxS, ((0, 0), (0, -size % part))).astype(jnp.float32)
     # In a group by a product: a sum that runs on is several passes of XLA's.
     within = flags.reshape(rows, -1, part) @ jnp.triu(jnp.ones((part, part), jnp.float32))
     before = jnp.cumsum(within[:, :, -1], axis=1) - within[:, :, -1]
-    return (before[:, :, None] + within).reshape(rows, -1)[:, :size].astype(jnp.int32)
+    return (before[:, :, None] + within).reshape(rows, -1)[:, :size]
 
 
 def ascending(x_BxC: Array) -> Array:

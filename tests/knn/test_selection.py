@@ -134,11 +134,11 @@ def test_large_blocks_alone_are_cut_and_on_a_cpu_alone(monkeypatch):
         selection.beside(lambda x: seen.append(x.shape) or x, jnp.zeros((rows, columns)))
         return seen
 
-    assert parts(64, 1023) == [(64, 1023)]
-    assert parts(64, 1024) == [(4, 1024)] * 16
+    assert parts(64, 511) == [(64, 511)]
+    assert parts(64, 512) == [(4, 512)] * 16
     assert parts(8, 2**14) == [(8, 2**14)]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert parts(64, 1024) == [(64, 1024)]
+    assert parts(64, 512) == [(64, 512)]
 
 
 def test_whole_groups():
