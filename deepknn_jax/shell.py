@@ -14,7 +14,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from deepknn_jax import config as config_lib
-from deepknn_jax.engine import compiled, hosts
+from deepknn_jax.engine import allocation, compiled, hosts
 from deepknn_jax.errors import StoppedError, UserError, raise_at_interrupt
 
 flags.DEFINE_string(
@@ -165,6 +165,7 @@ def run_command(
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # orbax tells every step of a save
         raise_at_interrupt()
+        allocation.keep_freed()
         compiled.keep(flags.FLAGS.compilation_cache)
         command()
 

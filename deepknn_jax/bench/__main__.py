@@ -27,6 +27,7 @@ from deepknn_jax.bench import (
 )
 from deepknn_jax.bench.gpu import command, record, render
 from deepknn_jax.bench.timing import Row, table
+from deepknn_jax.engine import allocation
 from deepknn_jax.errors import UserError
 from deepknn_jax.files import write_text
 from deepknn_jax.logs import say
@@ -74,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
 
 def compare_all(measurements: Mapping[str, Callable[[], Iterator[Row]]], unit: str = "ms") -> None:
     """Prints a line when a row is measured and the whole table at the end; writes the JSON file."""
-    facts = peers.machine()
+    facts = peers.machine() | {"freed memory kept": allocation.keep_freed()}
     say(", ".join(f"{name} {value}" for name, value in facts.items()))
     rows = []
     for measure in measurements.values():
