@@ -75,7 +75,8 @@ def main(argv: Sequence[str]) -> None:
 
 def compare_all(measurements: Mapping[str, Callable[[], Iterator[Row]]], unit: str = "ms") -> None:
     """Prints a line when a row is measured and the whole table at the end; writes the JSON file."""
-    facts = peers.machine() | {"freed memory kept": allocation.keep_freed()}
+    kept = allocation.keep_freed()  # as commands do, before anything is computed
+    facts = peers.machine() | {"freed memory kept": kept}
     say(", ".join(f"{name} {value}" for name, value in facts.items()))
     rows = []
     for measure in measurements.values():

@@ -4,7 +4,7 @@ import ctypes
 import os
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
-_MOST = 2**31 - 1
+_NEVER = -1
 
 
 def keep_freed() -> bool:
@@ -21,7 +21,9 @@ def keep_freed() -> bool:
     asked |= any(name.startswith("MALLOC_") for name in os.environ)
     if asked or "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}):
         return False
-    mallopt = ctypes.CDLL(None).mallopt
-    wanted = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _MOST))
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    wanted = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
     done = [mallopt(name, value) for name, value in wanted]  # all of them, whatever the first says
     return all(done)

@@ -16,8 +16,9 @@ from deepknn_jax.knn.sizes import filled_to
 from deepknn_jax.knn.vote import MAJORITY, VoteRule, elect, weights_of
 
 Entry = dict[str, Any]
-# Of a gallery up to this size as many queries are searched as it has, copies among them: the search
-# of the training part, left out one by one, and that of the test part are one program then.
+# Of a gallery up to this size as many queries are searched as it has, copies among them, if a fifth
+# are there: the search of the training part, left out one by one, and that of the test part are one
+# program then. Compiling another takes a second, the copies some milliseconds.
 _ALIKE = 2048
 
 
@@ -98,7 +99,7 @@ def classify(
     `nearest` is the search, over all devices.
     """
     count, size = len(queries.rows), len(gallery.rows)
-    filled = size if 0 < count < size <= _ALIKE else count
+    filled = size if 0 < count < size <= min(_ALIKE, 5 * count) else count
     found, places = nearest(
         filled_to(queries.embeddings, filled),
         gallery.embeddings,

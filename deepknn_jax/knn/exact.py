@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from deepknn_jax.knn.distances import coarse, power_of_two, product_error, products
+from deepknn_jax.knn.distances import coarse, power_of_two, product_error
 
 _TILE = 2**20  # numbers whose mean is taken at a time: XLA on a CPU writes down what it sums
 _ON_GRID = 64  # rows looked at first: most data are not whole numbers, and are not read for it
@@ -121,20 +121,19 @@ def _columns(gallery_GxD: Array, unit: Array, *, all_finite: bool) -> _Columns:
     def visit(state: _Columns, first: Array) -> tuple[_Columns, None]:
         total_D, seen_D, low_D, high_D = state
         start = jnp.minimum(first, count - size)
-        rows_SxD = lax.dynamic_slice_in_dim(gallery_GxD, start, size)
-        # The last tile begins early: what was seen before weighs nothing.
-        new_S = (start + jnp.arange(size, dtype=jnp.int32) >= first).astype(dtype)
-        low_SxD, high_SxD, seen = rows_SxD, rows_SxD, jnp.sum(new_S)
+        rows_SxD = lax.dynamic_slice_in_dim(gallery_GxD, start, size) * unit
+        # The last tile begins early: what was seen before is not added again.
+        counted_SxD = new_Sx1 = (start + jnp.arange(size, dtype=jnp.int32) >= first)[:, None]
+        low_SxD = high_SxD = rows_SxD
         if not all_finite:
             there_SxD = jnp.isfinite(rows_SxD)
             low_SxD, high_SxD = (jnp.where(there_SxD, rows_SxD, x) for x in (most, -most))
-            seen = products(new_S[None, :], there_SxD.astype(dtype).T)[0]
-            rows_SxD = jnp.where(there_SxD, rows_SxD, 0.0)
+            counted_SxD = there_SxD & new_Sx1
         return (
-            total_D + products(unit * new_S[None, :], rows_SxD.T)[0],
-            seen_D + seen,
-            jnp.minimum(low_D, unit * jnp.min(low_SxD, axis=0)),
-            jnp.maximum(high_D, unit * jnp.max(high_SxD, axis=0)),
+            total_D + jnp.sum(rows_SxD, axis=0, where=counted_SxD),
+            seen_D + jnp.sum(counted_SxD, axis=0, dtype=dtype),
+            jnp.minimum(low_D, jnp.min(low_SxD, axis=0)),
+            jnp.maximum(high_D, jnp.max(high_SxD, axis=0)),
         ), None
 
     zero_D = jnp.zeros(width, dtype)

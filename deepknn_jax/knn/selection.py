@@ -78,7 +78,7 @@ def smallest(
     group = fitting[0]
     grouped = x_BxS.reshape(rows, -1, group)
     minima = jnp.min(score(grouped, lambda x_S: x_S.reshape(1, -1, group)), axis=2)
-    worst_Bx1, chosen = _columns(minima, count)
+    worst_Bx1, chosen = (_by_heap if ordered else _columns)(minima, count)
     members = score(
         jnp.take_along_axis(grouped, chosen[:, :, None], axis=1),
         lambda x_S: x_S.reshape(-1, group)[chosen],
@@ -95,18 +95,28 @@ def _top(x_BxS: Array, count: int) -> tuple[Array, Array]:
 
 
 def _any_order(x_BxS: Array, count: int) -> tuple[Array, Array]:
+    if count == x_BxS.shape[1]:
+        return x_BxS, jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32), x_BxS.shape)
     if not _halving_pays(x_BxS.shape[1], count):
         return _top(x_BxS, count)
     _, columns = _columns(x_BxS, count)
     return jnp.take_along_axis(x_BxS, columns, axis=1), columns
 
 
+def _by_heap(x_BxS: Array, count: int) -> tuple[Array, Array]:
+    """What `_columns` finds, in another way."""
+    least, columns = _top(x_BxS, count)
+    # Not least[:, -1:], for which XLA sorts all.
+    return jnp.max(least, axis=1, keepdims=True), jnp.sort(columns, axis=1)
+
+
 def _columns(x_BxS: Array, count: int) -> tuple[Array, Array]:
-    """The `count`-th smallest of each row [B, 1], and the columns of all up to it, ascending."""
+    """The `count`-th smallest of each row [B, 1], and the columns [B, count] of those up to it.
+
+    The columns ascend. Of those equal to the worst the lower are taken. None of x is NaN.
+    """
     if not _halving_pays(x_BxS.shape[1], count):
-        least, columns = _top(x_BxS, count)
-        # Not least[:, -1:], for which XLA sorts all.
-        return jnp.max(least, axis=1, keepdims=True), jnp.sort(columns, axis=1)
+        return _by_heap(x_BxS, count)
     last_Bx1 = _nth_smallest(x_BxS, count)
     less_BxS, equal_BxS = _running_count(x_BxS < last_Bx1), _running_count(x_BxS == last_Bx1)
     so_many_BxS = less_BxS + jnp.minimum(equal_BxS, count - less_BxS[:, -1:])
@@ -129,7 +139,7 @@ def _nth_smallest(x_BxS: Array, count: int) -> Array:
     """The `count`-th smallest of each row [B, 1]; S below 2^24, none of x is NaN.
 
     The interval that holds it is halved, of floats in the order of their bits, until it is alone or
-    its upper end has just so many below.
+    just so many are at most its upper end.
     """
     # Not jnp.min, which XLA joins with that of the groups, and then writes all scores down for.
     low_Bx1 = -jnp.max(-x_BxS, axis=1, keepdims=True)
@@ -210,7 +220,7 @@ def _almost_in_order(distances_BxC: Array, indices_BxC: Array) -> tuple[Array, A
     high_Bx1 = jnp.max(jnp.where(there, distances_BxC, low_Bx1), axis=1, keepdims=True)
     reach_Bx1 = jnp.where(high_Bx1 > low_Bx1, high_Bx1 - low_Bx1, 1.0)
     part = jnp.where(there, (distances_BxC - low_Bx1) / reach_Bx1, 1.0)
-    step = jnp.minimum((part * steps).astype(jnp.int32), steps)
+    step = jnp.minimum((part * steps).astype(jnp.int32), jnp.where(there, steps - 1, steps))
     packed = (step << bits) | jnp.arange(width, dtype=jnp.int32)[None, :]
     places = ascending(packed) & (2**bits - 1)
     distances = jnp.take_along_axis(distances_BxC, places, axis=1)

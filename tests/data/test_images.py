@@ -8,7 +8,8 @@ from PIL import Image
 from support.interop import import_vision
 from support.tiffs import save_tiff
 
-from deepknn_jax.data.images import fit_array, open_image, read_image
+from deepknn_jax.data.images import fit_array, kind_of, open_image, read_image
+from deepknn_jax.data.levels import EIGHT_BITS, WIDE
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -189,3 +190,12 @@ def test_short_side_is_torchvisions(shape):
         )
         mine = fit_array(pixels, size=size, resize_rule="short_side", channels=3)
         np.testing.assert_array_equal(mine, np.asarray(expected))
+
+
+def test_the_kind_is_by_content_whatever_the_ending(tmp_path):
+    """A JPEG is known by its first bytes; a wide PNG that is called one is not."""
+    quadrants().save(tmp_path / "a.png", "JPEG")
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "b.jpg", "PNG")
+    (tmp_path / "c.jpg").write_bytes(b"\xff\xd8")
+    kinds = [kind_of(tmp_path / name) for name in ("a.png", "b.jpg", "c.jpg")]
+    assert kinds == [EIGHT_BITS, WIDE, EIGHT_BITS]

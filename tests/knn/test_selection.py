@@ -84,6 +84,24 @@ def test_in_order(columns, monkeypatch):
                     np.testing.assert_array_equal(array, np.take_along_axis(expected, order, 1))
 
 
+def test_in_order_in_float64_and_with_places_that_hold_none(monkeypatch):
+    """None, at `far`, stand among those that are there, more than are exchanged."""
+    monkeypatch.setattr(selection, "_PACKED", 2)
+    rng, none = np.random.default_rng(0), np.iinfo(np.int32).max
+    for dtype in (np.float32, np.float64):
+        distances = rng.random((3, 64)).astype(dtype)
+        indices = rng.permuted(np.tile(np.arange(64, dtype=np.int32), (3, 1)), axis=1)
+        distances[:, :30], indices[:, :30] = np.finfo(dtype).max, none
+        order = np.lexsort((indices, distances), axis=1)
+        with jax.enable_x64(dtype == np.float64):
+            given = jnp.asarray(distances), jnp.asarray(indices)
+            assert not np.any(selection._misplaced(*selection._almost_in_order(*given)))
+            found = [np.asarray(each) for each in selection.in_order(*given)]
+        assert found[0].dtype == dtype
+        for array, expected in zip(found, (distances, indices), strict=True):
+            np.testing.assert_array_equal(array, np.take_along_axis(expected, order, 1))
+
+
 def test_distances_apart_are_in_order_without_a_second_sort():
     rng = np.random.default_rng(0)
     distances = np.abs(rng.normal(size=(40, 500))).astype(np.float32)
