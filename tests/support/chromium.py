@@ -21,6 +21,10 @@ _SWITCHES = (
 _SECONDS = 60  # that an answer of it may take
 
 
+class _RefusedError(AssertionError):
+    """A command that the browser answers with an error."""
+
+
 class Chromium:
     """One tab. `requests`: the addresses of all that its pages asked for."""
 
@@ -38,7 +42,8 @@ class Chromium:
         while True:
             found = self._next()
             if found.get("id") == self.number:
-                assert "error" not in found, found
+                if "error" in found:
+                    raise _RefusedError(found)
                 return found["result"]
 
     def _next(self):
@@ -83,9 +88,10 @@ class Chromium:
                         target = each["targetId"]
                         found = self.call("Target.attachToTarget", targetId=target, flatten=True)
                         self.session = found["sessionId"]
-                        if shown := self.value("document.body && document.body.innerText"):
-                            self.session = own
-                            return shown
+                        with contextlib.suppress(_RefusedError):  # it is just being opened
+                            if shown := self.value("document.body && document.body.innerText"):
+                                self.session = own
+                                return shown
                 time.sleep(0.1)
             raise AssertionError(f"no tab at {ending}")
 
