@@ -11,7 +11,7 @@ from jax import Array, lax
 from deepknn_jax.knn.intake import as_order, as_rows
 
 _AT_ONCE = 2**22  # entries of differences; fewer are quicker made together
-_IN_CACHE = 2**18
+_IN_CACHE = 2**18  # entries of what is made a few rows at a time
 
 
 def at_least_float32(x: Array) -> Array:

@@ -24,7 +24,7 @@ _RANKED_ELEMENTS = 2**24  # of one block's candidates, [queries, k + spare, D]
 _SPARE = 8
 _DIFFERENCES = 2**20  # elements of one tile whose distances are taken from differences
 _AGAIN = 8  # queries searched again at a time
-_NONE = 2**31 - 1  # in the place of an index, above all
+_NONE = 2**31 - 1  # in the place of a candidate's index, above all
 
 
 def _candidates(k: int) -> int:
@@ -205,13 +205,13 @@ def _by_differences(block: Block, *, shared: Shared, size: int) -> _Found:
         return _keep(best, block, distance_BxS, score, tile, shared, shared.k)
 
     distances, indices = _visited(visit, _nothing(block, shared.k), count, size)
-    return _nearest_in_order(distances, jnp.where(indices < 0, _NONE, indices), shared.k)
+    return _nearest_in_order(distances, indices, shared.k)
 
 
 def _nothing(block: Block, count: int) -> _Found:
     """The best `count` of no row."""
     shape = block[0].shape[0], count
-    return jnp.full(shape, far(block[0].dtype), block[0].dtype), jnp.full(shape, -1, jnp.int32)
+    return jnp.full(shape, far(block[0].dtype), block[0].dtype), jnp.full(shape, _NONE, jnp.int32)
 
 
 def _keep(
@@ -238,7 +238,7 @@ def _keep(
         return jnp.where(pairs, score(x, at), far(x.dtype))
 
     near, places = smallest(x_BxS, min(count, x_BxS.shape[1]), allowed, ordered=False)
-    found = near, jnp.where(near == far(near.dtype), -1, places + tile.first)
+    found = near, jnp.where(near == far(near.dtype), _NONE, places + tile.first)
     # The best so far stand first: in a tie the lower index wins.
     best = _nothing(block, max(0, count - x_BxS.shape[1])) if best is None else best
     scores, indices = (jnp.concatenate(both, axis=1) for both in zip(best, found, strict=True))
@@ -254,25 +254,25 @@ def _as_rows(x_B: Array, like: Array) -> Array:
 
 
 def _rank(block: Block, shared: Shared, indices_BxC: Array) -> _Found:
-    """The product's k best candidates by (distance from differences, index); -1 stands for none."""
+    """The product's k best candidates by (distance from differences, index)."""
     wide, none = shared.frame.wide, far(shared.gallery.dtype)
-    numbers_BxC = ascending(jnp.where(indices_BxC < 0, _NONE, indices_BxC))
-    valid_BxC = numbers_BxC != _NONE
+    indices_BxC = ascending(indices_BxC)
+    valid_BxC = indices_BxC != _NONE
 
-    def of(queries_AxD: Array, numbers_AxC: Array) -> Array:
+    def of(queries_AxD: Array, indices_AxC: Array) -> Array:
         def differences() -> Array:
-            rows_AxCxD = jnp.take(shared.gallery, numbers_AxC, axis=0, mode="clip")
+            rows_AxCxD = jnp.take(shared.gallery, indices_AxC, axis=0, mode="clip")
             return queries_AxD[:, None, :] * wide - rows_AxCxD * wide
 
-        return sure_norm(differences, p=shared.p, where=numbers_AxC != _NONE)
+        return sure_norm(differences, p=shared.p, where=indices_AxC != _NONE)
 
-    entries = numbers_BxC.size * block[0].shape[1]
-    distances = by_rows(of, (block[0], numbers_BxC), entries=entries)
+    entries = indices_BxC.size * block[0].shape[1]
+    distances = by_rows(of, (block[0], indices_BxC), entries=entries)
     distances = jnp.where(valid_BxC, below(distances), none)
-    return _nearest_in_order(distances, numbers_BxC, shared.k)
+    return _nearest_in_order(distances, indices_BxC, shared.k)
 
 
-def _nearest_in_order(distances_BxC: Array, numbers_BxC: Array, k: int) -> _Found:
-    """The k nearest by (distance, index); numbers above all indices stand for none."""
-    distances, numbers = in_order(distances_BxC, numbers_BxC)
-    return distances[:, :k], jnp.where(numbers == _NONE, -1, numbers)[:, :k]
+def _nearest_in_order(distances_BxC: Array, indices_BxC: Array, k: int) -> _Found:
+    """The k nearest by (distance, index); from here on -1 stands for none."""
+    distances, indices = in_order(distances_BxC, indices_BxC)
+    return distances[:, :k], jnp.where(indices == _NONE, -1, indices)[:, :k]
